@@ -1,0 +1,41 @@
+// What the parts of the native kernel share: plain data, no templates with code, no Python, no torch.
+#pragma once
+
+#include <stdint.h>
+
+// The factors of one step (adamas.scalars.StepScalars), rounded once to the type in which the rule is computed.
+template <class T>
+struct Factors {
+  T grad_factor, l2, beta1_complement, beta2_complement, step_size, eps, eps_root, decay, max_factor;
+};
+
+enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };
+constexpr int kDtypes = 4;
+
+struct Step {
+  Factors<float> f32;
+  Factors<double> f64;
+  bool l2, decoupled, amsgrad, moves;
+};
+
+// One parameter with everything that belongs to it: `count` elements in the same order in each array.
+// Moments are float32, or float64 for float64 parameters.
+struct Tensor {
+  void* param;
+  const void* grad;
+  void* exp_avg;
+  void* exp_avg_sq;
+  void* max_exp_avg_sq;  // null without amsgrad
+  int64_t count;
+};
+
+// Steps the elements [begin, end) of one tensor.
+using StepRange = void (*)(const Step&, const Tensor&, int64_t begin, int64_t end);
+
+// The functions of one instruction set, indexed by Dtype; null pointers where it is not compiled in.
+struct Isa {
+  const char* name;
+  StepRange step[kDtypes];
+};
+
+extern const Isa kScalar, kAvx2, kAvx512, kNeon;

@@ -1,0 +1,241 @@
+// Python's view of the native kernel: `Table` turns lists of tensors into pointers, checking everything before anything
+// is written, and steps them. See src/adamas/kernels/native.py for the side that calls it.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "exchange.hpp"
+#include "table.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+// A tensor does not fit the bucket it was put in; nothing has been written.
+struct Mismatch : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+const DLPackExchange* exchange = nullptr;  // torch's, where it has one (2.10 and later)
+
+// One tensor's address and layout, read without owning it.
+struct View {
+  void* data = nullptr;
+  std::optional<Dtype> dtype;  // empty for what this kernel does not know
+  int64_t count = 1;
+  std::array<int64_t, 64> shape, strides;  // torch allows 64 dimensions
+  int ndim = 0;
+};
+
+std::optional<Dtype> dtype_of(DLDataType type) {
+  if (type.lanes != 1) return std::nullopt;
+  if (type.code == 4 && type.bits == 16) return Dtype::bfloat16;
+  if (type.code != 2) return std::nullopt;
+  if (type.bits == 32) return Dtype::float32;
+  if (type.bits == 64) return Dtype::float64;
+  if (type.bits == 16) return Dtype::float16;
+  return std::nullopt;
+}
+
+std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
+
+void set_shape(View& view, size_t ndim, const char* what, size_t index) {
+  if (ndim > view.shape.size()) throw Mismatch(place(what, index) + " has too many dimensions");
+  view.ndim = static_cast<int>(ndim);
+}
+
+View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
+  DLTensor raw;
+  if (exchange->dltensor_from_object(tensor.ptr(), &raw) != 0) nb::raise_python_error();
+  if (raw.device.device_type != 1) throw Mismatch(place(what, index) + " is not on the CPU");
+  View view;
+  view.dtype = dtype_of(raw.dtype);
+  view.data = static_cast<char*>(raw.data) + raw.byte_offset;
+  set_shape(view, static_cast<size_t>(raw.ndim), what, index);
+  for (int d = 0; d < view.ndim; ++d) {
+    view.shape[d] = raw.shape[d];
+    view.strides[d] = raw.strides[d];
+    view.count *= raw.shape[d];
+  }
+  return view;
+}
+
+// The same through Python attributes, for a torch without an exchange table: slower, nothing else differs.
+View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
+  if (nb::cast<std::string>(tensor.attr("device").attr("type")) != "cpu") {
+    throw Mismatch(place(what, index) + " is not on the CPU");
+  }
+  View view;
+  const std::string name = nb::cast<std::string>(nb::str(tensor.attr("dtype")));
+  if (name == "torch.float32") view.dtype = Dtype::float32;
+  if (name == "torch.float64") view.dtype = Dtype::float64;
+  if (name == "torch.bfloat16") view.dtype = Dtype::bfloat16;
+  if (name == "torch.float16") view.dtype = Dtype::float16;
+  view.data = reinterpret_cast<void*>(nb::cast<uintptr_t>(tensor.attr("data_ptr")()));
+  const nb::tuple shape(tensor.attr("shape")), strides(tensor.attr("stride")());
+  set_shape(view, nb::len(shape), what, index);
+  for (int d = 0; d < view.ndim; ++d) {
+    view.shape[d] = nb::cast<int64_t>(shape[d]);
+    view.strides[d] = nb::cast<int64_t>(strides[d]);
+    view.count *= view.shape[d];
+  }
+  return view;
+}
+
+View read(nb::handle tensor, const char* what, size_t index) {
+  if (tensor.is_none()) throw Mismatch(place(what, index) + " is missing");
+  return exchange ? read_by_exchange(tensor, what, index) : read_by_attributes(tensor, what, index);
+}
+
+bool same_shape(const View& a, const View& b) {
+  if (a.ndim != b.ndim) return false;
+  for (int d = 0; d < a.ndim; ++d) {
+    if (a.shape[d] != b.shape[d]) return false;
+  }
+  return true;
+}
+
+// Equal strides wherever a dimension has more than one element: element k of one then lies where element k of the other
+// does, in any order of the dimensions.
+bool same_order(const View& a, const View& b) {
+  if (a.count == 0) return true;
+  for (int d = 0; d < a.ndim; ++d) {
+    if (a.shape[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  }
+  return true;
+}
+
+// Whether the elements fill one block of memory, each exactly once, in some order of the dimensions.
+bool dense(const View& view) {
+  if (view.count == 0) return true;
+  int64_t expected = 1;
+  bool row_major = true;
+  for (int d = view.ndim - 1; d >= 0 && row_major; --d) {
+    if (view.shape[d] == 1) continue;
+    row_major = view.strides[d] == expected;
+    expected *= view.shape[d];
+  }
+  if (row_major) return true;
+  expected = 1;
+  while (expected < view.count) {  // the dimension whose stride is `expected` multiplies it; without one, not dense
+    int64_t next = 0;
+    for (int d = 0; d < view.ndim; ++d) {
+      if (view.shape[d] > 1 && view.strides[d] == expected) next = expected * view.shape[d];
+    }
+    if (next == 0) return false;
+    expected = next;
+  }
+  return true;
+}
+
+template <class T>
+Factors<T> factors(const nb::tuple& scalars) {
+  std::array<double, 9> x;
+  for (size_t i = 0; i < x.size(); ++i) x[i] = nb::cast<double>(scalars[i]);
+  Factors<T> f{T(x[0]), T(x[1]), T(x[2]), T(x[3]), T(x[4]), T(x[5]), T(x[6]), T(x[7]), T(x[8])};
+  // eps > 0 keeps 0/0 away: it must not round to 0 in a narrower type.
+  constexpr T smallest = sizeof(T) == 4 ? T(1.17549435082228751e-38) : T(2.2250738585072014e-308);
+  if (x[5] > 0 && f.eps < smallest) f.eps = smallest;
+  return f;
+}
+
+class Table {
+ public:
+  Table(nb::list params, nb::list grads, nb::list exp_avgs, nb::list exp_avg_sqs, nb::list max_exp_avg_sqs)
+      : held_{params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs} {
+    const size_t count = nb::len(params);
+    amsgrad_ = nb::len(max_exp_avg_sqs) > 0;
+    for (const nb::list& list : held_) {
+      if (nb::len(list) != count && !(&list == &held_[4] && !amsgrad_)) throw Mismatch("lists differ in length");
+    }
+    tensors_.reserve(count);
+    for (size_t i = 0; i < count; ++i) add(i);
+  }
+
+  std::vector<size_t> relayout() const { return relayout_; }
+
+  void step(const nb::tuple& scalars, int threads, const std::string& isa) {
+    if (!relayout_.empty()) throw Mismatch(place("grad", relayout_[0]) + " is laid out otherwise than its parameter");
+    if (tensors_.empty()) return;
+    Step step;
+    step.f32 = factors<float>(scalars);
+    step.f64 = factors<double>(scalars);
+    step.l2 = step.f64.l2 != 0;
+    step.decoupled = step.f64.decay != 0;
+    step.amsgrad = nb::cast<bool>(scalars[9]);
+    step.moves = nb::cast<bool>(scalars[10]);
+    if (step.amsgrad && !amsgrad_) throw Mismatch("max_exp_avg_sq 0 is missing");
+    const Isa& chosen = isa_named(isa);
+    nb::gil_scoped_release released;
+    step_all(chosen, *dtype_, step, tensors_, threads);
+  }
+
+ private:
+  void add(size_t i) {
+    const View param = read(held_[0][i], "param", i), grad = read(held_[1][i], "grad", i);
+    if (!dtype_) dtype_ = param.dtype;
+    if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
+    if (param.dtype != dtype_ || grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
+    if (!dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
+    if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
+    if (!same_order(grad, param)) relayout_.push_back(i);
+    Tensor tensor{param.data, grad.data, nullptr, nullptr, nullptr, param.count};
+    tensor.exp_avg = moment(1, "exp_avg", i, param);
+    tensor.exp_avg_sq = moment(2, "exp_avg_sq", i, param);
+    if (amsgrad_) tensor.max_exp_avg_sq = moment(3, "max_exp_avg_sq", i, param);
+    if (param.count > 0) tensors_.push_back(tensor);
+  }
+
+  void* moment(size_t list, const char* what, size_t i, const View& param) {
+    const View view = read(held_[1 + list][i], what, i);
+    const Dtype wanted = *dtype_ == Dtype::float64 ? Dtype::float64 : Dtype::float32;
+    if (view.dtype != wanted) throw Mismatch(place(what, i) + " has another dtype than float32 (float64)");
+    if (!same_shape(view, param)) throw Mismatch(place(what, i) + " has another shape than its parameter");
+    if (!same_order(view, param)) throw Mismatch(place(what, i) + " is laid out otherwise than its parameter");
+    return view.data;
+  }
+
+  std::array<nb::list, 5> held_;  // keeps the tensors alive while another thread may drop them
+  std::vector<Tensor> tensors_;
+  std::vector<size_t> relayout_;
+  std::optional<Dtype> dtype_;
+  bool amsgrad_;
+};
+
+void use_exchange(std::optional<nb::capsule> capsule) {
+  exchange = nullptr;
+  if (!capsule) return;
+  const auto* table = static_cast<const DLPackExchange*>(PyCapsule_GetPointer(capsule->ptr(), "dlpack_exchange_api"));
+  if (!table) nb::raise_python_error();
+  if (table->header.version.major == 1 && table->dltensor_from_object) exchange = table;
+}
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (const Isa* isa : usable_isas()) names.emplace_back(isa->name);
+  return names;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "The native kernel: see adamas.kernels.native.";
+  nb::exception<Mismatch>(m, "Mismatch", PyExc_ValueError);
+  m.def("isas", &isas, "Instruction sets this processor can run, best first.");
+  m.def("use_exchange", &use_exchange, nb::arg("capsule").none(),
+        "Read tensors through torch.Tensor.__dlpack_c_exchange_api__, or through attributes if None.");
+  nb::class_<Table>(m, "Table", "Tensors of one bucket, checked and turned into pointers.")
+      .def(nb::init<nb::list, nb::list, nb::list, nb::list, nb::list>(), nb::arg("params"), nb::arg("grads"),
+           nb::arg("exp_avgs"), nb::arg("exp_avg_sqs"), nb::arg("max_exp_avg_sqs"))
+      .def_prop_ro("relayout", &Table::relayout, "Indices of gradients laid out otherwise than their parameters.")
+      .def("step", &Table::step, nb::arg("scalars"), nb::arg("threads"), nb::arg("isa") = "",
+           "Apply adamas.scalars.StepScalars, a tuple, to every tensor.");
+}

@@ -1,0 +1,42 @@
+// The rule of Adam and AdamW for one element, once, for every precision and instruction set.
+//
+// Included by each step_<isa>.cpp and compiled there for that instruction set. Everything is in an unnamed namespace
+// and nothing comes from the standard library's templates: a shared inline function would be merged by the linker
+// across files, and an old processor could end up running another file's AVX-512.
+//
+// The same bits everywhere: one order of evaluation, IEEE square root and division, no contraction to fused
+// multiply-add (-ffp-contract=off), no fast-math. Rounding happens in T after each operation and nowhere else.
+#pragma once
+
+#include <math.h>
+
+#include "adamas.hpp"
+
+namespace {
+
+inline float root(float x) { return sqrtf(x); }
+inline double root(double x) { return sqrt(x); }
+
+// theta, m, v, v_max are read and written; g is the incoming gradient.
+//   g     = grad_factor * g (+ l2 * theta)
+//   m     = m + beta1_complement * (g - m)
+//   v     = v + beta2_complement * (g*g - v)        the step form keeps a constant g*g exactly where it is
+//   theta = theta - (step_size * m / (sqrt(v + eps_root) + eps) + decay * theta)
+template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
+inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
+  g = g * f.grad_factor;
+  if constexpr (kL2) g = g + f.l2 * theta;
+  m = m + f.beta1_complement * (g - m);
+  v = v + f.beta2_complement * (g * g - v);
+  T second = v;
+  if constexpr (kAmsgrad) {
+    const T candidate = v * f.max_factor;
+    v_max = (candidate > v_max || candidate != candidate) ? candidate : v_max;  // NaN stays, as in torch.maximum
+    second = v_max;
+  }
+  T change = f.step_size * (m / (root(second + f.eps_root) + f.eps));
+  if constexpr (kDecoupled) change = change + f.decay * theta;
+  theta = theta - change;
+}
+
+}  // namespace

@@ -1,0 +1,68 @@
+// Parameters and gradients in memory <-> the type in which the rule is computed.
+// float and double are themselves; bfloat16 and float16 are widened exactly and rounded to nearest, ties to even.
+// Integer and float operations only, so that every compiler vectorises them and every instruction set agrees.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+namespace {
+
+inline uint32_t bits_of(float x) {
+  uint32_t u;
+  memcpy(&u, &x, sizeof u);
+  return u;
+}
+
+inline float float_of(uint32_t u) {
+  float x;
+  memcpy(&x, &u, sizeof x);
+  return x;
+}
+
+template <class T>
+struct Plain {
+  using Stored = T;
+  using Compute = T;
+  static inline T load(T x) { return x; }
+  static inline T store(T x) { return x; }
+};
+
+struct BFloat16 {
+  using Stored = uint16_t;
+  using Compute = float;
+  static inline float load(uint16_t h) { return float_of(static_cast<uint32_t>(h) << 16); }
+  static inline uint16_t store(float x) {
+    const uint32_t u = bits_of(x);
+    const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;  // half to even; a carry may reach infinity
+    const uint32_t quiet = (u >> 16) | 0x40u;
+    return static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
+  }
+};
+
+struct Float16 {
+  using Stored = uint16_t;
+  using Compute = float;
+  static inline float load(uint16_t h) {
+    // Shift the 15 magnitude bits to float's place; the exponent is then short by 127 - 15, mended by one exact
+    // multiplication, which also normalises float16's subnormals.
+    const uint32_t u = h;
+    const uint32_t magnitude = (u & 0x7FFFu) << 13;
+    const uint32_t finite = bits_of(float_of(magnitude) * 0x1p112f);
+    const uint32_t widened = magnitude >= (0x7C00u << 13) ? (magnitude | 0x7F800000u) : finite;  // infinity and NaN
+    return float_of(widened | ((u & 0x8000u) << 16));
+  }
+  static inline uint16_t store(float x) {
+    const uint32_t u = bits_of(x);
+    const uint32_t magnitude = u & 0x7FFFFFFFu;
+    const uint32_t normal = (magnitude - (112u << 23) + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+    // Below 2^-14: adding 0.5 leaves float16's subnormal, correctly rounded, in the low bits of the sum.
+    const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
+    uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
+    half = magnitude >= 0x47800000u ? 0x7C00u : half;  // 65536 and above; what rounds up to it carried there above
+    half = magnitude > 0x7F800000u ? 0x7E00u : half;
+    return static_cast<uint16_t>(half | ((u >> 16) & 0x8000u));
+  }
+};
+
+}  // namespace

@@ -1,0 +1,96 @@
+"""Rules about weight decay: conventions and their converters, total decay, timescale, equilibrium. Pure functions of numbers.
+
+Two conventions are in use. torch, optax, Keras, MLX and Paddle shrink a weight by `lr * weight_decay` a step ("lr");
+the AdamW paper and Adamas' `decay="independent"` shrink it by `weight_decay` alone, times the schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def to_independent(weight_decay: float, lr: float) -> float:
+    """The paper's lambda that decays as torch's `weight_decay` does at the base learning rate `lr`.
+
+    Example:
+        >>> to_independent(0.1, lr=0.01)
+        0.001
+    """
+    return lr * weight_decay
+
+
+def from_independent(weight_decay: float, lr: float) -> float:
+    """torch's `weight_decay` that decays as the paper's lambda does at the base learning rate `lr` (> 0).
+
+    Example:
+        >>> from_independent(0.001, lr=0.01)
+        0.1
+    """
+    if not lr > 0:
+        raise ValueError(f"lr={lr} must be > 0 to convert a decay that does not depend on it")
+    return weight_decay / lr
+
+
+def timescale_epochs(weight_decay: float, lr: float, steps_per_epoch: float) -> float:
+    """Epochs over which AdamW's weights average their updates: 1 / (lr * weight_decay * steps_per_epoch).
+
+    AdamW's weights are an exponential moving average of its updates with this timescale (arXiv 2405.13698); it is
+    infinite without decay.
+
+    Example:
+        >>> timescale_epochs(0.1, lr=0.01, steps_per_epoch=100)
+        10.0
+    """
+    per_epoch = lr * weight_decay * steps_per_epoch
+    return math.inf if per_epoch == 0 else 1.0 / per_epoch
+
+
+def weight_decay_from_timescale(tau_epochs: float, lr: float, steps_per_epoch: float) -> float:
+    """torch's `weight_decay` whose timescale is `tau_epochs`: the inverse of `timescale_epochs`.
+
+    Example:
+        >>> weight_decay_from_timescale(10.0, lr=0.01, steps_per_epoch=100)
+        0.1
+    """
+    if not (tau_epochs > 0 and lr > 0 and steps_per_epoch > 0):
+        raise ValueError(f"tau_epochs={tau_epochs}, lr={lr}, steps_per_epoch={steps_per_epoch} must all be > 0")
+    return 1.0 / (lr * steps_per_epoch * tau_epochs)
+
+
+def total_decay(lrs: Iterable[float], weight_decay: float) -> float:
+    """D = sum over the steps of lr_t * weight_decay: a weight without gradient ends at about exp(-D) of itself.
+
+    Far below 1, decay cannot act on a run of this length.
+
+    Example:
+        >>> total_decay([0.1, 0.1], 0.5)
+        0.1
+    """
+    return math.fsum(lrs) * weight_decay
+
+
+def adamw_equilibrium_rms(lr: float, weight_decay: float) -> float:
+    """RMS of a weight that AdamW drives with pure-noise gradients: sqrt(lr / (2 * weight_decay)), at any noise scale.
+
+    Holds for lr * weight_decay << 1 and beta1 = 0 up to O(lr * weight_decay); a momentum only correlates the updates,
+    which the sum over steps undoes.
+
+    Example:
+        >>> round(adamw_equilibrium_rms(lr=0.02, weight_decay=1.0), 12)
+        0.1
+    """
+    return math.sqrt(lr / (2.0 * weight_decay))
+
+
+def adam_l2_equilibrium_rms(lr: float, weight_decay: float, sigma: float) -> float:
+    """RMS of a weight that Adam with L2 drives with noise gradients of standard deviation `sigma`.
+
+    sqrt(lr * sigma / (2 * weight_decay)): unlike AdamW's it depends on the scale of the gradient. It settles slowly,
+    over more than 3 * sigma / (lr * weight_decay) steps.
+
+    Example:
+        >>> round(adam_l2_equilibrium_rms(lr=0.02, weight_decay=1.0, sigma=4.0), 12)
+        0.2
+    """
+    return math.sqrt(lr * sigma / (2.0 * weight_decay))

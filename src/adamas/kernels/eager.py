@@ -1,0 +1,157 @@
+"""The rule in torch operations: any device, dtype and tensor subclass, complex, capturable and differentiable.
+
+float32 arithmetic or better: parameters of 16 bits are widened, stepped and rounded back to nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from adamas.kernels.bucket import Bucket, MismatchError, Traits
+
+if TYPE_CHECKING:
+    from adamas.scalars import StepScalars
+
+NAME = "eager"
+
+Operand = Any  # a tensor, or with foreach a list of tensors
+Ops = Callable[..., Operand]
+
+
+def refuses(traits: Traits) -> str | None:
+    """Why this kernel cannot step such a parameter: it can step any."""
+    return None
+
+
+def prepare(bucket: Bucket) -> Bucket:
+    """Check that gradients and moments fit their parameters."""
+    for i, param in enumerate(bucket.params):
+        grad = bucket.grads[i]
+        if grad is None:
+            raise MismatchError(f"grad {i} is missing")
+        if grad.shape != param.shape or grad.device != param.device:
+            raise MismatchError(
+                f"grad {i} is {tuple(grad.shape)} on {grad.device}, its parameter {tuple(param.shape)} on {param.device}"
+            )
+        for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+            moments: list[Tensor] = getattr(bucket, f"{name}s")
+            if moments and (moments[i].shape != param.shape or moments[i].device != param.device):
+                raise MismatchError(
+                    f"{name} {i} is {tuple(moments[i].shape)} on {moments[i].device}, its parameter "
+                    f"{tuple(param.shape)} on {param.device}"
+                )
+    return bucket
+
+
+def step(prepared: Bucket, scalars: StepScalars) -> None:
+    """Step every tensor of a bucket: all at once with foreach, else one after the other."""
+    tensors: tuple[list[Tensor], ...] = (
+        prepared.params, prepared.grads, prepared.exp_avgs, prepared.exp_avg_sqs, prepared.max_exp_avg_sqs,
+    )  # fmt: skip
+    if prepared.foreach:
+        for indices in _by_dtype(prepared):
+            _step_list([[group[i] for i in indices] for group in tensors if group], scalars)
+    else:
+        for one in zip(*(group for group in tensors if group), strict=True):
+            _step_one(list(one), scalars, prepared.differentiable)
+
+
+def _by_dtype(bucket: Bucket) -> list[list[int]]:
+    """Indices of the bucket's tensors, by device and dtypes: foreach is fast on uniform lists only."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for i, param in enumerate(bucket.params):
+        alike.setdefault((param.device, param.dtype, bucket.grads[i].dtype), []).append(i)
+    return list(alike.values())
+
+
+def _foreach(name: str, first: list[Tensor], *args: Any, **kwargs: Any) -> list[Tensor]:
+    """torch's list operation of that name; in-place ones return their list too."""
+    result = getattr(torch, f"_foreach_{name}")(first, *args, **kwargs)
+    return first if name.endswith("_") else result
+
+
+def _in_place(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return getattr(first, name)(*args, **kwargs)
+
+
+def _recorded(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Never in place, so that what autograd saved stays as it was."""
+    return getattr(first, name.rstrip("_"))(*args, **kwargs)
+
+
+def _step_list(tensors: list[list[Tensor]], scalars: StepScalars) -> None:
+    """Step a uniform list of tensors with one operation for all at a time."""
+    params, grads, *moments = ([_real(tensor) for tensor in group] for group in tensors)
+    dtype = moments[0][0].dtype
+    wide = params if params[0].dtype == dtype else [param.to(dtype) for param in params]
+    grads = grads if grads[0].dtype == dtype else [grad.to(dtype) for grad in grads]
+    _rule(_foreach, [wide, grads, *moments], scalars, dtype)
+    if wide is not params and scalars.moves:
+        torch._foreach_copy_(params, wide)
+
+
+def _step_one(tensors: list[Tensor], scalars: StepScalars, differentiable: bool) -> None:
+    """Step one parameter, in place, or with `differentiable` recorded by autograd and copied back."""
+    param, grad, *moments = (_real(tensor) for tensor in tensors)
+    dtype = moments[0].dtype
+    wide = param.clone() if differentiable and param.dtype == dtype else param.to(dtype)
+    operands = [wide, grad.to(dtype), *(moment.clone() if differentiable else moment for moment in moments)]
+    results = _rule(_recorded if differentiable else _in_place, operands, scalars, dtype)
+    if differentiable:
+        for moment, result in zip(moments, results[1:], strict=True):
+            moment.copy_(result)
+    if scalars.moves and (differentiable or wide is not param):
+        param.copy_(results[0])
+
+
+def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torch.dtype) -> list[Operand]:
+    """The recurrence of `adamas.scalars`, in the operations of `apply`; returns the parameter and its moments.
+
+    Args:
+        apply: calls the torch operation of a name on tensors or on lists of them.
+        operands: parameter, gradient, first moment, second moment and, with amsgrad, its running maximum.
+        scalars: the factors of this step.
+        dtype: in which it is computed.
+    """
+    s = type(scalars)(*(x.to(dtype) if isinstance(x, Tensor) else x for x in scalars))
+    param, grad, exp_avg, exp_avg_sq, *max_exp_avg_sq = operands
+    if not _is(1, s.grad_factor):
+        grad = apply("mul", grad, s.grad_factor)
+    if not _is(0, s.l2):
+        grad = apply("add", grad, apply("mul", param, s.l2))
+    exp_avg = apply("lerp_", exp_avg, grad, s.beta1_complement)
+    exp_avg_sq = apply("lerp_", exp_avg_sq, apply("mul", grad, grad), s.beta2_complement)
+    second = exp_avg_sq
+    if s.amsgrad:
+        candidate = exp_avg_sq if _is(1, s.max_factor) else apply("mul", exp_avg_sq, s.max_factor)
+        second = max_exp_avg_sq[0] = apply("clamp_min_", max_exp_avg_sq[0], candidate)
+    if not _is(0, s.eps_root):
+        second = apply("add", second, s.eps_root)
+    denominator = apply("add_", apply("sqrt", second), _at_least_tiny(s.eps, dtype))
+    change = apply("mul_", apply("div", exp_avg, denominator), s.step_size)
+    if not _is(0, s.decay):
+        change = apply("add_", change, apply("mul", param, s.decay))
+    if s.moves:
+        param = apply("sub_", param, change)
+    return [param, exp_avg, exp_avg_sq, *max_exp_avg_sq]
+
+
+def _is(number: int, scalar: Any) -> bool:
+    """Whether a scalar is this number, known without asking a device: False for a tensor."""
+    return not isinstance(scalar, Tensor) and scalar == number
+
+
+def _at_least_tiny(eps: Any, dtype: torch.dtype) -> Any:
+    """eps, which must not round to 0 in a narrower type: eps > 0 keeps 0/0 away."""
+    if isinstance(eps, Tensor):
+        return eps.clamp_min(torch.finfo(dtype).tiny)
+    return max(eps, torch.finfo(dtype).tiny) if eps > 0 else eps
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """A complex tensor as one of pairs of real numbers: Adam treats the two parts apart."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

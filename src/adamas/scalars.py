@@ -1,0 +1,167 @@
+"""All scalar arithmetic of a step, in float64 on the host: `Hyper` (what the user set) -> `StepScalars` (what a kernel needs).
+
+A kernel never sees a learning rate or a step count. Everything that is the same for all elements of a tensor is
+folded here, once a step, into the factors of
+
+    g      <- grad_factor * grad + l2 * param
+    m      <- m + beta1_complement * (g - m)
+    v      <- v + beta2_complement * (g*g - v)
+    param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * param)
+
+With bias corrections c1 = 1 - beta1^t and c2 = 1 - beta2^t, `mhat / (sqrt(vhat) + eps)` equals
+`(sqrt(c2)/c1) * m / (sqrt(v) + eps*sqrt(c2))`, so the corrections cost the kernel nothing and one rounding less.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+Decay = Literal["l2", "lr", "independent"]
+DECAYS: tuple[Decay, ...] = ("l2", "lr", "independent")
+
+
+def _number(value: Any) -> float:
+    """The host value of a number or a one-element tensor; NaN for anything else, so that every range check fails."""
+    if isinstance(value, bool) or not (isinstance(value, Real) or hasattr(value, "detach")):
+        return math.nan
+    return float(value.detach() if hasattr(value, "detach") else value)
+
+
+def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> None:
+    """Raise ValueError unless `at_least <= value < below` (NaN fails)."""
+    if not at_least <= _number(value) < below:
+        raise ValueError(f"{name}: {value} ({rule})")
+
+
+@dataclass(frozen=True, slots=True)
+class Hyper:
+    """The hyperparameters of one parameter group, validated when made.
+
+    Numbers may be 0-d tensors of a framework (capturable and differentiable steps); `StepScalars` then holds tensors.
+
+    Args:
+        lr: learning rate at this step, >= 0, finite.
+        beta1: decay of the first moment, in [0, 1).
+        beta2: decay of the second moment, in [0, 1).
+        eps: added to the root, >= 0.
+        weight_decay: lambda, >= 0.
+        decay: "l2" adds lambda*theta to the gradient (Adam); "lr" multiplies theta by 1 - lr*lambda (AdamW as in
+            torch); "independent" by 1 - lambda*lr/base_lr (arXiv 1711.05101, Algorithm 2).
+        base_lr: the learning rate that a schedule starts from; > 0, read by "independent" only.
+        amsgrad: "off", "raw" (maximum of v: torch, Keras) or "corrected" (maximum of vhat: optax).
+        maximize: ascend instead of descend.
+        eps_mode: "alg1" adds eps after the bias correction of v (the paper's Algorithm 1: torch, optax);
+            "hat" before it (the paper's epsilon hat: Keras).
+        eps_root: added inside the root, to the corrected v (optax), >= 0.
+        bias_correction: divide the moments by 1 - beta^t.
+
+    Raises:
+        ValueError: naming the value, the rule and the fix.
+
+    Example:
+        >>> Hyper(lr=-1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: Invalid learning rate: -1.0 (lr must be finite and >= 0)
+    """
+
+    lr: Any = 1e-3
+    beta1: Any = 0.9
+    beta2: Any = 0.999
+    eps: float = 1e-8
+    weight_decay: Any = 0.0
+    decay: Decay = "l2"
+    base_lr: float = 0.0
+    amsgrad: Literal["off", "raw", "corrected"] = "off"
+    maximize: bool = False
+    eps_mode: Literal["alg1", "hat"] = "alg1"
+    eps_root: float = 0.0
+    bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every field: the wording up to the bracket is torch's, which its own tests look for."""
+        _check("Invalid learning rate", self.lr, 0.0, math.inf, "lr must be finite and >= 0")
+        _check("Invalid epsilon value", self.eps, 0.0, math.inf, "eps must be finite and >= 0")
+        _check("Invalid beta parameter at index 0", self.beta1, 0.0, 1.0, "betas must lie in [0, 1)")
+        _check("Invalid beta parameter at index 1", self.beta2, 0.0, 1.0, "betas must lie in [0, 1)")
+        _check("Invalid weight_decay value", self.weight_decay, 0.0, math.inf, "weight_decay must be finite and >= 0")
+        _check("Invalid eps_root value", self.eps_root, 0.0, math.inf, "eps_root must be finite and >= 0")
+        for name, allowed in (
+            ("decay", DECAYS),
+            ("amsgrad", ("off", "raw", "corrected")),
+            ("eps_mode", ("alg1", "hat")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}")
+        if self.decay == "independent" and not 0.0 < self.base_lr < math.inf:
+            raise ValueError(
+                f"base learning rate {self.base_lr} must be > 0 for decay='independent', which divides by it: "
+                "construct with the schedule's peak lr, or use decay='lr'"
+            )
+
+
+class StepScalars(NamedTuple):
+    """The factors of one step, the same for every element: float64, or 0-d tensors when `Hyper` or the step are.
+
+    Args:
+        grad_factor: multiplies the incoming gradient: -1 to maximise, 1/scale to undo a loss scale.
+        l2: coupled weight decay, times the parameter, added to the gradient.
+        beta1_complement: 1 - beta1.
+        beta2_complement: 1 - beta2.
+        step_size: lr * sqrt(c2) / c1 (lr / c1 for amsgrad "corrected").
+        eps: added to the root.
+        eps_root: added inside the root.
+        decay: decoupled weight decay of this step, times the parameter, subtracted from it.
+        max_factor: multiplies v before the running maximum of amsgrad.
+        amsgrad: whether a running maximum is kept.
+        moves: whether parameters may change: False exactly when lr is the number 0.
+    """
+
+    grad_factor: Any
+    l2: Any
+    beta1_complement: Any
+    beta2_complement: Any
+    step_size: Any
+    eps: Any
+    eps_root: Any
+    decay: Any
+    max_factor: Any
+    amsgrad: bool
+    moves: bool
+
+    @classmethod
+    def of(cls, hyper: Hyper, step: Any, grad_scale: float = 1.0) -> StepScalars:
+        """The scalars of step number `step` (1 for the first; a number or a 0-d float64 tensor).
+
+        Args:
+            hyper: the group's hyperparameters.
+            step: the number of this step, counted from 1.
+            grad_scale: the factor by which a loss scaler multiplied the gradients.
+
+        Example:
+            >>> StepScalars.of(Hyper(lr=0.1, beta1=0.5, beta2=0.75, eps=0.0), step=1).step_size
+            0.1
+        """
+        c1 = 1 - hyper.beta1**step if hyper.bias_correction else 1.0
+        c2 = 1 - hyper.beta2**step if hyper.bias_correction else 1.0
+        corrected = hyper.amsgrad == "corrected"
+        root = c2**0.5
+        decay = {"l2": 0.0, "lr": hyper.lr * hyper.weight_decay, "independent": 0.0}[hyper.decay]
+        if hyper.decay == "independent":
+            decay = hyper.weight_decay * (hyper.lr / hyper.base_lr)
+        return cls(
+            grad_factor=(-1.0 if hyper.maximize else 1.0) / grad_scale,
+            l2=hyper.weight_decay if hyper.decay == "l2" else 0.0,
+            beta1_complement=1 - hyper.beta1,
+            beta2_complement=1 - hyper.beta2,
+            step_size=hyper.lr / c1 if corrected else hyper.lr * root / c1,
+            eps=hyper.eps if corrected or hyper.eps_mode == "hat" else hyper.eps * root,
+            eps_root=hyper.eps_root if corrected else hyper.eps_root * c2,
+            decay=decay,
+            max_factor=1 / c2 if corrected else 1.0,
+            amsgrad=hyper.amsgrad != "off",
+            moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
+        )

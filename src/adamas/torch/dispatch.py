@@ -1,0 +1,81 @@
+"""Which kernel steps a parameter, and why: a pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from adamas.kernels import eager, native
+from adamas.kernels.bucket import Traits
+
+KERNELS: dict[str, ModuleType] = {module.NAME: module for module in (native, eager)}  # in the order they are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for: None leaves the choice to us, True demands, False excludes.
+
+    Args:
+        kernel: name of a kernel, or None.
+        fused: torch's flag: a kernel that does the whole step in one pass.
+        foreach: torch's flag: torch's list operations.
+    """
+
+    kernel: str | None = None
+    fused: bool | None = None
+    foreach: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A kernel's name and the reason it was chosen."""
+
+    kernel: str
+    reason: str
+
+
+def check_request(request: Request) -> None:
+    """Raise on a kernel that does not exist."""
+    if request.kernel is not None and request.kernel not in KERNELS:
+        known = ", ".join(map(repr, KERNELS))
+        raise ValueError(f"kernel={request.kernel!r} must be None (automatic) or one of {known}")
+    if request.kernel == "native" and (request.foreach or request.fused is False):
+        raise ValueError("kernel='native' contradicts foreach=True and fused=False: leave them at None")
+    if request.kernel == "eager" and request.fused:
+        raise ValueError("kernel='eager' contradicts fused=True: leave one of them at None")
+
+
+def choose(traits: Traits, request: Request) -> Choice:
+    """The kernel for a parameter.
+
+    Args:
+        traits: what is known of the parameter.
+        request: what the user demands or excludes.
+
+    Returns:
+        The first kernel that may and can, with the reason.
+
+    Raises:
+        RuntimeError: a demanded kernel cannot step such a parameter; nothing falls back silently.
+
+    Example:
+        >>> import torch
+        >>> traits = Traits("cpu", torch.complex64, torch.complex64, plain=True, dense=True, host_scalars=True)
+        >>> choose(traits, Request()).kernel
+        'eager'
+    """
+    demanded = request.kernel or ("native" if request.fused else None)
+    if demanded is not None:
+        what = f"kernel={demanded!r}" if request.kernel else "fused=True"
+        refusal = KERNELS[demanded].refuses(traits)
+        if refusal:
+            raise RuntimeError(f"{what} cannot be met: {refusal}. Leave it at None to let Adamas choose")
+        return Choice(demanded, f"asked for by {what}")
+    if request.foreach:
+        return Choice("eager", "asked for by foreach=True")
+    if request.fused is False:
+        return Choice("eager", "fused=False excludes native")
+    refusal = native.refuses(traits)
+    if refusal:
+        return Choice("eager", refusal)
+    return Choice("native", f"{traits.dtype} on {traits.device}, {native.isas()[0]}".replace("torch.", ""))

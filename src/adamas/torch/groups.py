@@ -1,0 +1,120 @@
+"""Parameter groups: which keys they have, what values are allowed, and what a step reads from them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor
+
+from adamas.scalars import Hyper
+
+Group = dict[str, Any]
+
+# What a step reads from a group; compared each step, so that whatever a scheduler or a user changed takes effect.
+HYPER_KEYS = ("lr", "betas", "eps", "weight_decay", "maximize", "decoupled_weight_decay", "decay", "decay_base_lr")
+FLAG_KEYS = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "kernel")
+# Decided at construction: a checkpoint does not change them.
+CONSTRUCTED_KEYS = ("decoupled_weight_decay", "decay", "foreach", "capturable", "differentiable", "fused", "kernel")
+# Written into groups by torch's schedulers and weight averaging: known here so that nothing near them is a typo of ours.
+SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "momentum")
+KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS, *SCHEDULER_KEYS)
+
+# AdamW's default, told from an explicit 0.01 by identity: `decay="independent"` must not take it silently.
+DEFAULT_WEIGHT_DECAY = float("1e-2")
+
+
+def refuse_near_misses(group: Group) -> None:
+    """Raise on a key that looks like a misspelt one of ours; other foreign keys are the user's and stay.
+
+    Example:
+        >>> refuse_near_misses({"wieght_decay": 0.1})
+        Traceback (most recent call last):
+        ...
+        ValueError: parameter group key 'wieght_decay' is not known: did you mean 'weight_decay'?
+    """
+    for key in group:
+        if key in KNOWN_KEYS or not isinstance(key, str):
+            continue
+        if any(key.startswith(f"{known}_") or key.endswith(f"_{known}") for known in KNOWN_KEYS):
+            continue  # lr_scale, weight_decay_multiplier: a name of its own
+        near = get_close_matches(key.lower().replace("-", "_"), KNOWN_KEYS, n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"parameter group key {key!r} is not known: did you mean {near[0]!r}?")
+
+
+def check(group: Group) -> None:
+    """Raise unless the values of a complete group are allowed; the wording begins as torch's does."""
+    lr, betas = group["lr"], group["betas"]
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ValueError(f"betas={betas!r} must be a pair (beta1, beta2)")
+    if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+        raise ValueError(f"betas must be either both floats or both Tensors, not {betas!r}")
+    listwise = group["foreach"] and not group["capturable"]
+    for name, value in (("lr", lr), ("betas[0]", betas[0]), ("betas[1]", betas[1])):
+        if isinstance(value, Tensor) and listwise:
+            raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"Tensor {name} must be 1-element")
+    for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"):
+        if not isinstance(group[flag], bool | int):
+            raise ValueError(f"{flag}={group[flag]!r} must be True or False")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["fused"] and group["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    read(group)
+
+
+def has_host_scalars(group: Group) -> bool:
+    """Whether a step's scalars are host numbers; capturable and differentiable steps keep them in tensors."""
+    return not (group["capturable"] or group["differentiable"])
+
+
+def read(group: Group) -> Hyper:
+    """The validated hyperparameters of a group as it is now.
+
+    A tensor is read to the host unless the step is capturable or differentiable, which keep it.
+    """
+    as_number = has_host_scalars(group)
+
+    def value(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return float(x.detach()) if as_number else x.reshape(())
+
+    beta1, beta2 = group["betas"]
+    decay = group["decay"] if group["decoupled_weight_decay"] else "l2"
+    return Hyper(
+        lr=value(group["lr"]),
+        beta1=value(beta1),
+        beta2=value(beta2),
+        eps=value(group["eps"]),
+        weight_decay=value(group["weight_decay"]),
+        decay=decay,
+        base_lr=group.get("decay_base_lr", base_lr(group)) if decay == "independent" else 0.0,
+        amsgrad="raw" if group["amsgrad"] else "off",
+        maximize=bool(group["maximize"]),
+    )
+
+
+def has_tensors(group: Group) -> bool:
+    """Whether a hyperparameter is a tensor, whose value may change without the group changing."""
+    return any(isinstance(x, Tensor) for x in (group["lr"], *group["betas"], group["eps"], group["weight_decay"]))
+
+
+def refuse_integers(params: list[Any]) -> None:
+    """Raise on a parameter that has no gradient by its dtype."""
+    for i, entry in enumerate(params):
+        name, param = entry if isinstance(entry, tuple) else (f"parameter {i}", entry)
+        if isinstance(param, Tensor) and not (param.is_floating_point() or param.is_complex()):
+            raise ValueError(
+                f"{name} is {param.dtype}: an optimizer needs floating point or complex tensors. "
+                "Pass [p for p in model.parameters() if p.requires_grad]"
+            )
+
+
+def base_lr(group: Group) -> float:
+    """The learning rate a group begins with, by which `decay="independent"` divides."""
+    lr = group["lr"]
+    return float(lr.detach()) if isinstance(lr, Tensor) else lr

@@ -1,0 +1,328 @@
+"""`Adam` and `AdamW` for PyTorch: torch.optim's contract, Adamas' kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from adamas.kernels.bucket import MismatchError, moment_dtype, param_traits
+from adamas.torch import checkpoint
+from adamas.torch.dispatch import Request, check_request, choose
+from adamas.torch.groups import (
+    DEFAULT_WEIGHT_DECAY,
+    Group,
+    base_lr,
+    check,
+    has_host_scalars,
+    refuse_integers,
+    refuse_near_misses,
+)
+from adamas.torch.plan import Plan
+
+Scalar = float | Tensor
+
+
+class Adam(Optimizer):
+    r"""Adam (arXiv 1412.6980), with weight decay as L2 coupled into the gradient.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1}, \qquad
+        m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2 \\
+        \theta_t &= \theta_{t-1} - \mathrm{lr}\;
+            \frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}
+
+    Args:
+        params: parameters, named parameters, or groups (dicts with "params" and any of the arguments below).
+        lr: step size, >= 0, in the units of the parameters: the first step moves each weight by lr. A 1-element tensor
+            is read each step.
+        betas: decay of the first and second moment, each in [0, 1); the memory is about 1 / (1 - beta) steps.
+        eps: added to the root of the second moment, in the units of the gradient.
+        weight_decay: lambda, in the units of gradient over weight.
+        amsgrad: divide by the running maximum of the second moment.
+        maximize: ascend.
+        foreach: True demands torch's list operations, False excludes them.
+        capturable: keep step and scalars on the device, for CUDA graphs.
+        differentiable: let autograd record the step.
+        fused: True demands a kernel that does the step in one pass (native), False excludes it.
+        decoupled_weight_decay: AdamW's decay instead of L2.
+        kernel: None chooses; "native" or "eager" demands.
+
+    Raises:
+        ValueError: a value out of its range, a misspelt group key, an integer parameter; with value, rule and fix.
+        RuntimeError: a demanded kernel that cannot step a parameter (at the step), sparse gradients.
+
+    Differs from torch: moments are float32 or wider even for 16-bit parameters; arithmetic likewise; a checkpoint is
+    matched by name where names exist, and never changes the decay mode or the implementation; lr = 0 changes no
+    parameter; inf and misspelt keys are refused.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = Adam([weight], lr=0.1)
+        >>> (3 * weight).sum().backward()
+        >>> optimizer.step()
+        >>> print(round(weight.item(), 6))
+        0.9
+    """
+
+    _plan: Plan | None = None
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Scalar = 1e-3,
+        betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        kernel: str | None = None,
+    ) -> None:
+        defaults: Group = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "decay": self._decay,
+            "kernel": kernel,
+        }
+        check(defaults)
+        check_request(Request(kernel, fused, foreach))
+        super().__init__(params, defaults)
+
+    _decay: str = "lr"  # how decoupled decay is scaled; AdamW's argument
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, checked before anything changes; its `lr` becomes the base of `decay="independent"`."""
+        if isinstance(param_group, dict):
+            params = param_group["params"]
+            if not isinstance(params, Tensor | set):
+                params = param_group["params"] = list(params)
+            refuse_near_misses(param_group)
+            refuse_integers([params] if isinstance(params, Tensor) else list(params))
+            check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        added = self.param_groups[-1]
+        added.setdefault("decay_base_lr", base_lr(added))
+
+    @torch.compiler.disable
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step with the gradients in `.grad`, which are not modified.
+
+        Args:
+            closure: re-evaluates the model and returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if getattr(self, "found_inf", None) is not None and float(self.found_inf):  # set by GradScaler
+            return loss
+        scale = getattr(self, "grad_scale", None)
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            plan, prepared = self._prepare()
+            if plan.on_accelerator:
+                self._accelerator_graph_capture_health_check()
+            grad_scale = 1.0 if scale is None else float(scale)
+            scalars = [plan.scalars(b, self.param_groups[b.group], grad_scale) for b in plan.buckets]
+            for bucket, tensors, factors in zip(plan.buckets, prepared, scalars, strict=True):
+                bucket.kernel.step(tensors, factors)
+                bucket.counter.advance()
+        return loss
+
+    def _prepare(self) -> tuple[Plan, list[Any]]:
+        """A plan that holds, and its buckets checked by their kernels; nothing has been stepped."""
+        if self._plan is not None and self._plan.holds(self.param_groups, self.state):
+            try:
+                return self._plan, [bucket.kernel.prepare(bucket.gather()) for bucket in self._plan.buckets]
+            except MismatchError:
+                pass  # a gradient or a tensor changed: plan anew, and let what is really wrong raise below
+        self._plan = None
+        for group in self.param_groups:
+            check(group)
+        plan = Plan(self.param_groups, self.state)
+        prepared = [bucket.kernel.prepare(bucket.gather()) for bucket in plan.buckets]
+        self._plan = plan
+        return plan, prepared
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """GradScaler's question whether `step` unscales: as in torch where `fused=True`, read from the live groups."""
+        return all(group["fused"] for group in self.param_groups)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load state saved by this class, by torch.optim.Adam or AdamW: see `adamas.torch.checkpoint`."""
+        checkpoint.load(self, state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and deepcopy keep: torch's three entries."""
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, completing what older or foreign checkpoints lack."""
+        super().__setstate__(state)
+        self._plan = None
+        for group in self.param_groups:
+            for key, value in self.defaults.items():
+                group.setdefault(key, value)
+            group.setdefault("decay_base_lr", base_lr(group))
+
+    def moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of a parameter's moments, float32 or wider: raw moving averages, not bias-corrected.
+
+        Args:
+            param: a parameter of this optimizer; before its first step both moments are zero.
+
+        Returns:
+            `(exp_avg, exp_avg_sq)`, shaped like the parameter.
+
+        Raises:
+            ValueError: `param` is not one of this optimizer's.
+        """
+        if not any(param is mine for group in self.param_groups for mine in group["params"]):
+            raise ValueError(f"a parameter of shape {tuple(param.shape)} is not in this optimizer's groups")
+        state = self.state.get(param) or {}
+        zeros = torch.zeros_like(param, dtype=moment_dtype(param), requires_grad=False)
+        exp_avg, exp_avg_sq = (state.get(key, zeros).detach().clone() for key in ("exp_avg", "exp_avg_sq"))
+        return exp_avg, exp_avg_sq
+
+    def state_bytes(self) -> int:
+        """Bytes of optimizer state now held, step counters included."""
+        tensors = [x for state in self.state.values() for x in state.values() if isinstance(x, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def kernel_choices(self) -> list[tuple[str, str, str]]:
+        """Rows `(what, kernel, reason)`: which kernel steps what, and why; before a step, what would be chosen."""
+        if self._plan is not None:
+            rows = [
+                (b.group, b.params[0], len(b.params), b.kernel.NAME, b.reason) for b in self._plan.buckets
+            ]  # fmt: skip
+        else:
+            rows = [
+                (i, param, 1, *self._choice(group, param))
+                for i, group in enumerate(self.param_groups)
+                for param in group["params"]
+            ]
+        counts: dict[tuple[str, str, str], int] = {}
+        for index, param, count, kernel, reason in rows:
+            key = (f"group {index}: {{}} x {str(param.dtype)[6:]} on {param.device}", kernel, reason)
+            counts[key] = counts.get(key, 0) + count
+        return [(what.format(count), kernel, reason) for (what, kernel, reason), count in counts.items()]
+
+    @staticmethod
+    def _choice(group: Group, param: Tensor) -> tuple[str, str]:
+        request = Request(group["kernel"], group["fused"], group["foreach"])
+        choice = choose(param_traits(param, param if param.grad is None else param.grad, has_host_scalars(group)), request)
+        return choice.kernel, choice.reason
+
+
+class AdamW(Adam):
+    r"""AdamW (arXiv 1711.05101): Adam with weight decay apart from the gradient.
+
+    .. math::
+        m_t &= eta_1 m_{t-1} + (1-eta_1) g_t, \qquad v_t = eta_2 v_{t-1} + (1-eta_2) g_t^2 \
+        	heta_t &= 	heta_{t-1} - \mathrm{lr}\,
+            rac{m_t/(1-eta_1^t)}{\sqrt{v_t/(1-eta_2^t)} + \epsilon} - d_t\,	heta_{t-1},
+        \qquad d_t = \mathrm{lr}\,\lambda \;	ext{or}\; \lambda\,\mathrm{lr}/\mathrm{lr}_\mathrm{base}
+
+    Args:
+        params: as `Adam`.
+        lr: as `Adam`.
+        betas: as `Adam`.
+        eps: as `Adam`.
+        weight_decay: lambda. With decay="lr" a weight shrinks by lr * weight_decay a step (torch, optax, Keras); with
+            decay="independent" by weight_decay alone at the base learning rate (the paper), so it must be given.
+        amsgrad: as `Adam`.
+        maximize: as `Adam`.
+        foreach: as `Adam`.
+        capturable: as `Adam`.
+        differentiable: as `Adam`.
+        fused: as `Adam`.
+        decay: "lr" or "independent"; see `adamas.decay.to_independent` for the conversion.
+        kernel: as `Adam`.
+
+    Raises:
+        ValueError: as `Adam`; also decay="independent" without a weight_decay or with lr = 0 at construction.
+
+    Differs from torch: as `Adam`.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = AdamW([weight], lr=0.1, weight_decay=0.5)
+        >>> weight.grad = torch.zeros(1)
+        >>> optimizer.step()  # no gradient: the weight shrinks by lr * weight_decay = 5 %
+        >>> print(round(weight.item(), 6))
+        0.95
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Scalar = 1e-3,
+        betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = DEFAULT_WEIGHT_DECAY,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decay: str = "lr",
+        kernel: str | None = None,
+    ) -> None:
+        if decay not in ("lr", "independent"):
+            raise ValueError(f"decay={decay!r} must be 'lr' or 'independent'; for L2 in the gradient use Adam")
+        self._decay = decay
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+            kernel=kernel,
+        )
+
+    def add_param_group(self, param_group: Group) -> None:
+        """As `Adam.add_param_group`; decay="independent" does not take the default weight decay."""
+        if isinstance(param_group, dict):
+            whole = {**self.defaults, **param_group}
+            if whole["decay"] == "independent" and whole["weight_decay"] is DEFAULT_WEIGHT_DECAY:
+                raise ValueError(
+                    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a step. "
+                    "adamas.decay.to_independent(weight_decay, lr) converts torch's"
+                )
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; whatever the source says, this is AdamW."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True

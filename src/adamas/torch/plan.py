@@ -1,0 +1,185 @@
+"""The plan of a step: which parameters go to which kernel together. Made when something changed, used until it does.
+
+A bucket holds parameters of one group, kernel, device and dtype that have taken the same number of steps, so that one
+set of scalars serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import is_
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamas.kernels.bucket import Bucket, param_traits
+from adamas.kernels.counter import DeviceCounter, StepCounter
+from adamas.scalars import Hyper, StepScalars
+from adamas.torch.dispatch import KERNELS, Request, choose
+from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, has_host_scalars, has_tensors, read
+from adamas.torch.state import State, conform, steps_taken
+
+Groups = list[Group]
+States = dict[Tensor, State]
+
+
+@dataclass(slots=True)
+class PlannedBucket:
+    """Parameters that take the same step, with the kernel that takes it and the reason for that kernel."""
+
+    group: int
+    kernel: ModuleType
+    reason: str
+    params: list[Tensor]
+    states: list[State]
+    counter: StepCounter | DeviceCounter
+    amsgrad: bool
+    foreach: bool
+    differentiable: bool
+
+    def gather(self) -> Bucket:
+        """The bucket as tensors, with the gradients and moments of this moment."""
+        states = self.states
+        return Bucket(
+            params=self.params,
+            grads=[param.grad for param in self.params],  # pyright: ignore[reportArgumentType] - kernels refuse None
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[state["max_exp_avg_sq"] for state in states] if self.amsgrad else [],
+            foreach=self.foreach,
+            differentiable=self.differentiable,
+        )
+
+    def counts_are_ours(self) -> bool:
+        """Whether every state still shows this bucket's counter, and nobody wrote to it."""
+        shown = (state.get("step") for state in self.states)
+        return self.counter.untouched() and all(map(is_, shown, self.counter.views))
+
+
+class Plan:
+    """The buckets of an optimizer, and what to look at to know whether they still hold.
+
+    Args:
+        groups: the optimizer's parameter groups, validated.
+        states: the optimizer's state; parameters without one get it here, after everything has been checked.
+
+    Raises:
+        RuntimeError: sparse gradients, or a demanded kernel that cannot step a parameter.
+        ValueError: a state that does not fit its parameter.
+    """
+
+    def __init__(self, groups: Groups, states: States) -> None:
+        self._flags = [_flags(group) for group in groups]
+        self._params = [list(group["params"]) for group in groups]
+        self._hypers: list[tuple[Any, Hyper] | None] = [None] * len(groups)
+        self._resting: list[Tensor] = []
+        self._seen: set[Tensor] = set()
+        members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
+        for member in members:
+            states[member.param] = member.state
+        self.buckets = list(_bucketed(members, groups))
+        self._states = list(states.values())
+        self.on_accelerator = any(member.param.device.type in ("cuda", "xpu") for member in members)
+
+    def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
+        """The parameters of a group that have a gradient, checked; nothing is written yet."""
+        names = group.get("param_names")
+        request = Request(group["kernel"], group["fused"], group["foreach"])
+        for i, param in enumerate(group["params"]):
+            if param in self._seen:
+                continue  # listed twice, which torch warns of when the group is made: stepped once
+            self._seen.add(param)
+            if param.grad is None:
+                self._resting.append(param)
+                continue
+            name = names[i] if names else f"parameter {i} of group {index}"
+            if param.grad.layout is not torch.strided:
+                raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
+            if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
+                raise ValueError(f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it")
+            choice = choose(param_traits(param, param.grad, has_host_scalars(group)), request)
+            state = conform(states.get(param, {}), param, group["amsgrad"], name)
+            yield _Member(index, param, state, choice.kernel, choice.reason)
+
+    def holds(self, groups: Groups, states: States) -> bool:
+        """Whether groups, states and gradients are still those that the buckets were made of.
+
+        What is not looked at here (a gradient that went missing, a parameter that was moved or resized) the kernels
+        refuse before anything is written.
+        """
+        return (
+            len(groups) == len(self._params)
+            and len(states) == len(self._states)
+            and all(map(is_, states.values(), self._states))
+            and all(map(_same, (group["params"] for group in groups), self._params))
+            and all(_flags(group) == flags for group, flags in zip(groups, self._flags, strict=True))
+            and all(param.grad is None for param in self._resting)
+            and all(bucket.counts_are_ours() for bucket in self.buckets)
+        )
+
+    def scalars(self, bucket: PlannedBucket, group: Group, grad_scale: float) -> StepScalars:
+        """The scalars of a bucket's next step; the group's values are read, and validated, again when they changed."""
+        values = tuple(map(group.get, HYPER_KEYS))
+        known = self._hypers[bucket.group]
+        if known is None or known[0] != values or has_tensors(group):
+            known = self._hypers[bucket.group] = (values, read(group))
+        return StepScalars.of(known[1], bucket.counter.next(), grad_scale)
+
+
+@dataclass(slots=True)
+class _Member:
+    """A parameter with a gradient, its complete state and its kernel."""
+
+    group: int
+    param: Tensor
+    state: State
+    kernel: str
+    reason: str
+
+
+def _flags(group: Group) -> tuple[Any, ...]:
+    return tuple(map(group.get, FLAG_KEYS))
+
+
+def _same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(map(is_, a, b))
+
+
+def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]:
+    """Members that can be stepped together, together, in the order in which they first appear."""
+    together: dict[tuple[Any, ...], list[_Member]] = {}
+    for member in members:
+        key: tuple[Any, ...] = (member.group, member.kernel, member.param.device, member.param.dtype, member.reason)
+        capturable = groups[member.group]["capturable"]
+        # A capturable counter lies on the device, where its value is not looked at: each parameter has its own.
+        key += (id(member.param),) if capturable else (steps_taken(member.state),)
+        together.setdefault(key, []).append(member)
+    for (index, kernel, device, *_), alike in together.items():
+        group = groups[index]
+        if group["capturable"]:
+            counter = DeviceCounter(alike[0].state.get("step", 0), device)
+        else:
+            counter = StepCounter(steps_taken(alike[0].state), len(alike))
+        for member, view in zip(alike, counter.views, strict=True):
+            member.state["step"] = view
+        yield PlannedBucket(
+            group=index,
+            kernel=KERNELS[kernel],
+            reason=alike[0].reason,
+            params=[member.param for member in alike],
+            states=[member.state for member in alike],
+            counter=counter,
+            amsgrad=bool(group["amsgrad"]),
+            foreach=_foreach(group, device),
+            differentiable=bool(group["differentiable"]),
+        )
+
+
+def _foreach(group: Group, device: torch.device) -> bool:
+    """Whether `eager` takes all tensors at once: where asked to, and on accelerators, whose launches cost."""
+    if group["differentiable"] or group["capturable"]:
+        return False
+    return bool(group["foreach"]) if group["foreach"] is not None else device.type in ("cuda", "xpu")

@@ -1,0 +1,68 @@
+"""What is kept of a parameter: `step`, `exp_avg`, `exp_avg_sq` and, with amsgrad, `max_exp_avg_sq`, as in torch.
+
+Unlike torch's the moments are float32 or wider, whatever the parameter's dtype: in bfloat16 a second moment with
+beta2 = 0.999 never moves again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamas.kernels.bucket import is_dense, moment_dtype
+
+State = dict[str, Any]
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+def steps_taken(state: State) -> int:
+    """The number of steps in a state; 0 before the first. Reads the device if the counter lies on one."""
+    return int(state.get("step", 0))
+
+
+def conform(state: State, param: Tensor, amsgrad: bool, name: str) -> State:
+    """A complete state for `param` from what `state` has: same tensors where they fit, new ones where not.
+
+    Moments get the parameter's layout, so that element k of one lies where element k of the other does.
+
+    Args:
+        state: a state or a part of one; empty for a new parameter. Not changed.
+        param: the parameter.
+        amsgrad: whether a running maximum is needed; where it is missing it starts at the second moment.
+        name: how to call the parameter in an error.
+
+    Raises:
+        ValueError: a moment has another shape than the parameter or lies on another device.
+    """
+    whole = dict(state)
+    for key in MOMENTS:
+        moment = whole.get(key)
+        if moment is None and key == "max_exp_avg_sq":
+            if not amsgrad:
+                continue
+            moment = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
+        whole[key] = _fitting(moment, param, f"{key} of {name}")
+    return whole
+
+
+def _fitting(moment: Tensor | None, param: Tensor, what: str) -> Tensor:
+    """The moment itself if it fits the parameter, else a copy that does; zeros for None."""
+    dtype = moment_dtype(param)
+    if moment is None:
+        return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+    if moment.shape != param.shape:
+        raise ValueError(f"{what} has shape {tuple(moment.shape)}, the parameter {tuple(param.shape)}: they must agree")
+    if moment.device != param.device:
+        raise ValueError(
+            f"{what} is on {moment.device}, the parameter on {param.device}: move the model before making its "
+            "optimizer, or load the optimizer's state again after moving it"
+        )
+    if moment.is_complex() != param.is_complex():
+        raise ValueError(f"{what} is {moment.dtype}, which a {param.dtype} parameter cannot use")
+    dense = is_dense(tuple(param.shape), param.stride())
+    if moment.dtype == dtype and (not dense or moment.stride() == param.stride()):
+        return moment
+    fitting = torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+    return fitting.copy_(moment.detach())

@@ -31,8 +31,10 @@ struct View {
   void* data = nullptr;
   std::optional<Dtype> dtype;  // empty for what this kernel does not know
   int64_t count = 1;
-  std::array<int64_t, 64> shape, strides;  // torch allows 64 dimensions
+  const int64_t* shape = nullptr;
+  const int64_t* strides = nullptr;
   int ndim = 0;
+  std::vector<int64_t> owned;  // what shape and strides point to, where the tensor does not lend them
 };
 
 std::optional<Dtype> dtype_of(DLDataType type) {
@@ -47,46 +49,51 @@ std::optional<Dtype> dtype_of(DLDataType type) {
 
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
-void set_shape(View& view, size_t ndim, const char* what, size_t index) {
-  if (ndim > view.shape.size()) throw Mismatch(place(what, index) + " has too many dimensions");
-  view.ndim = static_cast<int>(ndim);
+// torch.Tensor.data_ptr: a third of the time of a full read, for tensors whose layout is known.
+nb::object data_ptr;
+
+void* address(nb::handle tensor) {
+  PyObject* argument = tensor.ptr();
+  const nb::object number = nb::steal(PyObject_Vectorcall(data_ptr.ptr(), &argument, 1, nullptr));
+  if (!number.is_valid()) nb::raise_python_error();
+  return PyLong_AsVoidPtr(number.ptr());
 }
 
 View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
   DLTensor raw;
-  if (exchange->dltensor_from_object(tensor.ptr(), &raw) != 0) nb::raise_python_error();
+  if (exchange->dltensor_from_object(tensor.ptr(), &raw) != 0) {
+    PyErr_Clear();  // sparse, quantised, without storage
+    throw Mismatch(place(what, index) + " has no memory that can be read as a dense tensor");
+  }
   if (raw.device.device_type != 1) throw Mismatch(place(what, index) + " is not on the CPU");
   View view;
   view.dtype = dtype_of(raw.dtype);
   view.data = static_cast<char*>(raw.data) + raw.byte_offset;
-  set_shape(view, static_cast<size_t>(raw.ndim), what, index);
-  for (int d = 0; d < view.ndim; ++d) {
-    view.shape[d] = raw.shape[d];
-    view.strides[d] = raw.strides[d];
-    view.count *= raw.shape[d];
-  }
+  view.ndim = raw.ndim;
+  view.shape = raw.shape;
+  view.strides = raw.strides;
+  for (int d = 0; d < view.ndim; ++d) view.count *= view.shape[d];
   return view;
 }
 
 // The same through Python attributes, for a torch without an exchange table: slower, nothing else differs.
 View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
-  if (nb::cast<std::string>(tensor.attr("device").attr("type")) != "cpu") {
-    throw Mismatch(place(what, index) + " is not on the CPU");
-  }
+  const nb::object type = tensor.attr("device").attr("type"), dtype = tensor.attr("dtype");
+  if (std::string(nb::str(type).c_str()) != "cpu") throw Mismatch(place(what, index) + " is not on the CPU");
   View view;
-  const std::string name = nb::cast<std::string>(nb::str(tensor.attr("dtype")));
+  const std::string name = nb::str(dtype).c_str();
   if (name == "torch.float32") view.dtype = Dtype::float32;
   if (name == "torch.float64") view.dtype = Dtype::float64;
   if (name == "torch.bfloat16") view.dtype = Dtype::bfloat16;
   if (name == "torch.float16") view.dtype = Dtype::float16;
-  view.data = reinterpret_cast<void*>(nb::cast<uintptr_t>(tensor.attr("data_ptr")()));
-  const nb::tuple shape(tensor.attr("shape")), strides(tensor.attr("stride")());
-  set_shape(view, nb::len(shape), what, index);
-  for (int d = 0; d < view.ndim; ++d) {
-    view.shape[d] = nb::cast<int64_t>(shape[d]);
-    view.strides[d] = nb::cast<int64_t>(strides[d]);
-    view.count *= view.shape[d];
+  view.data = address(tensor);
+  for (const char* numbers : {"size", "stride"}) {
+    for (nb::handle number : nb::tuple(tensor.attr(numbers)())) view.owned.push_back(nb::cast<int64_t>(number));
   }
+  view.ndim = static_cast<int>(view.owned.size() / 2);
+  view.shape = view.owned.data();  // a vector's memory stays where it is when the view is moved
+  view.strides = view.shape + view.ndim;
+  for (int d = 0; d < view.ndim; ++d) view.count *= view.shape[d];
   return view;
 }
 
@@ -149,21 +156,50 @@ Factors<T> factors(const nb::tuple& scalars) {
 
 class Table {
  public:
-  Table(nb::list params, nb::list grads, nb::list exp_avgs, nb::list exp_avg_sqs, nb::list max_exp_avg_sqs)
-      : held_{params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs} {
-    const size_t count = nb::len(params);
+  Table(nb::list params, nb::list exp_avgs, nb::list exp_avg_sqs, nb::list max_exp_avg_sqs)
+      : params_(params), moments_{exp_avgs, exp_avg_sqs, max_exp_avg_sqs} {
     amsgrad_ = nb::len(max_exp_avg_sqs) > 0;
-    for (const nb::list& list : held_) {
-      if (nb::len(list) != count && !(&list == &held_[4] && !amsgrad_)) throw Mismatch("lists differ in length");
+    tensors_.resize(nb::len(params));
+    for (const nb::list& list : moments_) {
+      const size_t wanted = &list == &moments_[2] && !amsgrad_ ? 0 : tensors_.size();
+      if (nb::len(list) != wanted) throw Mismatch("lists differ in length");
     }
-    tensors_.reserve(count);
-    for (size_t i = 0; i < count; ++i) add(i);
   }
 
-  std::vector<size_t> relayout() const { return relayout_; }
+  // Takes this step's gradients and checks every tensor; nothing is written. Returns the indices of gradients laid out
+  // otherwise than their parameter, which must be copied before `step`.
+  std::vector<size_t> take(nb::list grads) {
+    ready_ = false;
+    if (nb::len(grads) != tensors_.size()) throw Mismatch("lists differ in length");
+    std::vector<size_t> relayout;
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      const View param = read(params_[i], "param", i), grad = read(grads[i], "grad", i);
+      if (!dtype_) dtype_ = param.dtype;
+      if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
+      if (param.dtype != dtype_ || grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
+      if (!dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
+      if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
+      if (!same_order(grad, param)) relayout.push_back(i);
+      Tensor& tensor = tensors_[i];
+      const bool known = tensor.param == param.data && tensor.count == param.count;
+      tensor.param = param.data;
+      tensor.grad = grad.data;
+      tensor.count = param.count;
+      tensor.exp_avg = moment(0, "exp_avg", i, param, known ? tensor.exp_avg : nullptr);
+      tensor.exp_avg_sq = moment(1, "exp_avg_sq", i, param, known ? tensor.exp_avg_sq : nullptr);
+      if (amsgrad_) {
+        tensor.max_exp_avg_sq = moment(2, "max_exp_avg_sq", i, param, known ? tensor.max_exp_avg_sq : nullptr);
+      }
+    }
+    grads_ = grads;
+    ready_ = relayout.empty();
+    return relayout;
+  }
 
   void step(const nb::tuple& scalars, int threads, const std::string& isa) {
-    if (!relayout_.empty()) throw Mismatch(place("grad", relayout_[0]) + " is laid out otherwise than its parameter");
+    if (!ready_) throw Mismatch("no gradients were taken for this step");
+    ready_ = false;
+    const nb::object grads = std::move(grads_);  // held until the step is done, released after it
     if (tensors_.empty()) return;
     Step step;
     step.f32 = factors<float>(scalars);
@@ -172,30 +208,18 @@ class Table {
     step.decoupled = step.f64.decay != 0;
     step.amsgrad = nb::cast<bool>(scalars[9]);
     step.moves = nb::cast<bool>(scalars[10]);
-    if (step.amsgrad && !amsgrad_) throw Mismatch("max_exp_avg_sq 0 is missing");
+    if (step.amsgrad != amsgrad_) throw Mismatch("max_exp_avg_sqs are kept with amsgrad and only then");
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
     step_all(chosen, *dtype_, step, tensors_, threads);
   }
 
  private:
-  void add(size_t i) {
-    const View param = read(held_[0][i], "param", i), grad = read(held_[1][i], "grad", i);
-    if (!dtype_) dtype_ = param.dtype;
-    if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
-    if (param.dtype != dtype_ || grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
-    if (!dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
-    if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
-    if (!same_order(grad, param)) relayout_.push_back(i);
-    Tensor tensor{param.data, grad.data, nullptr, nullptr, nullptr, param.count};
-    tensor.exp_avg = moment(1, "exp_avg", i, param);
-    tensor.exp_avg_sq = moment(2, "exp_avg_sq", i, param);
-    if (amsgrad_) tensor.max_exp_avg_sq = moment(3, "max_exp_avg_sq", i, param);
-    if (param.count > 0) tensors_.push_back(tensor);
-  }
-
-  void* moment(size_t list, const char* what, size_t i, const View& param) {
-    const View view = read(held_[1 + list][i], what, i);
+  // The address of a moment: `known` if it is still there, else after checking that it fits the parameter.
+  void* moment(size_t list, const char* what, size_t i, const View& param, void* known) {
+    const nb::handle tensor = moments_[list][i];
+    if (known && address(tensor) == known) return known;
+    const View view = read(tensor, what, i);
     const Dtype wanted = *dtype_ == Dtype::float64 ? Dtype::float64 : Dtype::float32;
     if (view.dtype != wanted) throw Mismatch(place(what, i) + " has another dtype than float32 (float64)");
     if (!same_shape(view, param)) throw Mismatch(place(what, i) + " has another shape than its parameter");
@@ -203,19 +227,32 @@ class Table {
     return view.data;
   }
 
-  std::array<nb::list, 5> held_;  // keeps the tensors alive while another thread may drop them
+  // Keep the tensors alive, whatever other threads drop while the GIL is released.
+  nb::list params_;
+  std::array<nb::list, 3> moments_;
+  nb::object grads_;
   std::vector<Tensor> tensors_;
-  std::vector<size_t> relayout_;
   std::optional<Dtype> dtype_;
-  bool amsgrad_;
+  bool amsgrad_ = false, ready_ = false;
 };
 
-void use_exchange(std::optional<nb::capsule> capsule) {
+void use_torch(nb::object data_ptr_method, std::optional<nb::capsule> capsule) {
+  data_ptr = data_ptr_method;
   exchange = nullptr;
   if (!capsule) return;
   const auto* table = static_cast<const DLPackExchange*>(PyCapsule_GetPointer(capsule->ptr(), "dlpack_exchange_api"));
   if (!table) nb::raise_python_error();
   if (table->header.version.major == 1 && table->dltensor_from_object) exchange = table;
+}
+
+// Whether `dicts[i][key] is values[i]` for all i.
+bool items_are(nb::list dicts, nb::str key, nb::list values) {
+  const size_t count = nb::len(dicts);
+  if (nb::len(values) != count) return false;
+  for (size_t i = 0; i < count; ++i) {
+    if (PyDict_GetItem(dicts[i].ptr(), key.ptr()) != nb::handle(values[i]).ptr()) return false;
+  }
+  return true;
 }
 
 std::vector<std::string> isas() {
@@ -230,12 +267,15 @@ NB_MODULE(_native, m) {
   m.doc() = "The native kernel: see adamas.kernels.native.";
   nb::exception<Mismatch>(m, "Mismatch", PyExc_ValueError);
   m.def("isas", &isas, "Instruction sets this processor can run, best first.");
-  m.def("use_exchange", &use_exchange, nb::arg("capsule").none(),
-        "Read tensors through torch.Tensor.__dlpack_c_exchange_api__, or through attributes if None.");
-  nb::class_<Table>(m, "Table", "Tensors of one bucket, checked and turned into pointers.")
-      .def(nb::init<nb::list, nb::list, nb::list, nb::list, nb::list>(), nb::arg("params"), nb::arg("grads"),
-           nb::arg("exp_avgs"), nb::arg("exp_avg_sqs"), nb::arg("max_exp_avg_sqs"))
-      .def_prop_ro("relayout", &Table::relayout, "Indices of gradients laid out otherwise than their parameters.")
+  m.def("use_torch", &use_torch, nb::arg("data_ptr"), nb::arg("exchange").none(),
+        "Read tensors by torch.Tensor.data_ptr and __dlpack_c_exchange_api__, or by attributes if that is None.");
+  m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
+        "Whether dicts[i][key] is values[i] for all i.");
+  nb::class_<Table>(m, "Table", "The tensors of one bucket.")
+      .def(nb::init<nb::list, nb::list, nb::list, nb::list>(), nb::arg("params"), nb::arg("exp_avgs"),
+           nb::arg("exp_avg_sqs"), nb::arg("max_exp_avg_sqs"))
+      .def("take", &Table::take, nb::arg("grads"),
+           "Check every tensor of a step; returns indices of gradients that must be laid out as their parameter.")
       .def("step", &Table::step, nb::arg("scalars"), nb::arg("threads"), nb::arg("isa") = "",
            "Apply adamas.scalars.StepScalars, a tuple, to every tensor.");
 }

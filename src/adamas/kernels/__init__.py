@@ -3,7 +3,8 @@
 A kernel is a module with
     NAME                             its name in `kernel=` and in `opt.kernel_choices()`
     refuses(traits) -> str | None    why it cannot step such a parameter; None if it can
-    prepare(bucket) -> prepared      checks the bucket and raises before anything is written
+    prepare(bucket) -> prepared      whatever can be kept from one step to the next
+    take(prepared, grads) -> None    takes a step's gradients; raises MismatchError before anything is written
     step(prepared, scalars) -> None  applies `adamas.scalars.StepScalars` to every tensor of the bucket
 Kernels know no optimizer and never import each other.
 """

@@ -18,7 +18,6 @@ class Bucket:
 
     Args:
         params: the parameters, written by the kernel.
-        grads: their gradients, never written.
         exp_avgs: first moments, float32 or wider, written.
         exp_avg_sqs: second moments, likewise.
         max_exp_avg_sqs: running maxima of the second moments with amsgrad, else empty.
@@ -27,7 +26,6 @@ class Bucket:
     """
 
     params: list[Tensor]
-    grads: list[Tensor]
     exp_avgs: list[Tensor]
     exp_avg_sqs: list[Tensor]
     max_exp_avg_sqs: list[Tensor] = field(default_factory=list)

@@ -6,6 +6,7 @@ float32 arithmetic or better: parameters of 16 bits are widened, stepped and rou
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,44 +28,61 @@ def refuses(traits: Traits) -> str | None:
     return None
 
 
-def prepare(bucket: Bucket) -> Bucket:
-    """Check that gradients and moments fit their parameters."""
-    for i, param in enumerate(bucket.params):
-        grad = bucket.grads[i]
+@dataclass(slots=True)
+class Prepared:
+    """A bucket and the gradients of the coming step, which are let go after it."""
+
+    bucket: Bucket
+    grads: list[Tensor]
+
+
+def prepare(bucket: Bucket) -> Prepared:
+    """Nothing is kept but the bucket itself."""
+    return Prepared(bucket, [])
+
+
+def take(prepared: Prepared, grads: list[Tensor]) -> None:
+    """Take the gradients, after checking that they and the moments fit their parameters."""
+    bucket = prepared.bucket
+    for i, (param, grad) in enumerate(zip(bucket.params, grads, strict=True)):
         if grad is None:
             raise MismatchError(f"grad {i} is missing")
-        if grad.shape != param.shape or grad.device != param.device:
-            raise MismatchError(
-                f"grad {i} is {tuple(grad.shape)} on {grad.device}, its parameter {tuple(param.shape)} on {param.device}"
-            )
-        for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
-            moments: list[Tensor] = getattr(bucket, f"{name}s")
-            if moments and (moments[i].shape != param.shape or moments[i].device != param.device):
-                raise MismatchError(
-                    f"{name} {i} is {tuple(moments[i].shape)} on {moments[i].device}, its parameter "
-                    f"{tuple(param.shape)} on {param.device}"
-                )
-    return bucket
+        if grad.layout is not torch.strided:
+            raise MismatchError(f"grad {i} is {grad.layout}")
+        _check_place(f"grad {i}", grad, param)
+        for moments in (bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs):
+            if moments:
+                _check_place(f"moment {i}", moments[i], param)
+    prepared.grads = grads
 
 
-def step(prepared: Bucket, scalars: StepScalars) -> None:
+def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
+    if tensor.shape != param.shape or tensor.device != param.device:
+        raise MismatchError(
+            f"{what} is {tuple(tensor.shape)} on {tensor.device}, its parameter {tuple(param.shape)} on {param.device}"
+        )
+
+
+def step(prepared: Prepared, scalars: StepScalars) -> None:
     """Step every tensor of a bucket: all at once with foreach, else one after the other."""
-    tensors: tuple[list[Tensor], ...] = (
-        prepared.params, prepared.grads, prepared.exp_avgs, prepared.exp_avg_sqs, prepared.max_exp_avg_sqs,
-    )  # fmt: skip
-    if prepared.foreach:
-        for indices in _by_dtype(prepared):
-            _step_list([[group[i] for i in indices] for group in tensors if group], scalars)
-    else:
-        for one in zip(*(group for group in tensors if group), strict=True):
-            _step_one(list(one), scalars, prepared.differentiable)
+    bucket, grads = prepared.bucket, prepared.grads
+    prepared.grads = []
+    tensors = [bucket.params, grads, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs]
+    tensors = [group for group in tensors if group]
+    with torch.set_grad_enabled(bucket.differentiable):
+        if bucket.foreach:
+            for indices in _alike(bucket.params, grads):
+                _step_list([[group[i] for i in indices] for group in tensors], scalars)
+        else:
+            for one in zip(*tensors, strict=True):
+                _step_one(list(one), scalars, bucket.differentiable)
 
 
-def _by_dtype(bucket: Bucket) -> list[list[int]]:
-    """Indices of the bucket's tensors, by device and dtypes: foreach is fast on uniform lists only."""
+def _alike(params: list[Tensor], grads: list[Tensor]) -> list[list[int]]:
+    """Indices of tensors, by device and dtypes: torch's list operations are fast on uniform lists only."""
     alike: dict[tuple[Any, ...], list[int]] = {}
-    for i, param in enumerate(bucket.params):
-        alike.setdefault((param.device, param.dtype, bucket.grads[i].dtype), []).append(i)
+    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        alike.setdefault((param.device, param.dtype, grad.dtype), []).append(i)
     return list(alike.values())
 
 

@@ -6,9 +6,11 @@ built, `refuses` says so and `eager` takes its place.
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from adamas.kernels.bucket import Bucket, MismatchError, Traits
 
@@ -26,7 +28,7 @@ except ImportError as error:
     _native: Any = None
     missing = f"the native kernel is not built or cannot be loaded ({error})"
 else:
-    _native.use_exchange(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
+    _native.use_torch(torch.Tensor.data_ptr, getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
 
 
 def isas() -> list[str]:
@@ -54,26 +56,34 @@ def refuses(traits: Traits) -> str | None:
 
 
 def prepare(bucket: Bucket) -> tuple[Any, Bucket]:
-    """Check every tensor and take its address; gradients laid out otherwise than their parameter are copied."""
+    """Put the bucket's tensors into a table, which keeps their addresses from one step to the next."""
+    return _native.Table(bucket.params, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs), bucket
+
+
+def take(prepared: tuple[Any, Bucket], grads: list[Tensor]) -> None:
+    """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
+    table, bucket = prepared
     try:
-        table = _table(bucket, bucket.grads)
-        if table.relayout:
-            grads = list(bucket.grads)
-            for i in table.relayout:
-                grads[i] = torch.empty_like(bucket.params[i]).copy_(grads[i])
-            table = _table(bucket, grads)
+        relayout = table.take(grads)
+        if relayout:
+            grads = list(grads)
+            for i in relayout:
+                grads[i] = torch.empty_like(bucket.params[i], requires_grad=False).copy_(grads[i].detach())
+            table.take(grads)
     except _native.Mismatch as error:
         raise MismatchError(str(error)) from None
-    return table, bucket
-
-
-def _table(bucket: Bucket, grads: list[torch.Tensor]) -> Any:
-    return _native.Table(bucket.params, grads, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs)
 
 
 def step(prepared: tuple[Any, Bucket], scalars: StepScalars) -> None:
-    """Step every tensor of a prepared bucket, in torch's number of threads."""
+    """Step every tensor of a bucket whose gradients were taken, in torch's number of threads."""
     table, bucket = prepared
     table.step(scalars, torch.get_num_threads())
-    # Tell autograd, which saves parameters for backward, that they have changed.
+    # Tell autograd, which may have saved parameters for a backward pass, that they have changed.
     torch.autograd.graph.increment_version(bucket.params)
+
+
+def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bool:
+    """Whether `dicts[i][key] is values[i]` for all i."""
+    if _native is not None:
+        return _native.items_are(dicts, key, values)
+    return len(dicts) == len(values) and all(map(is_, (entry.get(key) for entry in dicts), values))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
 
 from adamas.kernels.bucket import MismatchError, moment_dtype, param_traits
 from adamas.torch import checkpoint
@@ -131,38 +132,56 @@ class Adam(Optimizer):
         Returns:
             What the closure returned, or None.
         """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        ):
+            return self._hooked_step(closure)
+        return self._step(closure)
+
+    # torch wraps the `step` of every optimizer in its hooks and a profiler record, 8 us a call; we do where there is one.
+    step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if getattr(self, "found_inf", None) is not None and float(self.found_inf):  # set by GradScaler
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
+        if found_inf is not None and float(found_inf):
             return loss
-        scale = getattr(self, "grad_scale", None)
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
-            plan, prepared = self._prepare()
-            if plan.on_accelerator:
-                self._accelerator_graph_capture_health_check()
-            grad_scale = 1.0 if scale is None else float(scale)
-            scalars = [plan.scalars(b, self.param_groups[b.group], grad_scale) for b in plan.buckets]
-            for bucket, tensors, factors in zip(plan.buckets, prepared, scalars, strict=True):
-                bucket.kernel.step(tensors, factors)
-                bucket.counter.advance()
+        plan = self._ready_plan()
+        if plan.on_accelerator:
+            self._accelerator_graph_capture_health_check()
+        grad_scale = 1.0 if scale is None else float(scale)
+        scalars = [plan.scalars(bucket, self.param_groups[bucket.group], grad_scale) for bucket in plan.buckets]
+        for bucket, factors in zip(plan.buckets, scalars, strict=True):
+            bucket.step(factors)
         return loss
 
-    def _prepare(self) -> tuple[Plan, list[Any]]:
-        """A plan that holds, and its buckets checked by their kernels; nothing has been stepped."""
-        if self._plan is not None and self._plan.holds(self.param_groups, self.state):
+    _hooked_step = Optimizer.profile_hook_step(_step)
+
+    def _ready_plan(self) -> Plan:
+        """A plan that holds, whose kernels have taken and checked the gradients; nothing has been stepped."""
+        plan = self._plan
+        if plan is not None and plan.holds(self.param_groups, self.state):
             try:
-                return self._plan, [bucket.kernel.prepare(bucket.gather()) for bucket in self._plan.buckets]
+                for bucket in plan.buckets:
+                    bucket.take()
+                return plan
             except MismatchError:
-                pass  # a gradient or a tensor changed: plan anew, and let what is really wrong raise below
+                pass  # a gradient is missing or a tensor was moved: plan anew, and let what is really wrong raise below
         self._plan = None
         for group in self.param_groups:
             check(group)
         plan = Plan(self.param_groups, self.state)
-        prepared = [bucket.kernel.prepare(bucket.gather()) for bucket in plan.buckets]
+        for bucket in plan.buckets:
+            bucket.take()
         self._plan = plan
-        return plan, prepared
+        return plan
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

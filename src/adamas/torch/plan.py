@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
@@ -36,27 +37,28 @@ class PlannedBucket:
     params: list[Tensor]
     states: list[State]
     counter: StepCounter | DeviceCounter
-    amsgrad: bool
-    foreach: bool
-    differentiable: bool
+    prepared: Any
+    bucket: Bucket
 
-    def gather(self) -> Bucket:
-        """The bucket as tensors, with the gradients and moments of this moment."""
-        states = self.states
-        return Bucket(
-            params=self.params,
-            grads=[param.grad for param in self.params],  # pyright: ignore[reportArgumentType] - kernels refuse None
-            exp_avgs=[state["exp_avg"] for state in states],
-            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
-            max_exp_avg_sqs=[state["max_exp_avg_sq"] for state in states] if self.amsgrad else [],
-            foreach=self.foreach,
-            differentiable=self.differentiable,
+    def take(self) -> None:
+        """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
+        self.kernel.take(self.prepared, [param.grad for param in self.params])
+
+    def step(self, scalars: StepScalars) -> None:
+        """Step the parameters and count it."""
+        self.kernel.step(self.prepared, scalars)
+        self.counter.advance()
+
+    def states_are_ours(self) -> bool:
+        """Whether every state still holds this bucket's moments and shows its counter, to which nobody else wrote."""
+        kept = self.bucket
+        return (
+            self.counter.untouched()
+            and native.items_are(self.states, "step", self.counter.views)
+            and native.items_are(self.states, "exp_avg", kept.exp_avgs)
+            and native.items_are(self.states, "exp_avg_sq", kept.exp_avg_sqs)
+            and (not kept.max_exp_avg_sqs or native.items_are(self.states, "max_exp_avg_sq", kept.max_exp_avg_sqs))
         )
-
-    def counts_are_ours(self) -> bool:
-        """Whether every state still shows this bucket's counter, and nobody wrote to it."""
-        shown = (state.get("step") for state in self.states)
-        return self.counter.untouched() and all(map(is_, shown, self.counter.views))
 
 
 class Plan:
@@ -117,15 +119,17 @@ class Plan:
             and all(map(_same, (group["params"] for group in groups), self._params))
             and all(_flags(group) == flags for group, flags in zip(groups, self._flags, strict=True))
             and all(param.grad is None for param in self._resting)
-            and all(bucket.counts_are_ours() for bucket in self.buckets)
+            and all(bucket.states_are_ours() for bucket in self.buckets)
         )
 
     def scalars(self, bucket: PlannedBucket, group: Group, grad_scale: float) -> StepScalars:
         """The scalars of a bucket's next step; the group's values are read, and validated, again when they changed."""
         values = tuple(map(group.get, HYPER_KEYS))
         known = self._hypers[bucket.group]
-        if known is None or known[0] != values or has_tensors(group):
-            known = self._hypers[bucket.group] = (values, read(group))
+        if known is None or known[0] != values:
+            known = (values, read(group))
+            # A tensor's value may change while the group stays the same: read it each step.
+            self._hypers[bucket.group] = None if has_tensors(group) else known
         return StepScalars.of(known[1], bucket.counter.next(), grad_scale)
 
 
@@ -165,17 +169,17 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
             counter = StepCounter(steps_taken(alike[0].state), len(alike))
         for member, view in zip(alike, counter.views, strict=True):
             member.state["step"] = view
-        yield PlannedBucket(
-            group=index,
-            kernel=KERNELS[kernel],
-            reason=alike[0].reason,
-            params=[member.param for member in alike],
-            states=[member.state for member in alike],
-            counter=counter,
-            amsgrad=bool(group["amsgrad"]),
+        params, states = [member.param for member in alike], [member.state for member in alike]
+        bucket = Bucket(
+            params=params,
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
             foreach=_foreach(group, device),
             differentiable=bool(group["differentiable"]),
         )
+        module = KERNELS[kernel]
+        yield PlannedBucket(index, module, alike[0].reason, params, states, counter, module.prepare(bucket), bucket)
 
 
 def _foreach(group: Group, device: torch.device) -> bool:

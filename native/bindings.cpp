@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -144,12 +145,18 @@ bool dense(const View& view) {
 }
 
 template <class T>
+Average<T> average(double complement) {
+  const double beta = 1 - complement;
+  return complement < 0.5 ? Average<T>{T(1), T(complement), T(1)} : Average<T>{T(beta), T(complement), T(0)};
+}
+
+template <class T>
 Factors<T> factors(const nb::tuple& scalars) {
   std::array<double, 9> x;
   for (size_t i = 0; i < x.size(); ++i) x[i] = nb::cast<double>(scalars[i]);
-  Factors<T> f{T(x[0]), T(x[1]), T(x[2]), T(x[3]), T(x[4]), T(x[5]), T(x[6]), T(x[7]), T(x[8])};
+  Factors<T> f{T(x[0]), T(x[1]), average<T>(x[2]), average<T>(x[3]), T(x[4]), T(x[5]), T(x[6]), T(x[7]), T(x[8])};
   // eps > 0 keeps 0/0 away: it must not round to 0 in a narrower type.
-  constexpr T smallest = sizeof(T) == 4 ? T(1.17549435082228751e-38) : T(2.2250738585072014e-308);
+  constexpr T smallest = std::numeric_limits<T>::min();
   if (x[5] > 0 && f.eps < smallest) f.eps = smallest;
   return f;
 }

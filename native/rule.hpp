@@ -17,17 +17,21 @@ namespace {
 inline float root(float x) { return sqrtf(x); }
 inline double root(double x) { return sqrt(x); }
 
+template <class T>
+inline T averaged(const Average<T>& f, T average, T x) {
+  return f.keep * average + f.complement * (x - f.pull * average);
+}
+
 // theta, m, v, v_max are read and written; g is the incoming gradient.
 //   g     = grad_factor * g (+ l2 * theta)
-//   m     = m + beta1_complement * (g - m)
-//   v     = v + beta2_complement * (g*g - v)        the step form keeps a constant g*g exactly where it is
+//   m     = average of g over the memory of beta1, v of g*g over that of beta2
 //   theta = theta - (step_size * m / (sqrt(v + eps_root) + eps) + decay * theta)
 template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
 inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
   g = g * f.grad_factor;
   if constexpr (kL2) g = g + f.l2 * theta;
-  m = m + f.beta1_complement * (g - m);
-  v = v + f.beta2_complement * (g * g - v);
+  m = averaged(f.first, m, g);
+  v = averaged(f.second, v, g * g);
   T second = v;
   if constexpr (kAmsgrad) {
     const T candidate = v * f.max_factor;

@@ -1,0 +1,126 @@
+"""The table of cases that every kernel is held to: options x dtypes x layouts. A new kernel, option or layout is a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamas.kernels.bucket import Bucket, moment_dtype
+from adamas.scalars import Hyper, StepScalars
+from adamas.torch.dispatch import KERNELS
+
+
+@dataclass(frozen=True)
+class Case:
+    """Hyperparameters with a name."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hyper(self) -> Hyper:
+        return Hyper(**self.values)
+
+
+CASES = [
+    Case("plain"),
+    Case("l2", {"weight_decay": 0.1}),
+    Case("decoupled", {"weight_decay": 0.1, "decay": "lr"}),
+    Case("independent", {"weight_decay": 1e-3, "decay": "independent", "base_lr": 2e-3}),
+    Case("amsgrad", {"amsgrad": "raw"}),
+    Case("amsgrad-l2", {"amsgrad": "raw", "weight_decay": 0.1}),
+    Case("amsgrad-decoupled", {"amsgrad": "raw", "weight_decay": 0.1, "decay": "lr"}),
+    Case("amsgrad-corrected", {"amsgrad": "corrected"}),
+    Case("maximize", {"maximize": True, "weight_decay": 0.1}),
+    Case("hat", {"eps_mode": "hat", "eps": 1e-7}),
+    Case("eps-root", {"eps_root": 1e-4}),
+    Case("large-eps", {"eps": 0.1}),
+    Case("uncorrected", {"bias_correction": False}),
+    Case("no-momentum", {"beta1": 0.0}),
+    Case("no-memory", {"beta1": 0.0, "beta2": 0.0}),
+    Case("long-memory", {"beta1": 0.99, "beta2": 0.99999}),
+    Case("lr-zero", {"lr": 0.0, "weight_decay": 0.1, "decay": "lr"}),
+    Case("lr-large", {"lr": 1.0, "weight_decay": 0.5, "decay": "lr"}),
+]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+# Around every vector width and its unrolled multiples, where a loop's tail begins.
+SIZES = [(), (0,), (1,), (2,), (3,), (7,), (8,), (9,), (15,), (16,), (17,), (31,), (32,), (33,), (63,), (64,), (65,), (97,), (4097,), (3, 5, 7)]  # fmt: skip
+
+
+def _contiguous(values: Tensor) -> Tensor:
+    return values.clone()
+
+
+def _misaligned(values: Tensor) -> Tensor:
+    """One element past an allocation's start: no vector load is aligned."""
+    room = torch.empty(values.numel() + 1, dtype=values.dtype)
+    return room[1:].view(values.shape).copy_(values)
+
+
+def _transposed(values: Tensor) -> Tensor:
+    """The same values with the dimensions' strides in reverse order."""
+    reverse = list(range(values.ndim))[::-1]
+    return values.permute(reverse).contiguous().permute(reverse) if values.ndim else values.clone()
+
+
+def _strided(values: Tensor) -> Tensor:
+    """Every second element of a wider tensor: gaps between elements."""
+    room = torch.full((*values.shape, 2), 7.0).to(values.dtype)
+    return room[..., 0].copy_(values)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": _contiguous,
+    "misaligned": _misaligned,
+    "transposed": _transposed,
+    "strided": _strided,
+}
+
+
+@dataclass
+class Operands:
+    """Tensors of one step: parameters, gradients, moments."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    moments: list[list[Tensor]]
+
+    @classmethod
+    def drawn(cls, sizes: list[tuple[int, ...]], dtype: torch.dtype, amsgrad: bool, seed: int = 0) -> Operands:
+        """Random operands of many magnitudes, as after some steps: v of the size of g*g or smaller."""
+        random = torch.Generator().manual_seed(seed)
+
+        def draw(size: tuple[int, ...], low: float, high: float) -> Tensor:
+            exponent = torch.rand(size, generator=random, dtype=torch.float64) * (high - low) + low
+            return torch.randn(size, generator=random, dtype=torch.float64) * 10**exponent
+
+        state = moment_dtype(torch.empty((), dtype=dtype))
+        low = -4 if dtype == torch.float16 else -8
+        params = [draw(size, -3, 1).to(dtype) for size in sizes]
+        grads = [draw(size, low, 1).to(dtype) for size in sizes]
+        first = [draw(size, low, 1).to(state) for size in sizes]
+        second = [(draw(size, low, 1) ** 2).to(state) for size in sizes]
+        maxima = [[(draw(size, low, 1) ** 2).to(state) for size in sizes]] if amsgrad else []
+        return cls(params, grads, [first, second, *maxima])
+
+    def laid_out(self, layout: Callable[[Tensor], Tensor]) -> Operands:
+        """The same values, each tensor by itself in another layout."""
+        def each(tensors: list[Tensor]) -> list[Tensor]:
+            return [layout(tensor) for tensor in tensors]
+
+        return Operands(each(self.params), each(self.grads), [each(moments) for moments in self.moments])
+
+    def step(self, kernel: str, scalars: StepScalars, **options: Any) -> None:
+        """Step in place with a kernel."""
+        module = KERNELS[kernel]
+        prepared = module.prepare(Bucket(self.params, *self.moments, **options))
+        module.take(prepared, self.grads)
+        module.step(prepared, scalars)
+
+
+def scalars(hyper: Hyper, step: int) -> StepScalars:
+    return StepScalars.of(hyper, step)

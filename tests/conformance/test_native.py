@@ -1,0 +1,233 @@
+"""What only the native kernel promises: the same bits everywhere, exact storage, refusals that touch nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from tests.conformance.cases import CASES, DTYPES, SIZES, Case, Operands
+from tests.conftest import needs_native
+
+from adamas.kernels import native
+from adamas.kernels.bucket import Bucket, MismatchError, Traits
+from adamas.scalars import Hyper, StepScalars
+
+pytestmark = needs_native
+
+
+def step_on(isa: str, operands: Operands, scalars: StepScalars, threads: int = 1) -> list[torch.Tensor]:
+    """Step in place on a named instruction set; returns everything that was written."""
+    if len(operands.moments) < 3:
+        operands.moments.append([])
+    table = native._native.Table(operands.params, *operands.moments)
+    assert table.take(operands.grads) == []
+    table.step(scalars, threads, isa)
+    return [*operands.params, *itertools.chain.from_iterable(operands.moments)]
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal bit for bit; any NaN equals any other, whose payload IEEE leaves open."""
+    words = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    return bool(((a.view(words) == b.view(words)) | (a.isnan() & b.isnan())).all())
+
+
+def with_specials(operands: Operands) -> Operands:
+    """Plants infinities, NaN, signed zeros and subnormals among the operands."""
+    specials = [float("inf"), -float("inf"), float("nan"), 0.0, -0.0, 1e-45, -1e-40, 3e38, 6e-8, 65504.0]
+    for tensors in (operands.params, operands.grads, *operands.moments):
+        for tensor in tensors:
+            flat = tensor.view(-1)
+            for i, value in enumerate(specials[: flat.numel()]):
+                flat[(i * 7 + len(flat) // 3) % flat.numel()] = value
+    return operands
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_isa_gives_the_same_bits(case: Case, dtype: torch.dtype) -> None:
+    isas = native.isas()
+    assert "scalar" in isas
+    sizes = [*SIZES, (20_000,)]
+    results = []
+    for isa in isas:
+        operands = with_specials(Operands.drawn(sizes, dtype, case.hyper.amsgrad != "off"))
+        results.append(step_on(isa, operands, StepScalars.of(case.hyper, 7)))
+    for isa, result in zip(isas[1:], results[1:], strict=True):
+        assert all(map(same_bits, result, results[0])), isa
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_threads_do_not_change_bits(threads: int) -> None:
+    sizes = [(300_001,), (5,), (70_000,), (0,), (64, 1000)]
+    scalars = StepScalars.of(Hyper(weight_decay=0.1, decay="lr"), 5)
+    one = step_on("", Operands.drawn(sizes, torch.float32, False), scalars, threads=1)
+    many = step_on("", Operands.drawn(sizes, torch.float32, False), scalars, threads=threads)
+    assert all(map(torch.equal, one, many))
+
+
+def test_partition_and_order_do_not_change_bits() -> None:
+    """One tensor, the same elements cut into pieces, and the pieces in another order: the same bits."""
+    scalars = StepScalars.of(Hyper(weight_decay=0.1), 5)
+    whole = Operands.drawn([(10_000,)], torch.float32, False)
+    cuts = [0, 1, 17, 4096, 4097, 9999, 10_000]
+    order = [3, 0, 5, 1, 4, 2]
+
+    def piece(tensor: torch.Tensor, i: int) -> torch.Tensor:
+        return tensor[cuts[i] : cuts[i + 1]].clone()
+
+    pieces = Operands(
+        [piece(whole.params[0], i) for i in order],
+        [piece(whole.grads[0], i) for i in order],
+        [[piece(moment[0], i) for i in order] for moment in whole.moments],
+    )
+    step_on("", whole, scalars)
+    step_on("", pieces, scalars)
+    for position, i in enumerate(order):
+        assert torch.equal(pieces.params[position], whole.params[0][cuts[i] : cuts[i + 1]])
+
+
+def test_flush_denormal_of_the_caller_does_not_reach_the_kernel() -> None:
+    """torch.set_flush_denormal changes the processor's mode; the rule keeps subnormals, on every thread."""
+    def tiny() -> Operands:
+        size = (200_000,)
+        return Operands(
+            [torch.zeros(size)], [torch.full(size, 1e-20)], [[torch.full(size, 1e-39)], [torch.full(size, 1e-41)]]
+        )
+
+    scalars = StepScalars.of(Hyper(), 5)
+    flushed = tiny()
+    want = step_on("", tiny(), scalars, threads=2)
+    try:
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor cannot flush subnormals")
+        got = step_on("", flushed, scalars, threads=2)
+    finally:
+        torch.set_flush_denormal(False)
+    assert (want[2] > 0).all()
+    assert all(map(torch.equal, got, want))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("isa", native.isas())
+def test_sixteen_bits_are_read_and_rounded_as_torch_does(dtype: torch.dtype, isa: str) -> None:
+    """All 65,536 patterns through a step that leaves them be, and float32 rounding at its halves and edges."""
+    words = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
+    param = words.view(dtype).clone()
+    zeros = torch.zeros(param.shape)
+    operands = Operands([param], [torch.zeros_like(param)], [[zeros.clone()], [zeros.clone()]])
+    step_on(isa, operands, StepScalars.of(Hyper(lr=1e-30), 1))  # theta - 0: load and store alone
+    want = words.view(dtype)
+    assert same_bits(param, want)
+    # beta1 = 0 and a vast eps make the update -lr * g / eps: any float32 value reaches the rounding.
+    random = torch.Generator().manual_seed(1)
+    values = torch.cat([
+        torch.randn(20_000, generator=random) * 10 ** (torch.rand(20_000, generator=random) * 12 - 9),
+        (want.float()[torch.isfinite(want.float())]) * (1 + torch.finfo(dtype).eps / 2),
+        torch.tensor([65519.0, 65520.0, 65535.0, 1e6, 5.9e-8, 2.98e-8, 2.9802322387695312e-08, 6.1e-5, 3.4e38]),
+    ])  # fmt: skip
+    values = values[values != 0]  # 0 - 0 is +0, whatever the sign asked for
+    first = -values
+    param = torch.zeros(values.shape, dtype=dtype)
+    operands = Operands([param], [torch.zeros_like(param)], [[first], [torch.zeros(values.shape)]])
+    # m stays as it is (beta1_complement 0), v = 0, denominator = eps = 1: theta = -m.
+    scalars = StepScalars.of(Hyper(), 1)._replace(beta1_complement=0.0, step_size=1.0, eps=1.0)
+    step_on(isa, operands, scalars)
+    assert same_bits(param, values.to(dtype))
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "attributes"])
+def test_tensors_are_read_alike_with_and_without_the_exchange_table(exchange: bool) -> None:
+    table = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    try:
+        native._native.use_torch(torch.Tensor.data_ptr, table if exchange else None)
+        test_partition_and_order_do_not_change_bits()
+        test_mismatches_are_refused_before_anything_is_written("grad shape")
+        test_mismatches_are_refused_before_anything_is_written("moment device")
+    finally:
+        native._native.use_torch(torch.Tensor.data_ptr, table)
+
+
+MISMATCHES = {
+    "grad missing": lambda o: o.grads.__setitem__(1, None),
+    "grad shape": lambda o: o.grads.__setitem__(1, torch.zeros(4, 3)),
+    "grad dtype": lambda o: o.grads.__setitem__(1, torch.zeros(3, 4, dtype=torch.float64)),
+    "grad sparse": lambda o: o.grads.__setitem__(1, torch.zeros(3, 4).to_sparse()),
+    "grad device": lambda o: o.grads.__setitem__(1, torch.zeros(3, 4, device="meta")),
+    "param gaps": lambda o: o.params.__setitem__(1, torch.zeros(3, 8)[:, ::2]),
+    "param expanded": lambda o: o.params.__setitem__(1, torch.zeros(1, 4).expand(3, 4)),
+    "param dtype": lambda o: o.params.__setitem__(1, torch.zeros(3, 4, dtype=torch.int32)),
+    "moment dtype": lambda o: o.moments[0].__setitem__(1, torch.zeros(3, 4, dtype=torch.bfloat16)),
+    "moment shape": lambda o: o.moments[1].__setitem__(1, torch.zeros(12)),
+    "moment layout": lambda o: o.moments[1].__setitem__(1, torch.zeros(4, 3).t()),
+    "moment device": lambda o: o.moments[1].__setitem__(1, torch.zeros(3, 4, device="meta")),
+}
+
+
+@pytest.mark.parametrize("wrong", MISMATCHES)
+def test_mismatches_are_refused_before_anything_is_written(wrong: str) -> None:
+    operands = Operands.drawn([(5,), (3, 4)], torch.float32, False)
+    before = [tensor.clone() for tensor in (operands.params[0], operands.moments[0][0])]
+    MISMATCHES[wrong](operands)
+    prepared = native.prepare(Bucket(operands.params, *operands.moments))
+    with pytest.raises(MismatchError, match="1"):
+        native.take(prepared, operands.grads)
+    assert torch.equal(operands.params[0], before[0])
+    assert torch.equal(operands.moments[0][0], before[1])
+
+
+def test_gradients_in_another_layout_are_copied_and_left_alone() -> None:
+    plain = Operands.drawn([(30, 20)], torch.float32, False)
+    other = plain.laid_out(torch.clone)
+    other.grads = [plain.grads[0].t().contiguous().t()]
+    before = other.grads[0].clone()
+    scalars = StepScalars.of(Hyper(), 1)
+    plain.step("native", scalars)
+    other.step("native", scalars)
+    assert torch.equal(plain.params[0], other.params[0])
+    assert torch.equal(before, other.grads[0])
+
+
+def test_a_table_notices_tensors_that_were_moved() -> None:
+    """A parameter or moment given new memory under the same tensor is read anew, never through a stale address."""
+    operands, mirror = (Operands.drawn([(1000,)], torch.float32, False) for _ in range(2))
+    scalars = StepScalars.of(Hyper(), 1)
+    prepared = native.prepare(Bucket(operands.params, *operands.moments))
+    for moved in ([], operands.params, operands.moments[0], operands.moments[1]):
+        for tensor in moved:
+            tensor.data = tensor.data.clone()
+        native.take(prepared, operands.grads)
+        native.step(prepared, scalars)
+        mirror.step("native", scalars)
+        assert torch.equal(operands.params[0], mirror.params[0])
+
+
+@pytest.mark.parametrize(
+    "traits",
+    [
+        Traits("cuda", torch.float32, torch.float32, plain=True, dense=True, host_scalars=True),
+        Traits("cpu", torch.complex64, torch.complex64, plain=True, dense=True, host_scalars=True),
+        Traits("cpu", torch.float32, torch.bfloat16, plain=True, dense=True, host_scalars=True),
+        Traits("cpu", torch.float32, torch.float32, plain=False, dense=True, host_scalars=True),
+        Traits("cpu", torch.float32, torch.float32, plain=True, dense=False, host_scalars=True),
+        Traits("cpu", torch.float32, torch.float32, plain=True, dense=True, host_scalars=False),
+    ],
+)
+def test_refusals_have_a_reason(traits: Traits) -> None:
+    assert native.refuses(traits)
+
+
+def test_an_unknown_isa_is_refused() -> None:
+    operands = Operands.drawn([(5,)], torch.float32, False)
+    with pytest.raises(ValueError, match="isa='mmx' is not available"):
+        step_on("mmx", operands, StepScalars.of(Hyper(), 1))
+
+
+def test_backward_through_a_stepped_parameter_is_noticed() -> None:
+    """As after torch's own in-place step: autograd must not use the old graph with the new values."""
+    param = torch.nn.Parameter(torch.ones(3))
+    loss = (param * param).sum()
+    operands = Operands([param], [torch.ones(3)], [[torch.zeros(3)], [torch.zeros(3)]])
+    operands.step("native", StepScalars.of(Hyper(), 1))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

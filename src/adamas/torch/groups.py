@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +17,7 @@ HYPER_KEYS = ("lr", "betas", "eps", "weight_decay", "maximize", "decoupled_weigh
 FLAG_KEYS = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "kernel")
 # Decided at construction: a checkpoint does not change them.
 CONSTRUCTED_KEYS = ("decoupled_weight_decay", "decay", "foreach", "capturable", "differentiable", "fused", "kernel")
-# Written into groups by torch's schedulers and weight averaging: known here so that nothing near them is a typo of ours.
-SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "momentum")
-KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS, *SCHEDULER_KEYS)
+KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS)
 
 # AdamW's default, told from an explicit 0.01 by identity: `decay="independent"` must not take it silently.
 DEFAULT_WEIGHT_DECAY = float("1e-2")
@@ -36,15 +35,15 @@ def refuse_near_misses(group: Group) -> None:
     for key in group:
         if key in KNOWN_KEYS or not isinstance(key, str):
             continue
-        if any(key.startswith(f"{known}_") or key.endswith(f"_{known}") for known in KNOWN_KEYS):
+        if any(key.startswith(f"{known}_") for known in KNOWN_KEYS):
             continue  # lr_scale, weight_decay_multiplier: a name of its own
         near = get_close_matches(key.lower().replace("-", "_"), KNOWN_KEYS, n=1, cutoff=0.8)
         if near:
             raise ValueError(f"parameter group key {key!r} is not known: did you mean {near[0]!r}?")
 
 
-def check(group: Group) -> None:
-    """Raise unless the values of a complete group are allowed; the wording begins as torch's does."""
+def check(group: Group) -> Hyper:
+    """The hyperparameters of a complete group, if all of its values are allowed; the wording begins as torch's does."""
     lr, betas = group["lr"], group["betas"]
     if not isinstance(betas, tuple | list) or len(betas) != 2:
         raise ValueError(f"betas={betas!r} must be a pair (beta1, beta2)")
@@ -63,7 +62,7 @@ def check(group: Group) -> None:
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["fused"] and group["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    read(group)
+    return _read(group)
 
 
 def has_host_scalars(group: Group) -> bool:
@@ -71,8 +70,8 @@ def has_host_scalars(group: Group) -> bool:
     return not (group["capturable"] or group["differentiable"])
 
 
-def read(group: Group) -> Hyper:
-    """The validated hyperparameters of a group as it is now.
+def _read(group: Group) -> Hyper:
+    """The group's values as `Hyper`, which checks their ranges.
 
     A tensor is read to the host unless the step is capturable or differentiable, which keep it.
     """
@@ -80,7 +79,7 @@ def read(group: Group) -> Hyper:
 
     def value(x: Any) -> Any:
         if not isinstance(x, Tensor):
-            return x
+            return float(x) if isinstance(x, Real) and type(x) not in (bool, int, float) else x  # NumPy's numbers
         return float(x.detach()) if as_number else x.reshape(())
 
     beta1, beta2 = group["betas"]
@@ -100,7 +99,8 @@ def read(group: Group) -> Hyper:
 
 def has_tensors(group: Group) -> bool:
     """Whether a hyperparameter is a tensor, whose value may change without the group changing."""
-    return any(isinstance(x, Tensor) for x in (group["lr"], *group["betas"], group["eps"], group["weight_decay"]))
+    betas = group["betas"] if isinstance(group["betas"], tuple | list) else ()
+    return any(isinstance(x, Tensor) for x in (group["lr"], *betas, group["eps"], group["weight_decay"]))
 
 
 def refuse_integers(params: list[Any]) -> None:

@@ -20,7 +20,7 @@ from adamas.kernels.bucket import Bucket, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Request, choose
-from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, has_host_scalars, has_tensors, read
+from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors
 from adamas.torch.state import State, conform, steps_taken
 
 Groups = list[Group]
@@ -124,12 +124,13 @@ class Plan:
 
     def scalars(self, bucket: PlannedBucket, group: Group, grad_scale: float) -> StepScalars:
         """The scalars of a bucket's next step; the group's values are read, and validated, again when they changed."""
-        values = tuple(map(group.get, HYPER_KEYS))
         known = self._hypers[bucket.group]
-        if known is None or known[0] != values:
-            known = (values, read(group))
-            # A tensor's value may change while the group stays the same: read it each step.
-            self._hypers[bucket.group] = None if has_tensors(group) else known
+        values = tuple(map(group.get, HYPER_KEYS))
+        if has_tensors(group):
+            known = (values, check(group))
+            self._hypers[bucket.group] = None
+        elif known is None or known[0] != values:
+            known = self._hypers[bucket.group] = (values, check(group))
         return StepScalars.of(known[1], bucket.counter.next(), grad_scale)
 
 

@@ -10,7 +10,9 @@ from adamas.kernels import native
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--require-native", action="store_true", help="fail unless the native kernel is built (as it is where a compiler is)"
+        "--require-native",
+        action="store_true",
+        help="fail unless the native kernel is built (as it is where a compiler is)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Rules about weight decay: conventions and their converters, total decay, timescale, equilibrium. Pure functions of numbers.
+"""Rules about weight decay: conventions, total decay, timescale, equilibrium. Pure functions of numbers.
 
 Two conventions are in use. torch, optax, Keras, MLX and Paddle shrink a weight by `lr * weight_decay` a step ("lr");
 the AdamW paper and Adamas' `decay="independent"` shrink it by `weight_decay` alone, times the schedule.
@@ -21,7 +21,7 @@ def to_independent(weight_decay: float, lr: float) -> float:
 
 
 def from_independent(weight_decay: float, lr: float) -> float:
-    """torch's `weight_decay` that decays as the paper's lambda does at the base learning rate `lr` (> 0).
+    """Torch's `weight_decay` that decays as the paper's lambda does at the base learning rate `lr` (> 0).
 
     Example:
         >>> from_independent(0.001, lr=0.01)
@@ -47,7 +47,7 @@ def timescale_epochs(weight_decay: float, lr: float, steps_per_epoch: float) -> 
 
 
 def weight_decay_from_timescale(tau_epochs: float, lr: float, steps_per_epoch: float) -> float:
-    """torch's `weight_decay` whose timescale is `tau_epochs`: the inverse of `timescale_epochs`.
+    """Torch's `weight_decay` whose timescale is `tau_epochs`: the inverse of `timescale_epochs`.
 
     Example:
         >>> weight_decay_from_timescale(10.0, lr=0.01, steps_per_epoch=100)
@@ -94,3 +94,13 @@ def adam_l2_equilibrium_rms(lr: float, weight_decay: float, sigma: float) -> flo
         0.2
     """
     return math.sqrt(lr * sigma / (2.0 * weight_decay))
+
+
+def layer_lr(lr: float, layer_decay: float, layers_above: int) -> float:
+    """The learning rate of a layer under layer-wise decay: lr * layer_decay**layers_above (arXiv 2003.10555).
+
+    Example:
+        >>> layer_lr(0.1, 0.5, layers_above=2)
+        0.025
+    """
+    return lr * layer_decay**layers_above

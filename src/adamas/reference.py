@@ -1,4 +1,4 @@
-"""THE RULE of Adam and AdamW in NumPy float64, in the papers' symbols. Read this first; everything else is tested against it.
+"""THE RULE of Adam and AdamW in NumPy float64, in the papers' symbols. All else is tested against it.
 
     theta  parameter        g  gradient           t  step, from 1        alpha   learning rate
     m      first moment     v  second moment      u  update              lambda  weight decay

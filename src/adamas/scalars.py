@@ -1,4 +1,4 @@
-"""All scalar arithmetic of a step, in float64 on the host: `Hyper` (what the user set) -> `StepScalars` (what a kernel needs).
+"""All scalar arithmetic of a step, in float64 on the host: `Hyper`, as the user set it, -> `StepScalars`, for a kernel.
 
 A kernel never sees a learning rate or a step count. Everything that is the same for all elements of a tensor is
 folded here, once a step, into the factors of
@@ -25,9 +25,11 @@ DECAYS: tuple[Decay, ...] = ("l2", "lr", "independent")
 
 def _number(value: Any) -> float:
     """The host value of a number or a one-element tensor; NaN for anything else, so that every range check fails."""
-    if isinstance(value, bool) or not (isinstance(value, Real) or hasattr(value, "detach")):
+    if hasattr(value, "detach"):
+        return float(value.detach())
+    if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
-    return float(value.detach() if hasattr(value, "detach") else value)
+    return float(value)
 
 
 def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> None:

@@ -1,4 +1,4 @@
-"""The table of cases that every kernel is held to: options x dtypes x layouts. A new kernel, option or layout is a line."""
+"""The cases that every kernel is held to: options x dtypes x layouts. A new option or layout is a line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ CASES = [
 ]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # Around every vector width and its unrolled multiples, where a loop's tail begins.
-SIZES = [(), (0,), (1,), (2,), (3,), (7,), (8,), (9,), (15,), (16,), (17,), (31,), (32,), (33,), (63,), (64,), (65,), (97,), (4097,), (3, 5, 7)]  # fmt: skip
+LENGTHS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 4097)
+SIZES: list[tuple[int, ...]] = [(), (3, 5, 7), *((length,) for length in LENGTHS)]
 
 
 def _contiguous(values: Tensor) -> Tensor:
@@ -109,6 +110,7 @@ class Operands:
 
     def laid_out(self, layout: Callable[[Tensor], Tensor]) -> Operands:
         """The same values, each tensor by itself in another layout."""
+
         def each(tensors: list[Tensor]) -> list[Tensor]:
             return [layout(tensor) for tensor in tensors]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.conformance.cases import CASES, DTYPES, LAYOUTS, SIZES, Case, Operands
-from tests.conftest import KERNELS
 
 from adamas import reference
 from adamas.scalars import StepScalars
+from tests.conformance.cases import CASES, DTYPES, LAYOUTS, SIZES, Case, Operands
+from tests.conftest import KERNELS
 
 STEPS = [1, 2, 10, 1000, 1_000_000]
 
@@ -87,7 +87,7 @@ def test_step_is_within_derived_bounds(case: Case, dtype: torch.dtype, kernel: s
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("step", [1, 2, 50, 10_000])
 def test_ordinary_float32_steps_are_within_two_ulp(kernel: str, weight_decay: float, step: int) -> None:
-    """Weights, gradients and moments as in training: the contract's 2 ULP of the largest of |theta|, |lr u|, |lr wd theta|."""
+    """Operands as in training: within 2 ULP of the largest of |theta|, |lr u|, |lr wd theta|."""
     case = Case("training", {"lr": 1e-3, "weight_decay": weight_decay, "decay": "lr"})
     rng = np.random.default_rng(step)
     size = 4097

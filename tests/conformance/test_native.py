@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 import torch
-from tests.conformance.cases import CASES, DTYPES, SIZES, Case, Operands
-from tests.conftest import needs_native
 
 from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, MismatchError, Traits
 from adamas.scalars import Hyper, StepScalars
+from tests.conformance.cases import CASES, DTYPES, SIZES, Case, Operands
+from tests.conftest import needs_native
 
 pytestmark = needs_native
 
@@ -89,6 +89,7 @@ def test_partition_and_order_do_not_change_bits() -> None:
 
 def test_flush_denormal_of_the_caller_does_not_reach_the_kernel() -> None:
     """torch.set_flush_denormal changes the processor's mode; the rule keeps subnormals, on every thread."""
+
     def tiny() -> Operands:
         size = (200_000,)
         return Operands(

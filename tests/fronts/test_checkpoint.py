@@ -187,10 +187,10 @@ def wrong_value(saved: dict[str, Any]) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(damage: Any, message: str) -> None:
-    params, optimizer = trained(AdamW)
+    _, optimizer = trained(AdamW)
     saved = copy.deepcopy(optimizer.state_dict())
     damage(saved)
-    target_params, target = trained(AdamW, steps=5)
+    _, target = trained(AdamW, steps=5)
     before = copy.deepcopy(target.state_dict())
     with pytest.raises(ValueError, match=message):
         target.load_state_dict(saved)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import KERNELS, needs_native
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from adamas.torch import Adam, AdamW
+from tests.conftest import KERNELS, needs_native
 
 
 def model_with(optimizer_class: Any, **options: Any) -> tuple[torch.nn.Module, Any]:
@@ -96,7 +96,9 @@ def test_groups_have_their_own_values_and_may_be_added_later() -> None:
     params = [torch.nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(3)]
     ours = AdamW([{"params": params[:1], "lr": 0.1}, {"params": params[1:2], "weight_decay": 0.5}], lr=0.01)
     mirror = [torch.nn.Parameter(param.detach().clone()) for param in params]
-    theirs = torch.optim.AdamW([{"params": mirror[:1], "lr": 0.1}, {"params": mirror[1:2], "weight_decay": 0.5}], lr=0.01)
+    theirs = torch.optim.AdamW(
+        [{"params": mirror[:1], "lr": 0.1}, {"params": mirror[1:2], "weight_decay": 0.5}], lr=0.01
+    )
     for step in range(6):
         if step == 3:
             ours.add_param_group({"params": params[2:], "betas": (0.5, 0.9)})

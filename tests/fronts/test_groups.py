@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import needs_native
 
 from adamas.torch import Adam, AdamW
+from tests.conftest import needs_native
 
 BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"lr": -1}, "Invalid learning rate: -1 .lr must be finite and >= 0"),
@@ -84,7 +84,9 @@ def test_near_misses_of_known_keys_are_refused(key: str, meant: str) -> None:
         AdamW([{"params": [param()], key: 0.1}])
 
 
-@pytest.mark.parametrize("key", ["lr_scale", "name", "layer_id", "wd_mult", "group_name", "weight_decay_multiplier", "fix_step"])
+@pytest.mark.parametrize(
+    "key", ["lr_scale", "name", "layer_id", "wd_mult", "group_name", "weight_decay_multiplier", "fix_step"]
+)
 def test_other_foreign_keys_are_kept_and_left_alone(key: str) -> None:
     weight = param()
     optimizer = AdamW([{"params": [weight], key: "mine"}])
@@ -97,7 +99,7 @@ def test_other_foreign_keys_are_kept_and_left_alone(key: str) -> None:
 def test_integer_parameters_are_refused() -> None:
     with pytest.raises(ValueError, match=r"parameter 1 is torch.int64: .* Pass \[p for p in"):
         AdamW([param(), torch.arange(3)])
-    with pytest.raises(ValueError, match="steps is torch.int32"):
+    with pytest.raises(ValueError, match=r"steps is torch.int32"):
         AdamW([("weight", param()), ("steps", torch.zeros(3, dtype=torch.int32))])
 
 
@@ -155,7 +157,7 @@ def test_a_demanded_kernel_does_not_fall_back(options: dict[str, Any]) -> None:
     weight = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
     optimizer = AdamW([weight], **options)
     weight.grad = torch.ones_like(weight)
-    with pytest.raises(RuntimeError, match="cannot be met: torch.complex64 has no native kernel"):
+    with pytest.raises(RuntimeError, match=r"cannot be met: torch.complex64 has no native kernel"):
         optimizer.step()
     assert not optimizer.state
 

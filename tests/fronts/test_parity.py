@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import KERNELS, needs_native
 
 from adamas.torch import Adam, AdamW
+from tests.conftest import KERNELS, needs_native
 
 PAIRS = [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)]
 SHAPES = [(4, 3), (5,), (), (2, 2, 3)]
@@ -109,6 +109,7 @@ def test_capturable_on_the_cpu_keeps_scalars_in_tensors() -> None:
 
 def test_differentiable_step_has_the_derivatives_of_finite_differences() -> None:
     """d(weights after two steps) / d(learning rate, initial weights, betas); torch's own are good to float32 only."""
+
     def after_two_steps(optimizer_class: Any, lr: Any, start: torch.Tensor, beta1: Any, beta2: Any) -> torch.Tensor:
         param = start.clone()
         options = {"lr": lr, "betas": (beta1, beta2), "weight_decay": 0.1, "differentiable": True}

@@ -1,4 +1,4 @@
-"""What a kernel is given: tensors that take the same step, and what is known of a parameter before choosing a kernel."""
+"""What a kernel is given: tensors that take the same step; and what the choice of a kernel depends on."""
 
 from __future__ import annotations
 

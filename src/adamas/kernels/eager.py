@@ -41,19 +41,20 @@ def prepare(bucket: Bucket) -> Prepared:
     return Prepared(bucket, [])
 
 
-def take(prepared: Prepared, grads: list[Tensor]) -> None:
+def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Take the gradients, after checking that they and the moments fit their parameters."""
-    bucket = prepared.bucket
+    bucket, taken = prepared.bucket, list[Tensor]()
     for i, (param, grad) in enumerate(zip(bucket.params, grads, strict=True)):
         if grad is None:
             raise MismatchError(f"grad {i} is missing")
         if grad.layout is not torch.strided:
             raise MismatchError(f"grad {i} is {grad.layout}")
         _check_place(f"grad {i}", grad, param)
+        taken.append(grad)
         for moments in (bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs):
             if moments:
                 _check_place(f"moment {i}", moments[i], param)
-    prepared.grads = grads
+    prepared.grads = taken
 
 
 def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
@@ -87,7 +88,7 @@ def _alike(params: list[Tensor], grads: list[Tensor]) -> list[list[int]]:
 
 
 def _foreach(name: str, first: list[Tensor], *args: Any, **kwargs: Any) -> list[Tensor]:
-    """torch's list operation of that name; in-place ones return their list too."""
+    """Torch's list operation of that name; in-place ones return their list too."""
     result = getattr(torch, f"_foreach_{name}")(first, *args, **kwargs)
     return first if name.endswith("_") else result
 
@@ -109,7 +110,7 @@ def _step_list(tensors: list[list[Tensor]], scalars: StepScalars) -> None:
     grads = grads if grads[0].dtype == dtype else [grad.to(dtype) for grad in grads]
     _rule(_foreach, [wide, grads, *moments], scalars, dtype)
     if wide is not params and scalars.moves:
-        torch._foreach_copy_(params, wide)
+        _foreach("copy_", params, wide)
 
 
 def _step_one(tensors: list[Tensor], scalars: StepScalars, differentiable: bool) -> None:
@@ -135,7 +136,7 @@ def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torc
         scalars: the factors of this step.
         dtype: in which it is computed.
     """
-    s = type(scalars)(*(x.to(dtype) if isinstance(x, Tensor) else x for x in scalars))
+    s = scalars._replace(**{k: x.to(dtype) for k, x in scalars._asdict().items() if isinstance(x, Tensor)})
     param, grad, exp_avg, exp_avg_sq, *max_exp_avg_sq = operands
     if not _is(1, s.grad_factor):
         grad = apply("mul", grad, s.grad_factor)

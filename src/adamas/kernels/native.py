@@ -60,7 +60,7 @@ def prepare(bucket: Bucket) -> tuple[Any, Bucket]:
     return _native.Table(bucket.params, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs), bucket
 
 
-def take(prepared: tuple[Any, Bucket], grads: list[Tensor]) -> None:
+def take(prepared: tuple[Any, Bucket], grads: list[Tensor | None]) -> None:
     """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
     table, bucket = prepared
     try:
@@ -68,7 +68,9 @@ def take(prepared: tuple[Any, Bucket], grads: list[Tensor]) -> None:
         if relayout:
             grads = list(grads)
             for i in relayout:
-                grads[i] = torch.empty_like(bucket.params[i], requires_grad=False).copy_(grads[i].detach())
+                grad = grads[i]
+                assert grad is not None  # the table has just read it
+                grads[i] = torch.empty_like(bucket.params[i], requires_grad=False).copy_(grad.detach())
             table.take(grads)
     except _native.Mismatch as error:
         raise MismatchError(str(error)) from None
@@ -79,7 +81,11 @@ def step(prepared: tuple[Any, Bucket], scalars: StepScalars) -> None:
     table, bucket = prepared
     table.step(scalars, torch.get_num_threads())
     # Tell autograd, which may have saved parameters for a backward pass, that they have changed.
-    torch.autograd.graph.increment_version(bucket.params)
+    try:
+        torch.autograd.graph.increment_version(bucket.params)
+    except TypeError:  # older than the lists that torch 2.7 takes
+        for param in bucket.params:
+            torch.autograd.graph.increment_version(param)
 
 
 def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bool:

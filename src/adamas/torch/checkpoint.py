@@ -112,7 +112,9 @@ def _restored(saved: State, param: Tensor, amsgrad: bool, name: str) -> State:
     if not saved:
         return {}
     copied = {
-        key: value.detach().to(param.device, copy=True) if key in MOMENTS and isinstance(value, Tensor) else deepcopy(value)
+        key: value.detach().to(param.device, copy=True)
+        if key in MOMENTS and isinstance(value, Tensor)
+        else deepcopy(value)
         for key, value in saved.items()
     }
     return conform(copied, param, amsgrad, name)

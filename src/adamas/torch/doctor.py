@@ -29,7 +29,11 @@ def report() -> list[tuple[str, str, str]]:
         rows.append(("native kernel", "slow", f"{native.missing}: {fix}"))
     for dtype in native.DTYPES:
         choice = choose(Traits("cpu", dtype, dtype, plain=True, dense=True, host_scalars=True), Request())
-        rows.append((f"{dtype} on cpu", "ok" if choice.kernel == "native" else "slow", f"{choice.kernel}: {choice.reason}"))
+        rows.append(
+            (f"{dtype} on cpu", "ok" if choice.kernel == "native" else "slow", f"{choice.kernel}: {choice.reason}")
+        )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none found"
-    rows.append(("cuda", "ok" if torch.cuda.is_available() else "off", f"{device}; stepped by eager (torch operations)"))
+    rows.append(
+        ("cuda", "ok" if torch.cuda.is_available() else "off", f"{device}; stepped by eager (torch operations)")
+    )
     return rows

@@ -33,7 +33,7 @@ def refuse_near_misses(group: Group) -> None:
         ValueError: parameter group key 'wieght_decay' is not known: did you mean 'weight_decay'?
     """
     for key in group:
-        if key in KNOWN_KEYS or not isinstance(key, str):
+        if key in KNOWN_KEYS:
             continue
         if any(key.startswith(f"{known}_") for known in KNOWN_KEYS):
             continue  # lr_scale, weight_decay_multiplier: a name of its own
@@ -79,7 +79,7 @@ def _read(group: Group) -> Hyper:
 
     def value(x: Any) -> Any:
         if not isinstance(x, Tensor):
-            return float(x) if isinstance(x, Real) and type(x) not in (bool, int, float) else x  # NumPy's numbers
+            return x if type(x) in (bool, int, float) or not isinstance(x, Real) else float(x)  # NumPy's numbers
         return float(x.detach()) if as_number else x.reshape(())
 
     beta1, beta2 = group["betas"]

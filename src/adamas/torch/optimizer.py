@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import _profiler_enabled
 from torch.optim import Optimizer
-from torch.optim import optimizer as torch_optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from adamas.kernels.bucket import MismatchError, moment_dtype, param_traits
 from adamas.torch import checkpoint
@@ -111,7 +112,7 @@ class Adam(Optimizer):
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, checked before anything changes; its `lr` becomes the base of `decay="independent"`."""
-        if isinstance(param_group, dict):
+        if isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - else torch raises
             params = param_group["params"]
             if not isinstance(params, Tensor | set):
                 params = param_group["params"] = list(params)
@@ -123,7 +124,9 @@ class Adam(Optimizer):
         added.setdefault("decay_base_lr", base_lr(added))
 
     @torch.compiler.disable
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, closure: Callable[[], Any] | None = None
+    ) -> Any:
         """Take one step with the gradients in `.grad`, which are not modified.
 
         Args:
@@ -135,15 +138,15 @@ class Adam(Optimizer):
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
-            or torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-            or torch._C._autograd._profiler_enabled()
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or _profiler_enabled()
         ):
             return self._hooked_step(closure)
         return self._step(closure)
 
-    # torch wraps the `step` of every optimizer in its hooks and a profiler record, 8 us a call; we do where there is one.
-    step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
+    # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
+    step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -250,7 +253,9 @@ class Adam(Optimizer):
     @staticmethod
     def _choice(group: Group, param: Tensor) -> tuple[str, str]:
         request = Request(group["kernel"], group["fused"], group["foreach"])
-        choice = choose(param_traits(param, param if param.grad is None else param.grad, has_host_scalars(group)), request)
+        choice = choose(
+            param_traits(param, param if param.grad is None else param.grad, has_host_scalars(group)), request
+        )
         return choice.kernel, choice.reason
 
 
@@ -258,10 +263,10 @@ class AdamW(Adam):
     r"""AdamW (arXiv 1711.05101): Adam with weight decay apart from the gradient.
 
     .. math::
-        m_t &= eta_1 m_{t-1} + (1-eta_1) g_t, \qquad v_t = eta_2 v_{t-1} + (1-eta_2) g_t^2 \
-        	heta_t &= 	heta_{t-1} - \mathrm{lr}\,
-            rac{m_t/(1-eta_1^t)}{\sqrt{v_t/(1-eta_2^t)} + \epsilon} - d_t\,	heta_{t-1},
-        \qquad d_t = \mathrm{lr}\,\lambda \;	ext{or}\; \lambda\,\mathrm{lr}/\mathrm{lr}_\mathrm{base}
+        m_t &= \beta_1 m_{t-1} + (1-\beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2 \\
+        \theta_t &= \theta_{t-1} - \mathrm{lr}\,
+            \frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon} - d_t\,\theta_{t-1},
+        \qquad d_t = \mathrm{lr}\,\lambda \;\text{or}\; \lambda\,\mathrm{lr}/\mathrm{lr}_\mathrm{base}
 
     Args:
         params: as `Adam`.
@@ -331,12 +336,12 @@ class AdamW(Adam):
 
     def add_param_group(self, param_group: Group) -> None:
         """As `Adam.add_param_group`; decay="independent" does not take the default weight decay."""
-        if isinstance(param_group, dict):
+        if isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - else torch raises
             whole = {**self.defaults, **param_group}
             if whole["decay"] == "independent" and whole["weight_decay"] is DEFAULT_WEIGHT_DECAY:
                 raise ValueError(
-                    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a step. "
-                    "adamas.decay.to_independent(weight_decay, lr) converts torch's"
+                    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a "
+                    "step. adamas.decay.to_independent(weight_decay, lr) converts torch's"
                 )
         super().add_param_group(param_group)
 

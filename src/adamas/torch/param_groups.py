@@ -16,6 +16,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from adamas.decay import layer_lr
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -281,7 +283,7 @@ def param_groups(
         if param.requires_grad:
             settings = {"weight_decay": float(weight_decay) if decays else 0.0}
             if lr is not None:
-                settings["lr"] = float(lr) * float(layer_decay or 1.0) ** (last - layer)
+                settings["lr"] = layer_lr(float(lr), float(layer_decay or 1.0), last - layer)
             groups.setdefault((layer, decays), {"params": [], **settings})["params"].append((name, param))
     if not groups:
         raise ValueError(f"{type(model).__name__} has no trainable parameter ({len(placements)} frozen)")

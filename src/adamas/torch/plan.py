@@ -101,7 +101,9 @@ class Plan:
             if param.grad.layout is not torch.strided:
                 raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
             if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
-                raise ValueError(f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it")
+                raise ValueError(
+                    f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it"
+                )
             choice = choose(param_traits(param, param.grad, has_host_scalars(group)), request)
             state = conform(states.get(param, {}), param, group["amsgrad"], name)
             yield _Member(index, param, state, choice.kernel, choice.reason)

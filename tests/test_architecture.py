@@ -1,0 +1,165 @@
+"""DESIGN's rules A, B and E, read from the source: where arithmetic on tensors lives, who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import adamas
+
+PACKAGE = Path(adamas.__file__).parent
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
+ARITHMETIC_IS_ALLOWED = ("reference.py", "scalars.py", "decay.py", "kernels/", "formats/", "compare/")
+FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "triton", "optax")
+
+# Methods and functions of tensors that compute; making, copying, moving and viewing them does not.
+COMPUTES = {
+    "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "pow", "pow_", "sqrt", "sqrt_", "rsqrt", "lerp",
+    "lerp_", "addcmul", "addcmul_", "addcdiv", "addcdiv_", "neg", "neg_", "clamp", "clamp_", "clamp_min",
+    "clamp_min_", "maximum", "minimum", "square", "square_", "exp", "log", "reciprocal", "matmul", "mean", "norm",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(tree: ast.AST) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_arithmetic_on_tensors_lives_in_its_places(path: Path) -> None:
+    """Rule A: fronts move tensors about; they never compute with them."""
+    if name_of(path).startswith(ARITHMETIC_IS_ALLOWED):
+        return
+    tree = ast.parse(path.read_text())
+    calls = [
+        f"{node.func.attr} at line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (node.func.attr in COMPUTES or node.func.attr.startswith("_foreach_"))
+        and not ast.unparse(node.func.value).endswith("seen")  # a set
+    ]
+    operators = [
+        f"{ast.unparse(node)} at line {node.lineno}"
+        for node in ast.walk(tree)
+        if name_of(path).startswith("torch/")
+        and isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Mult | ast.Div | ast.Pow | ast.MatMult)
+        and "numel" not in ast.unparse(node)  # counting bytes
+    ]
+    assert not calls + operators, f"{name_of(path)} computes: {calls + operators}"
+
+
+def test_the_arithmetic_rule_can_fail() -> None:
+    planted = ast.parse("param.mul_(1 - lr)")
+    assert any(
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in COMPUTES
+        for node in ast.walk(planted)
+    )
+
+
+KERNELS = ("eager", "native", "triton")
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path).startswith("kernels/")], ids=name_of)
+def test_kernels_know_neither_each_other_nor_an_optimizer(path: Path) -> None:
+    """Rule B."""
+    used = imports(ast.parse(path.read_text()))
+    others = [f"adamas.kernels.{kernel}" for kernel in KERNELS if kernel != path.stem]
+    assert not set(used) & set(others)
+    assert not [module for module in used if module.startswith(("adamas.torch", "adamas.compare", "torch.optim"))]
+
+
+@pytest.mark.parametrize("kernel", ["eager", "native"])
+def test_kernels_have_one_signature(kernel: str) -> None:
+    import importlib
+    import inspect
+
+    module = importlib.import_module(f"adamas.kernels.{kernel}")
+    assert kernel == module.NAME
+    signatures = {
+        name: list(inspect.signature(getattr(module, name)).parameters)
+        for name in ("refuses", "prepare", "take", "step")
+    }
+    assert signatures == {
+        "refuses": ["traits"], "prepare": ["bucket"], "take": ["prepared", "grads"], "step": ["prepared", "scalars"],
+    }  # fmt: skip
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a statement loads in a fresh interpreter."""
+    code = f"import sys; {statement}; print(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import adamas", (*FRAMEWORKS, "numpy")),
+        ("import adamas.decay, adamas.scalars, adamas.reference", FRAMEWORKS),
+        ("import adamas.torch", ("jax", "keras", "tensorflow", "optax", "rich", "typer", "optuna", "plotly")),
+        ("import adamas.cli", (*FRAMEWORKS, "optuna", "plotly", "sklearn", "scipy")),
+    ],
+)
+def test_imports_bring_no_framework_unasked(statement: str, forbidden: tuple[str, ...]) -> None:
+    """Rule E."""
+    assert not loaded_by(statement) & set(forbidden)
+
+
+def test_nothing_is_patched_at_import() -> None:
+    """Rule E: torch's classes and functions are the same objects before and after."""
+    code = (  # a one-line program: what it names is torch's public surface
+        "import torch, torch.optim as o, torch.optim.optimizer; "
+        "names = [(o, n) for n in dir(o)] + [(o.Optimizer, n) for n in vars(o.Optimizer)]; "
+        "names += [(torch, n) for n in dir(torch)]; "
+        "before = {(id(m), n): id(getattr(m, n, None)) for m, n in names if n != 'optimizer'}; "
+        "kept = [getattr(m, n, None) for m, n in names]; "
+        "import adamas.torch; "
+        "after = {(id(m), n): id(getattr(m, n, None)) for m, n in names if n != 'optimizer'}; "
+        "changed = [k[1] for k in before if before[k] != after[k] and not callable(getattr(torch, k[1], None))]; "
+        "print([n for n in changed if n.lower().startswith(('adam', 'step', 'optim'))])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_stay_small(path: Path) -> None:
+    """Rule G: 60 lines and 8 parameters; constructors that follow torch's signature are as wide as torch's."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            length = (node.end_lineno or 0) - first.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+            arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            commands_and_torch = node.name == "__init__" or name_of(path) == "cli.py"
+            assert len(arguments) <= 8 or commands_and_torch, f"{node.name} has {len(arguments)} parameters"
+
+
+def test_no_environment_variable_changes_numbers() -> None:
+    """Rule E: nothing but the tools reads the environment."""
+    readers = [name_of(path) for path in SOURCES if "environ" in path.read_text() or "getenv" in path.read_text()]
+    assert [name for name in readers if not name.startswith(("compare/", "cli.py"))] == []
+
+
+def test_core_stays_within_its_budget() -> None:
+    """Rule H: 3,000 lines of Python in the core, 2,000 of C++."""
+    core = ("reference.py", "scalars.py", "decay.py", "formats/", "kernels/", "torch/")
+    python = sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith(core))
+    native = PACKAGE.parent.parent / "native"
+    assert python <= 3000
+    if native.is_dir():
+        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2000

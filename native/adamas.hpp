@@ -5,8 +5,8 @@
 
 // How a moving average takes in a new value x: keep * average + complement * (x - pull * average).
 // With beta >= 1/2, keep = pull = 1: a constant x is a fixed point exactly, where 0.999 and 0.001, each rounded to
-// float32, sum to 1 + 1e-8 and would drift by 1e-5 over a memory of 1,000 steps. With beta < 1/2, keep = beta and pull = 0: nothing of a large old
-// average is left behind by cancellation.
+// float32, sum to 1 + 1e-8 and would drift by 1e-5 over a memory of 1,000 steps. With beta < 1/2, keep = beta and pull
+// = 0: nothing of a large old average is left behind by cancellation.
 template <class T>
 struct Average {
   T keep, complement, pull;

@@ -51,9 +51,11 @@ std::optional<Dtype> dtype_of(DLDataType type) {
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
 // torch.Tensor.data_ptr: a third of the time of a full read, for tensors whose layout is known.
-nb::object data_ptr;
+// Never released: a static object would be, after the interpreter is gone.
+nb::handle data_ptr;
 
 void* address(nb::handle tensor) {
+  if (!data_ptr.is_valid()) throw std::runtime_error("call use_torch first");
   PyObject* argument = tensor.ptr();
   const nb::object number = nb::steal(PyObject_Vectorcall(data_ptr.ptr(), &argument, 1, nullptr));
   if (!number.is_valid()) nb::raise_python_error();
@@ -244,7 +246,7 @@ class Table {
 };
 
 void use_torch(nb::object data_ptr_method, std::optional<nb::capsule> capsule) {
-  data_ptr = data_ptr_method;
+  data_ptr = data_ptr_method.inc_ref();
   exchange = nullptr;
   if (!capsule) return;
   const auto* table = static_cast<const DLPackExchange*>(PyCapsule_GetPointer(capsule->ptr(), "dlpack_exchange_api"));

@@ -40,6 +40,9 @@ struct BFloat16 {
   }
 };
 
+// All ones where the condition holds, else 0: a choice that compilers do not turn into a branch, and so can vectorise.
+inline uint32_t mask(bool condition) { return condition ? 0xFFFFFFFFu : 0u; }
+
 struct Float16 {
   using Stored = uint16_t;
   using Compute = float;
@@ -49,19 +52,19 @@ struct Float16 {
     const uint32_t u = h;
     const uint32_t magnitude = (u & 0x7FFFu) << 13;
     const uint32_t finite = bits_of(float_of(magnitude) * 0x1p112f);
-    const uint32_t widened = magnitude >= (0x7C00u << 13) ? (magnitude | 0x7F800000u) : finite;  // infinity and NaN
-    return float_of(widened | ((u & 0x8000u) << 16));
+    const uint32_t endless = mask(magnitude >= (0x7C00u << 13)) & 0x7F800000u;  // infinity and NaN
+    return float_of(finite | endless | ((u & 0x8000u) << 16));
   }
   static inline uint16_t store(float x) {
     const uint32_t u = bits_of(x);
     const uint32_t magnitude = u & 0x7FFFFFFFu;
-    const uint32_t normal = (magnitude - (112u << 23) + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+    const uint32_t rounded = (magnitude - (112u << 23) + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+    const uint32_t normal = rounded < 0x7C00u ? rounded : 0x7C00u;
     // Below 2^-14: adding 0.5 leaves float16's subnormal, correctly rounded, in the low bits of the sum.
     const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
-    uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
-    half = magnitude >= 0x47800000u ? 0x7C00u : half;  // 65536 and above; what rounds up to it carried there above
-    half = magnitude > 0x7F800000u ? 0x7E00u : half;
-    return static_cast<uint16_t>(half | ((u >> 16) & 0x8000u));
+    const uint32_t small = mask(magnitude < (113u << 23));
+    const uint32_t quiet = mask(magnitude > 0x7F800000u) & 0x0200u;
+    return static_cast<uint16_t>((subnormal & small) | (normal & ~small) | quiet | ((u >> 16) & 0x8000u));
   }
 };
 

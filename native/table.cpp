@@ -33,7 +33,8 @@ class DefaultFloatingPoint {
 #endif
 };
 
-// Below this many elements a thread, waking it costs more than it saves (about 2 us against 0.1 ns an element in cache).
+// Below this many elements a thread, waking it costs more than it saves (about 2 us against 0.1 ns an element in
+// cache).
 constexpr int64_t kElementsPerThread = 32768;
 constexpr int64_t kAlignment = 64;  // threads meet at multiples of this many elements: no cache line has two writers
 

@@ -1,0 +1,81 @@
+"""On a CUDA device: eager in torch's list operations, capturable steps in a graph, AMP. Run with `make gpu`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from adamas.torch import Adam, AdamW
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def train(optimizer_class: Any, steps: int, dtype: torch.dtype, **options: Any) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    shapes = [(64, 33), (7,), (), (2, 3, 4)]
+    draws = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+    params = [torch.nn.Parameter(draw.to("cuda", dtype)) for draw in draws]
+    optimizer = optimizer_class(params, lr=1e-2, weight_decay=0.1, **options)
+    for step in range(steps):
+        for param in params:
+            param.grad = torch.cos(param.detach() * (step + 1))
+        optimizer.step()
+    return [param.detach() for param in params]
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("foreach", [None, False])
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_float64_equals_torch(ours: Any, theirs: Any, foreach: bool | None, amsgrad: bool) -> None:
+    got = train(ours, 200, torch.float64, foreach=foreach, amsgrad=amsgrad)
+    want = train(theirs, 200, torch.float64, amsgrad=amsgrad)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bit_parameters_have_float32_moments(dtype: torch.dtype) -> None:
+    param = torch.nn.Parameter(torch.ones(100, device="cuda", dtype=dtype))
+    optimizer = AdamW([param])
+    param.grad = torch.full_like(param, 1e-3)
+    optimizer.step()
+    assert optimizer.moments(param)[1].dtype == torch.float32
+    assert torch.isfinite(param).all()
+
+
+def test_a_capturable_step_in_a_graph_counts_and_follows_a_changed_lr() -> None:
+    lr = torch.tensor(0.1, device="cuda", dtype=torch.float64)
+    param = torch.nn.Parameter(torch.ones(10, device="cuda", dtype=torch.float64))
+    mirror = torch.nn.Parameter(param.detach().clone())
+    ours, theirs = AdamW([param], lr=lr, capturable=True), torch.optim.AdamW([mirror], lr=0.1)
+    param.grad, mirror.grad = (torch.full_like(param, 0.5) for _ in range(2))
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        ours.step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ours.step()
+    theirs.step()
+    for rate in (0.1, 0.1, 0.03):
+        lr.fill_(rate)
+        theirs.param_groups[0]["lr"] = rate
+        graph.replay()
+        theirs.step()
+    torch.testing.assert_close(param, mirror, rtol=1e-10, atol=1e-12)
+    assert ours.state[param]["step"].item() == 4
+
+
+def test_grad_scaler_skips_an_overflow() -> None:
+    param = torch.nn.Parameter(torch.ones(10, device="cuda"))
+    optimizer = AdamW([param])
+    scaler = torch.amp.GradScaler("cuda", init_scale=4.0)
+    for overflow in (False, True):
+        before = param.detach().clone()
+        optimizer.zero_grad()
+        scaler.scale(param.sum() * (float("inf") if overflow else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(before, param.detach()) is overflow

@@ -3,21 +3,10 @@
 
 #include <stdint.h>
 
-// How a moving average takes in a new value x: keep * average + complement * (x - pull * average).
-// With beta >= 1/2, keep = pull = 1: a constant x is a fixed point exactly, where 0.999 and 0.001, each rounded to
-// float32, sum to 1 + 1e-8 and would drift by 1e-5 over a memory of 1,000 steps. With beta < 1/2, keep = beta and pull
-// = 0: nothing of a large old average is left behind by cancellation.
-template <class T>
-struct Average {
-  T keep, complement, pull;
-};
-
 // The factors of one step (adamas.scalars.StepScalars), rounded once to the type in which the rule is computed.
 template <class T>
 struct Factors {
-  T grad_factor, l2;
-  Average<T> first, second;
-  T step_size, eps, eps_root, decay, max_factor;
+  T grad_factor, l2, beta1, beta1_complement, beta2, beta2_complement, step_size, eps, eps_root, decay, max_factor;
 };
 
 enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };

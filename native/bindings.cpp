@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <optional>
@@ -50,16 +51,33 @@ std::optional<Dtype> dtype_of(DLDataType type) {
 
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
-// torch.Tensor.data_ptr: a third of the time of a full read, for tensors whose layout is known.
-// Never released: a static object would be, after the interpreter is gone.
-nb::handle data_ptr;
+// The names of a parameter's moments in its state.
+constexpr std::array<const char*, 3> kMoments = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
 
-void* address(nb::handle tensor) {
-  if (!data_ptr.is_valid()) throw std::runtime_error("call use_torch first");
+// What we call of torch. Never released: static objects would be, after the interpreter is gone.
+struct Torch {
+  nb::handle tensor, parameter, data_ptr, is_neg;
+  std::array<nb::handle, 3> keys;  // kMoments as Python's strings
+} torch;
+
+nb::object call(nb::handle method, nb::handle tensor) {
+  if (!method.is_valid()) throw std::runtime_error("call use_torch first");
   PyObject* argument = tensor.ptr();
-  const nb::object number = nb::steal(PyObject_Vectorcall(data_ptr.ptr(), &argument, 1, nullptr));
-  if (!number.is_valid()) nb::raise_python_error();
-  return PyLong_AsVoidPtr(number.ptr());
+  nb::object result = nb::steal(PyObject_Vectorcall(method.ptr(), &argument, 1, nullptr));
+  if (!result.is_valid()) nb::raise_python_error();
+  return result;
+}
+
+// A third of the time of a full read, for tensors whose layout is known.
+void* address(nb::handle tensor) { return PyLong_AsVoidPtr(call(torch.data_ptr, tensor).ptr()); }
+
+// Whether the tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does.
+bool is_neg(nb::handle tensor) { return call(torch.is_neg, tensor).ptr() == Py_True; }
+
+// Neither a subclass with a dispatch of its own nor a wrapper of other tensors.
+bool plain(nb::handle tensor) {
+  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
+  return type == torch.tensor.ptr() || type == torch.parameter.ptr();
 }
 
 View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
@@ -80,7 +98,7 @@ View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
 }
 
 // The same through Python attributes, for a torch without an exchange table: slower, nothing else differs.
-View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
+View read_attributes(nb::handle tensor, const char* what, size_t index) {
   const nb::object type = tensor.attr("device").attr("type"), dtype = tensor.attr("dtype");
   if (std::string(nb::str(type).c_str()) != "cpu") throw Mismatch(place(what, index) + " is not on the CPU");
   View view;
@@ -98,6 +116,14 @@ View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
   view.strides = view.shape + view.ndim;
   for (int d = 0; d < view.ndim; ++d) view.count *= view.shape[d];
   return view;
+}
+
+View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
+  try {
+    return read_attributes(tensor, what, index);
+  } catch (nb::python_error&) {  // sparse, quantised, without storage
+    throw Mismatch(place(what, index) + " has no memory that can be read as a dense tensor");
+  }
 }
 
 View read(nb::handle tensor, const char* what, size_t index) {
@@ -146,107 +172,126 @@ bool dense(const View& view) {
   return true;
 }
 
-template <class T>
-Average<T> average(double complement) {
-  const double beta = 1 - complement;
-  return complement < 0.5 ? Average<T>{T(1), T(complement), T(1)} : Average<T>{T(beta), T(complement), T(0)};
-}
+constexpr size_t kFactors = 11;  // of adamas.scalars.StepScalars; its flags follow
 
 template <class T>
 Factors<T> factors(const nb::tuple& scalars) {
-  std::array<double, 9> x;
-  for (size_t i = 0; i < x.size(); ++i) x[i] = nb::cast<double>(scalars[i]);
-  Factors<T> f{T(x[0]), T(x[1]), average<T>(x[2]), average<T>(x[3]), T(x[4]), T(x[5]), T(x[6]), T(x[7]), T(x[8])};
+  std::array<T, kFactors> x;
+  for (size_t i = 0; i < kFactors; ++i) x[i] = static_cast<T>(nb::cast<double>(scalars[i]));
+  Factors<T> f{x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]};
   // eps > 0 keeps 0/0 away: it must not round to 0 in a narrower type.
   constexpr T smallest = std::numeric_limits<T>::min();
-  if (x[5] > 0 && f.eps < smallest) f.eps = smallest;
+  if (nb::cast<double>(scalars[7]) > 0 && f.eps < smallest) f.eps = smallest;
   return f;
 }
 
+// Addresses of a bucket's tensors. Holds no Python object: the caller keeps parameters, states and gradients alive from
+// `take` to the end of `step`, and Python's garbage collector sees all references.
 class Table {
  public:
-  Table(nb::list params, nb::list exp_avgs, nb::list exp_avg_sqs, nb::list max_exp_avg_sqs)
-      : params_(params), moments_{exp_avgs, exp_avg_sqs, max_exp_avg_sqs} {
-    amsgrad_ = nb::len(max_exp_avg_sqs) > 0;
-    tensors_.resize(nb::len(params));
-    for (const nb::list& list : moments_) {
-      const size_t wanted = &list == &moments_[2] && !amsgrad_ ? 0 : tensors_.size();
-      if (nb::len(list) != wanted) throw Mismatch("lists differ in length");
-    }
-  }
+  explicit Table(bool amsgrad) : amsgrad_(amsgrad) {}
 
-  // Takes this step's gradients and checks every tensor; nothing is written. Returns the indices of gradients laid out
-  // otherwise than their parameter, which must be copied before `step`.
-  std::vector<size_t> take(nb::list grads) {
+  // Reads and checks every tensor of a step; nothing is written. Returns the indices of gradients that must be copied
+  // into their parameter's layout before `step`.
+  std::vector<size_t> take(nb::list params, nb::list states, nb::list grads) {
     ready_ = false;
-    if (nb::len(grads) != tensors_.size()) throw Mismatch("lists differ in length");
-    std::vector<size_t> relayout;
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      const View param = read(params_[i], "param", i), grad = read(grads[i], "grad", i);
-      if (!dtype_) dtype_ = param.dtype;
-      if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
-      if (param.dtype != dtype_ || grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
-      if (!dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
-      if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
-      if (!same_order(grad, param)) relayout.push_back(i);
-      Tensor& tensor = tensors_[i];
-      const bool known = tensor.param == param.data && tensor.count == param.count;
-      tensor.param = param.data;
-      tensor.grad = grad.data;
-      tensor.count = param.count;
-      tensor.exp_avg = moment(0, "exp_avg", i, param, known ? tensor.exp_avg : nullptr);
-      tensor.exp_avg_sq = moment(1, "exp_avg_sq", i, param, known ? tensor.exp_avg_sq : nullptr);
-      if (amsgrad_) {
-        tensor.max_exp_avg_sq = moment(2, "max_exp_avg_sq", i, param, known ? tensor.max_exp_avg_sq : nullptr);
-      }
+    const size_t count = nb::len(params);
+    if (nb::len(states) != count || nb::len(grads) != count) throw Mismatch("lists differ in length");
+    rows_.resize(count);
+    tensors_.resize(count);
+    std::vector<size_t> copy;
+    for (size_t i = 0; i < count; ++i) {
+      if (!take_one(i, params[i], states[i], grads[i])) copy.push_back(i);
     }
-    grads_ = grads;
-    ready_ = relayout.empty();
-    return relayout;
+    ready_ = copy.empty();
+    return copy;
   }
 
   void step(const nb::tuple& scalars, int threads, const std::string& isa) {
     if (!ready_) throw Mismatch("no gradients were taken for this step");
     ready_ = false;
-    const nb::object grads = std::move(grads_);  // held until the step is done, released after it
     if (tensors_.empty()) return;
     Step step;
     step.f32 = factors<float>(scalars);
     step.f64 = factors<double>(scalars);
     step.l2 = step.f64.l2 != 0;
     step.decoupled = step.f64.decay != 0;
-    step.amsgrad = nb::cast<bool>(scalars[9]);
-    step.moves = nb::cast<bool>(scalars[10]);
-    if (step.amsgrad != amsgrad_) throw Mismatch("max_exp_avg_sqs are kept with amsgrad and only then");
+    step.amsgrad = nb::cast<bool>(scalars[kFactors]);
+    step.moves = nb::cast<bool>(scalars[kFactors + 1]);
+    if (step.amsgrad != amsgrad_) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
     step_all(chosen, *dtype_, step, tensors_, threads);
   }
 
  private:
+  // The layout that a parameter had when its moments were last checked against it.
+  struct Row {
+    std::vector<int64_t> layout;
+    bool matches(const View& view) const {
+      if (layout.size() != 2 * static_cast<size_t>(view.ndim)) return false;
+      return std::equal(view.shape, view.shape + view.ndim, layout.begin()) &&
+             std::equal(view.strides, view.strides + view.ndim, layout.begin() + view.ndim);
+    }
+    void keep(const View& view) {
+      layout.assign(view.shape, view.shape + view.ndim);
+      layout.insert(layout.end(), view.strides, view.strides + view.ndim);
+    }
+  };
+
+  // Whether the gradient can be used where it is.
+  bool take_one(size_t i, nb::handle param_object, nb::handle state, nb::handle grad_object) {
+    const View param = read(param_object, "param", i), grad = read(grad_object, "grad", i);
+    if (!plain(grad_object)) throw Mismatch(place("grad", i) + " is a tensor subclass");
+    if (!dtype_) dtype_ = param.dtype;
+    if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
+    if (param.dtype != dtype_ || grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
+    if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
+    if (param.data == nullptr && param.count > 0) throw Mismatch(place("param", i) + " has no memory");
+    Tensor& tensor = tensors_[i];
+    const bool known = tensor.param == param.data && rows_[i].matches(param);
+    if (!known) {
+      if (!dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
+      rows_[i].keep(param);
+    }
+    tensor.param = param.data;
+    tensor.grad = grad.data;
+    tensor.count = param.count;
+    void** const addresses[] = {&tensor.exp_avg, &tensor.exp_avg_sq, &tensor.max_exp_avg_sq};
+    for (int k = 0; k < (amsgrad_ ? 3 : 2); ++k)
+      *addresses[k] = moment(k, i, state, param, known ? *addresses[k] : nullptr);
+    return same_order(grad, param) && !is_neg(grad_object) && (grad.data != nullptr || grad.count == 0);
+  }
+
   // The address of a moment: `known` if it is still there, else after checking that it fits the parameter.
-  void* moment(size_t list, const char* what, size_t i, const View& param, void* known) {
-    const nb::handle tensor = moments_[list][i];
+  void* moment(int k, size_t i, nb::handle state, const View& param, void* known) {
+    const char* what = kMoments[k];
+    const nb::handle tensor = PyDict_GetItem(state.ptr(), torch.keys[k].ptr());
+    if (!tensor.is_valid()) throw Mismatch(place(what, i) + " is missing");
     if (known && address(tensor) == known) return known;
     const View view = read(tensor, what, i);
     const Dtype wanted = *dtype_ == Dtype::float64 ? Dtype::float64 : Dtype::float32;
     if (view.dtype != wanted) throw Mismatch(place(what, i) + " has another dtype than float32 (float64)");
     if (!same_shape(view, param)) throw Mismatch(place(what, i) + " has another shape than its parameter");
     if (!same_order(view, param)) throw Mismatch(place(what, i) + " is laid out otherwise than its parameter");
+    if (view.data == nullptr && view.count > 0) throw Mismatch(place(what, i) + " has no memory");
     return view.data;
   }
 
-  // Keep the tensors alive, whatever other threads drop while the GIL is released.
-  nb::list params_;
-  std::array<nb::list, 3> moments_;
-  nb::object grads_;
   std::vector<Tensor> tensors_;
+  std::vector<Row> rows_;
   std::optional<Dtype> dtype_;
-  bool amsgrad_ = false, ready_ = false;
+  bool amsgrad_, ready_ = false;
 };
 
-void use_torch(nb::object data_ptr_method, std::optional<nb::capsule> capsule) {
-  data_ptr = data_ptr_method.inc_ref();
+// torch is taken apart once: `tensor` and `parameter` are its classes, `capsule` its exchange table or None.
+void use_torch(nb::handle tensor, nb::handle parameter, std::optional<nb::capsule> capsule) {
+  torch = {tensor.inc_ref(),
+           parameter.inc_ref(),
+           nb::getattr(tensor, "data_ptr").release(),
+           nb::getattr(tensor, "is_neg").release(),
+           {}};
+  for (size_t k = 0; k < kMoments.size(); ++k) torch.keys[k] = PyUnicode_InternFromString(kMoments[k]);
   exchange = nullptr;
   if (!capsule) return;
   const auto* table = static_cast<const DLPackExchange*>(PyCapsule_GetPointer(capsule->ptr(), "dlpack_exchange_api"));
@@ -276,15 +321,15 @@ NB_MODULE(_native, m) {
   m.doc() = "The native kernel: see adamas.kernels.native.";
   nb::exception<Mismatch>(m, "Mismatch", PyExc_ValueError);
   m.def("isas", &isas, "Instruction sets this processor can run, best first.");
-  m.def("use_torch", &use_torch, nb::arg("data_ptr"), nb::arg("exchange").none(),
-        "Read tensors by torch.Tensor.data_ptr and __dlpack_c_exchange_api__, or by attributes if that is None.");
+  m.def("use_torch", &use_torch, nb::arg("tensor"), nb::arg("parameter"), nb::arg("exchange").none(),
+        "Name torch's classes and the table by which to read tensors; without one they are read by attributes.");
   m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
         "Whether dicts[i][key] is values[i] for all i.");
-  nb::class_<Table>(m, "Table", "The tensors of one bucket.")
-      .def(nb::init<nb::list, nb::list, nb::list, nb::list>(), nb::arg("params"), nb::arg("exp_avgs"),
-           nb::arg("exp_avg_sqs"), nb::arg("max_exp_avg_sqs"))
-      .def("take", &Table::take, nb::arg("grads"),
-           "Check every tensor of a step; returns indices of gradients that must be laid out as their parameter.")
+  nb::class_<Table>(m, "Table", "Addresses of the tensors of one bucket.")
+      .def(nb::init<bool>(), nb::arg("amsgrad"))
+      .def(
+          "take", &Table::take, nb::arg("params"), nb::arg("states"), nb::arg("grads"),
+          "Check every tensor of a step; returns indices of gradients that must be copied to their parameter's layout.")
       .def("step", &Table::step, nb::arg("scalars"), nb::arg("threads"), nb::arg("isa") = "",
            "Apply adamas.scalars.StepScalars, a tuple, to every tensor.");
 }

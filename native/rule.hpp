@@ -17,21 +17,17 @@ namespace {
 inline float root(float x) { return sqrtf(x); }
 inline double root(double x) { return sqrt(x); }
 
-template <class T>
-inline T averaged(const Average<T>& f, T average, T x) {
-  return f.keep * average + f.complement * (x - f.pull * average);
-}
-
 // theta, m, v, v_max are read and written; g is the incoming gradient.
 //   g     = grad_factor * g (+ l2 * theta)
-//   m     = average of g over the memory of beta1, v of g*g over that of beta2
+//   m     = beta1 * m + beta1_complement * g
+//   v     = beta2 * v + (beta2_complement * g) * g      in this order g*g, which may overflow, is never formed
 //   theta = theta - (step_size * m / (sqrt(v + eps_root) + eps) + decay * theta)
 template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
 inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
   g = g * f.grad_factor;
   if constexpr (kL2) g = g + f.l2 * theta;
-  m = averaged(f.first, m, g);
-  v = averaged(f.second, v, g * g);
+  m = f.beta1 * m + f.beta1_complement * g;
+  v = f.beta2 * v + (f.beta2_complement * g) * g;
   T second = v;
   if constexpr (kAmsgrad) {
     const T candidate = v * f.max_factor;

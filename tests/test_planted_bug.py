@@ -84,8 +84,8 @@ def test_a_planted_bug_in_the_kernel_itself_is_rejected(monkeypatch: pytest.Monk
     right = eager._in_place
 
     def wrong(name: str, first: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        forgets_the_gradient = name == "lerp_" and bool((first >= 0).all())  # only v is never negative
-        return right("mul_", first, 0.999) if forgets_the_gradient else right(name, first, *args, **kwargs)
+        forgets_the_gradient = name == "add_" and bool((first >= 0).all())  # only v is never negative
+        return first if forgets_the_gradient else right(name, first, *args, **kwargs)
 
     monkeypatch.setattr(eager, "_in_place", wrong)
     assert not within_bounds(operands(torch.float64), CASE, 3, stepped(RIGHT))

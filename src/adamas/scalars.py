@@ -4,8 +4,8 @@ A kernel never sees a learning rate or a step count. Everything that is the same
 folded here, once a step, into the factors of
 
     g      <- grad_factor * grad + l2 * param
-    m      <- m + beta1_complement * (g - m)
-    v      <- v + beta2_complement * (g*g - v)
+    m      <- beta1 * m + beta1_complement * g
+    v      <- beta2 * v + (beta2_complement * g) * g
     param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * param)
 
 With bias corrections c1 = 1 - beta1^t and c2 = 1 - beta2^t, `mhat / (sqrt(vhat) + eps)` equals
@@ -24,16 +24,16 @@ DECAYS: tuple[Decay, ...] = ("l2", "lr", "independent")
 
 
 def _number(value: Any) -> float:
-    """The host value of a number or a one-element tensor; NaN for anything else, so that every range check fails."""
-    if hasattr(value, "detach"):
-        return float(value.detach())
+    """A number as a float; NaN for anything else, so that every range check fails."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     return float(value)
 
 
 def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> None:
-    """Raise ValueError unless `at_least <= value < below` (NaN fails)."""
+    """Raise ValueError unless `at_least <= value < below`. A tensor is not read: that could wait for a device."""
+    if hasattr(value, "detach"):
+        return
     if not at_least <= _number(value) < below:
         raise ValueError(f"{name}: {value} ({rule})")
 
@@ -42,7 +42,8 @@ def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> N
 class Hyper:
     """The hyperparameters of one parameter group, validated when made.
 
-    Numbers may be 0-d tensors of a framework (capturable and differentiable steps); `StepScalars` then holds tensors.
+    Numbers may be 0-d tensors of a framework (capturable and differentiable steps): they are not read here, and
+    `StepScalars` then holds tensors.
 
     Args:
         lr: learning rate at this step, >= 0, finite.
@@ -111,7 +112,9 @@ class StepScalars(NamedTuple):
     Args:
         grad_factor: multiplies the incoming gradient: -1 to maximise, 1/scale to undo a loss scale.
         l2: coupled weight decay, times the parameter, added to the gradient.
+        beta1: memory of the first moment.
         beta1_complement: 1 - beta1.
+        beta2: memory of the second moment.
         beta2_complement: 1 - beta2.
         step_size: lr * sqrt(c2) / c1 (lr / c1 for amsgrad "corrected").
         eps: added to the root.
@@ -124,7 +127,9 @@ class StepScalars(NamedTuple):
 
     grad_factor: Any
     l2: Any
+    beta1: Any
     beta1_complement: Any
+    beta2: Any
     beta2_complement: Any
     step_size: Any
     eps: Any
@@ -157,7 +162,9 @@ class StepScalars(NamedTuple):
         return cls(
             grad_factor=(-1.0 if hyper.maximize else 1.0) / grad_scale,
             l2=hyper.weight_decay if hyper.decay == "l2" else 0.0,
+            beta1=hyper.beta1,
             beta1_complement=1 - hyper.beta1,
+            beta2=hyper.beta2,
             beta2_complement=1 - hyper.beta2,
             step_size=hyper.lr / c1 if corrected else hyper.lr * root / c1,
             eps=hyper.eps if corrected or hyper.eps_mode == "hat" else hyper.eps * root,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, moment_dtype
+from adamas.kernels.bucket import Bucket, moment_dtype, moment_names
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS
 
@@ -116,10 +116,16 @@ class Operands:
 
         return Operands(each(self.params), each(self.grads), [each(moments) for moments in self.moments])
 
+    def bucket(self, **options: Any) -> Bucket:
+        """As a kernel takes them."""
+        names = moment_names(len(self.moments) > 2)
+        states = [dict(zip(names, each, strict=True)) for each in zip(*self.moments, strict=True)]
+        return Bucket(self.params, states, amsgrad=len(self.moments) > 2, **options)
+
     def step(self, kernel: str, scalars: StepScalars, **options: Any) -> None:
         """Step in place with a kernel."""
         module = KERNELS[kernel]
-        prepared = module.prepare(Bucket(self.params, *self.moments, **options))
+        prepared = module.prepare(self.bucket(**options))
         module.take(prepared, self.grads)
         module.step(prepared, scalars)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adamas.kernels import native
-from adamas.kernels.bucket import Bucket, MismatchError, Traits
+from adamas.kernels.bucket import MismatchError, Traits
 from adamas.scalars import Hyper, StepScalars
 from tests.conformance.cases import CASES, DTYPES, SIZES, Case, Operands
 from tests.conftest import needs_native
@@ -18,10 +18,9 @@ pytestmark = needs_native
 
 def step_on(isa: str, operands: Operands, scalars: StepScalars, threads: int = 1) -> list[torch.Tensor]:
     """Step in place on a named instruction set; returns everything that was written."""
-    if len(operands.moments) < 3:
-        operands.moments.append([])
-    table = native._native.Table(operands.params, *operands.moments)
-    assert table.take(operands.grads) == []
+    bucket = operands.bucket()
+    table = native._native.Table(bucket.amsgrad)
+    assert table.take(bucket.params, bucket.states, operands.grads) == []
     table.step(scalars, threads, isa)
     return [*operands.params, *itertools.chain.from_iterable(operands.moments)]
 
@@ -131,8 +130,8 @@ def test_sixteen_bits_are_read_and_rounded_as_torch_does(dtype: torch.dtype, isa
     first = -values
     param = torch.zeros(values.shape, dtype=dtype)
     operands = Operands([param], [torch.zeros_like(param)], [[first], [torch.zeros(values.shape)]])
-    # m stays as it is (beta1_complement 0), v = 0, denominator = eps = 1: theta = -m.
-    scalars = StepScalars.of(Hyper(), 1)._replace(beta1_complement=0.0, step_size=1.0, eps=1.0)
+    # m stays as it is (beta1 = 1, its complement 0), v = 0, denominator = eps = 1: theta = -m.
+    scalars = StepScalars.of(Hyper(), 1)._replace(beta1=1.0, beta1_complement=0.0, step_size=1.0, eps=1.0)
     step_on(isa, operands, scalars)
     assert same_bits(param, values.to(dtype))
 
@@ -141,12 +140,12 @@ def test_sixteen_bits_are_read_and_rounded_as_torch_does(dtype: torch.dtype, isa
 def test_tensors_are_read_alike_with_and_without_the_exchange_table(exchange: bool) -> None:
     table = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     try:
-        native._native.use_torch(torch.Tensor.data_ptr, table if exchange else None)
+        native._native.use_torch(torch.Tensor, torch.nn.Parameter, table if exchange else None)
         test_partition_and_order_do_not_change_bits()
-        test_mismatches_are_refused_before_anything_is_written("grad shape")
-        test_mismatches_are_refused_before_anything_is_written("moment device")
+        for wrong in MISMATCHES:
+            test_mismatches_are_refused_before_anything_is_written(wrong)
     finally:
-        native._native.use_torch(torch.Tensor.data_ptr, table)
+        native._native.use_torch(torch.Tensor, torch.nn.Parameter, table)
 
 
 MISMATCHES = {
@@ -170,7 +169,7 @@ def test_mismatches_are_refused_before_anything_is_written(wrong: str) -> None:
     operands = Operands.drawn([(5,), (3, 4)], torch.float32, False)
     before = [tensor.clone() for tensor in (operands.params[0], operands.moments[0][0])]
     MISMATCHES[wrong](operands)
-    prepared = native.prepare(Bucket(operands.params, *operands.moments))
+    prepared = native.prepare(operands.bucket())
     with pytest.raises(MismatchError, match="1"):
         native.take(prepared, operands.grads)
     assert torch.equal(operands.params[0], before[0])
@@ -193,7 +192,7 @@ def test_a_table_notices_tensors_that_were_moved() -> None:
     """A parameter or moment given new memory under the same tensor is read anew, never through a stale address."""
     operands, mirror = (Operands.drawn([(1000,)], torch.float32, False) for _ in range(2))
     scalars = StepScalars.of(Hyper(), 1)
-    prepared = native.prepare(Bucket(operands.params, *operands.moments))
+    prepared = native.prepare(operands.bucket())
     for moved in ([], operands.params, operands.moments[0], operands.moments[1]):
         for tensor in moved:
             tensor.data = tensor.data.clone()

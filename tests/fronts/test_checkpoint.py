@@ -249,3 +249,79 @@ def test_parameters_in_another_memory_layout_get_their_state_in_it() -> None:
     loaded.step()
     assert loaded.state[other]["exp_avg"].stride() == other.stride()
     assert torch.equal(weight.detach(), other.detach())
+
+
+def groups_of(order: str, **values: dict[str, Any]) -> tuple[dict[str, torch.nn.Parameter], list[dict[str, Any]]]:
+    params = {name: torch.nn.Parameter(torch.ones(2)) for name in "ab"}
+    return params, [{"params": [(name, params[name])], **values[name]} for name in order]
+
+
+def test_hyperparameters_follow_the_names_of_their_group() -> None:
+    values = {"a": {"weight_decay": 0.5, "lr": 0.1}, "b": {"weight_decay": 0.0, "lr": 0.2}}
+    params, groups = groups_of("ab", **values)
+    source = AdamW(groups)
+    for param in params.values():
+        param.grad = torch.ones(2)
+    source.step()
+    _, groups = groups_of("ba", a={}, b={})
+    target = AdamW(groups)
+    target.load_state_dict(source.state_dict())
+    loaded = {group["param_names"][0]: (group["weight_decay"], group["lr"]) for group in target.param_groups}
+    assert loaded == {"a": (0.5, 0.1), "b": (0.0, 0.2)}
+    merged = AdamW([{"params": [*params.items()]}, {"params": [("c", torch.nn.Parameter(torch.ones(1)))]}])
+    with pytest.raises(ValueError, match="group 0 were saved in several groups with different values"):
+        merged.load_state_dict(source.state_dict())
+
+
+def test_names_that_agree_nowhere_are_refused() -> None:
+    """A prefix that one side has (`module.`) must not silently lose all state."""
+    _, optimizer = trained(AdamW, named=True)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["param_names"] = [f"module.{name}" for name in saved["param_groups"][0]["param_names"]]
+    _, target = trained(AdamW, named=True)
+    with pytest.raises(ValueError, match=r"no parameter name agrees .* here 'a' ..., there 'module.a'"):
+        target.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("other", [torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adamax, torch.optim.SGD])
+def test_the_state_of_another_optimizer_is_refused(other: Any) -> None:
+    options = {"momentum": 0.9} if other is torch.optim.SGD else {}
+    params, optimizer = trained(other, **options)
+    target = AdamW(copied(params).values())
+    with pytest.raises(ValueError, match=r"the state of parameter 0 lacks .* not the state of an Adam or AdamW"):
+        target.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("key", ["step", "exp_avg", "exp_avg_sq"])
+def test_incomplete_states_are_refused(key: str) -> None:
+    _, optimizer = trained(AdamW)
+    saved = copy.deepcopy(optimizer.state_dict())
+    del saved["state"][1][key]
+    with pytest.raises(ValueError, match=rf"the state of parameter 1 lacks {key}"):
+        optimizer.load_state_dict(saved)
+    saved["state"][1] = {**copy.deepcopy(saved["state"][0]), "step": torch.tensor(-1.0)}
+    with pytest.raises(ValueError, match="step=-1"):
+        optimizer.load_state_dict(saved)
+
+
+def test_the_base_of_a_decay_that_depends_on_lr_is_not_taken_over() -> None:
+    params, source = trained(AdamW)
+    target = AdamW(copied(params).values(), lr=0.1, decay="independent", weight_decay=1e-3)
+    target.load_state_dict(source.state_dict())
+    assert target.param_groups[0]["decay_base_lr"] == 0.1
+
+
+def test_loading_and_saving_again_stays_small(tmp_path: Any) -> None:
+    """The counters are views of one tensor: copying each with all of it would be quadratic."""
+    params = [torch.nn.Parameter(torch.ones(1)) for _ in range(2000)]
+    optimizer = AdamW(params)
+    for param in params:
+        param.grad = torch.ones(1)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    torch.save(optimizer.state_dict(), tmp_path / "ours.pt")
+    theirs = torch.optim.AdamW(params)
+    theirs.step()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
+    sizes = [(tmp_path / f"{name}.pt").stat().st_size for name in ("ours", "theirs")]
+    assert sizes[0] <= 1.1 * sizes[1]

@@ -75,6 +75,21 @@ def test_hooks_run_in_order_and_may_replace_arguments() -> None:
     assert seen == ["pre", "post", "global", "pre", "post"]
 
 
+@pytest.mark.parametrize("optimizer_class", [AdamW, torch.optim.AdamW])
+def test_pre_hooks_may_replace_the_arguments(optimizer_class: Any) -> None:
+    _, optimizer = model_with(optimizer_class)
+    given: list[Any] = []
+
+    def replace(_: Any, args: Any, kwargs: Any) -> Any:
+        given.append((len(args), set(kwargs)))
+        return args, {"closure": lambda: 42}
+
+    optimizer.register_step_pre_hook(replace)
+    assert optimizer.step() == 42
+    assert optimizer.step(closure=lambda: 7) == 42
+    assert given == [(1, set()), (1, {"closure"})]
+
+
 def test_profiler_sees_the_step() -> None:
     model, optimizer = model_with(AdamW)
     backward(model)
@@ -399,7 +414,7 @@ def test_state_bytes_are_torchs_eight_a_parameter() -> None:
     assert optimizer.state_bytes() == 8 * count + 4 * len(list(model.parameters()))
 
 
-def test_inference_mode_and_no_grad_make_no_difference() -> None:
+def test_no_grad_makes_no_difference() -> None:
     model, optimizer = model_with(AdamW)
     twin, plain = model_with(AdamW)
     for step in range(3):

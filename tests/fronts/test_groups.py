@@ -32,6 +32,11 @@ BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
     ({"weight_decay": math.inf}, "Invalid weight_decay value: inf"),
     ({"amsgrad": "yes"}, "amsgrad='yes' must be True or False"),
+    ({"fused": "no"}, "fused='no' must be None, True or False"),
+    ({"foreach": "no"}, "foreach='no' must be None, True or False"),
+    ({"kernel": "bogus"}, "kernel='bogus' must be None"),
+    ({"kernel": "native", "foreach": True}, "contradicts"),
+    ({"kernel": "eager", "fused": True}, "contradicts"),
 ]
 
 
@@ -84,9 +89,10 @@ def test_near_misses_of_known_keys_are_refused(key: str, meant: str) -> None:
         AdamW([{"params": [param()], key: 0.1}])
 
 
-@pytest.mark.parametrize(
-    "key", ["lr_scale", "name", "layer_id", "wd_mult", "group_name", "weight_decay_multiplier", "fix_step"]
-)
+FOREIGN = ["lr_scale", "name", "layer_id", "wd_mult", "group_name", "weight_decay_multiplier", "beta3", "eps2", "lrs"]
+
+
+@pytest.mark.parametrize("key", FOREIGN)
 def test_other_foreign_keys_are_kept_and_left_alone(key: str) -> None:
     weight = param()
     optimizer = AdamW([{"params": [weight], key: "mine"}])
@@ -196,3 +202,9 @@ def test_duplicate_parameters_are_stepped_once() -> None:
     optimizer.step()
     torch.testing.assert_close(weight.detach(), torch.full((3,), 0.9))
     assert optimizer.state[weight]["step"] == 1
+
+
+@pytest.mark.parametrize("values", [{"decay": "l2"}, {"decoupled_weight_decay": False}])
+def test_a_group_of_adamw_cannot_couple_its_decay(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="use Adam"):
+        AdamW([{"params": [param()], **values}])

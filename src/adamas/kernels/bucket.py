@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,17 +19,16 @@ class Bucket:
 
     Args:
         params: the parameters, written by the kernel.
-        exp_avgs: first moments, float32 or wider, written.
-        exp_avg_sqs: second moments, likewise.
-        max_exp_avg_sqs: running maxima of the second moments with amsgrad, else empty.
+        states: their states, of which the kernel writes the moments `exp_avg`, `exp_avg_sq` and, with amsgrad,
+            `max_exp_avg_sq`: float32 or wider, laid out as the parameter.
+        amsgrad: whether running maxima of the second moments are kept.
         foreach: whether `eager` may hold temporaries for all tensors at once.
         differentiable: whether autograd is to record the step.
     """
 
     params: list[Tensor]
-    exp_avgs: list[Tensor]
-    exp_avg_sqs: list[Tensor]
-    max_exp_avg_sqs: list[Tensor] = field(default_factory=list)
+    states: list[dict[str, Any]]
+    amsgrad: bool = False
     foreach: bool = False
     differentiable: bool = False
 
@@ -41,7 +41,8 @@ class Traits:
         device: device type of the parameter, "cpu" for instance.
         dtype: of the parameter.
         grad_dtype: of its gradient.
-        plain: an ordinary tensor, not a subclass with a dispatch of its own (DTensor, fake tensors).
+        plain: an ordinary tensor, not a subclass with a dispatch of its own (DTensor, fake tensors), nor a lazily
+            negated view.
         dense: its elements fill one block of memory, each exactly once.
         host_scalars: learning rate and step are host numbers, not tensors (capturable, differentiable).
     """
@@ -71,6 +72,11 @@ def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
+def moment_names(amsgrad: bool) -> tuple[str, ...]:
+    """The keys of a state's moments, in the kernels' order."""
+    return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
+
+
 def moment_dtype(param: Tensor) -> torch.dtype:
     """The dtype of a parameter's moments: its own, but at least float32 (complex parameters have complex moments)."""
     if param.dtype == torch.complex32:
@@ -80,7 +86,8 @@ def moment_dtype(param: Tensor) -> torch.dtype:
 
 def param_traits(param: Tensor, grad: Tensor, host_scalars: bool) -> Traits:
     """The `Traits` of a parameter and the gradient it has now."""
-    plain = type(param) in (Tensor, torch.nn.Parameter) and type(grad) in (Tensor, torch.nn.Parameter)
+    ordinary = (Tensor, torch.nn.Parameter)
+    plain = type(param) in ordinary and type(grad) in ordinary and not param.is_neg()
     strided = param.layout is torch.strided
     dense = plain and strided and is_dense(tuple(param.shape), param.stride())
     return Traits(param.device.type, param.dtype, grad.dtype, plain, dense, host_scalars)

@@ -13,7 +13,7 @@ from torch import Tensor
 class StepCounter:
     """The count of a bucket's steps, and the 0-d float32 tensors that show it in the state.
 
-    The count itself is a host integer, exact beyond 2**24 where torch's float32 counters stop.
+    The count is a host integer: it goes on where torch's float32 counters stop, at 2**24.
 
     Args:
         count: steps taken so far.
@@ -29,7 +29,7 @@ class StepCounter:
     def __init__(self, count: int, parameters: int) -> None:
         self.count = count
         with torch.inference_mode(False):
-            self._all = torch.full((parameters,), float(count), dtype=torch.float32)
+            self._all = torch.full((parameters,), float(count), dtype=torch.float32, device="cpu")
             self.views: list[Tensor] = list(self._all.unbind()) if parameters else []
         self._version = self._all._version
 
@@ -57,9 +57,11 @@ class DeviceCounter:
     """
 
     def __init__(self, count: float | Tensor, device: torch.device) -> None:
-        start = count.detach() if isinstance(count, Tensor) else torch.tensor(float(count))
-        self._count = start.to(device=device, dtype=torch.float32, copy=True).reshape(())
-        self.views: list[Tensor] = [self._count]
+        if not isinstance(count, Tensor):
+            count = torch.full((), float(count), device=device)
+        # A counter that is already right is kept, not copied: a graph may be capturing this step.
+        self._count = count.detach().to(device=device, dtype=torch.float32).reshape(())
+        self.views: list[Tensor] = [count if self._count.data_ptr() == count.data_ptr() else self._count]
 
     def next(self) -> Tensor:
         """The number of the coming step, in float64 where the device has it: 1 - beta2**t cancels in float32."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, MismatchError, Traits
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, moment_names
 
 if TYPE_CHECKING:
     from adamas.scalars import StepScalars
@@ -44,16 +44,17 @@ def prepare(bucket: Bucket) -> Prepared:
 def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Take the gradients, after checking that they and the moments fit their parameters."""
     bucket, taken = prepared.bucket, list[Tensor]()
-    for i, (param, grad) in enumerate(zip(bucket.params, grads, strict=True)):
+    for i, (param, state, grad) in enumerate(zip(bucket.params, bucket.states, grads, strict=True)):
         if grad is None:
             raise MismatchError(f"grad {i} is missing")
         if grad.layout is not torch.strided:
             raise MismatchError(f"grad {i} is {grad.layout}")
         _check_place(f"grad {i}", grad, param)
+        for name in moment_names(bucket.amsgrad):
+            _check_place(f"{name} {i}", state[name], param)
+            if state[name].dtype != moment_dtype(param):
+                raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
         taken.append(grad)
-        for moments in (bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs):
-            if moments:
-                _check_place(f"moment {i}", moments[i], param)
     prepared.grads = taken
 
 
@@ -68,8 +69,8 @@ def step(prepared: Prepared, scalars: StepScalars) -> None:
     """Step every tensor of a bucket: all at once with foreach, else one after the other."""
     bucket, grads = prepared.bucket, prepared.grads
     prepared.grads = []
-    tensors = [bucket.params, grads, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs]
-    tensors = [group for group in tensors if group]
+    moments = [[state[name] for state in bucket.states] for name in moment_names(bucket.amsgrad)]
+    tensors = [bucket.params, grads, *moments]
     with torch.set_grad_enabled(bucket.differentiable):
         if bucket.foreach:
             for indices in _alike(bucket.params, grads):
@@ -142,8 +143,9 @@ def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torc
         grad = apply("mul", grad, s.grad_factor)
     if not _is(0, s.l2):
         grad = apply("add", grad, apply("mul", param, s.l2))
-    exp_avg = apply("lerp_", exp_avg, grad, s.beta1_complement)
-    exp_avg_sq = apply("lerp_", exp_avg_sq, apply("mul", grad, grad), s.beta2_complement)
+    exp_avg = apply("add_", apply("mul_", exp_avg, s.beta1), apply("mul", grad, s.beta1_complement))
+    square = apply("mul", apply("mul", grad, s.beta2_complement), grad)  # in this order grad**2 is never formed
+    exp_avg_sq = apply("add_", apply("mul_", exp_avg_sq, s.beta2), square)
     second = exp_avg_sq
     if s.amsgrad:
         candidate = exp_avg_sq if _is(1, s.max_factor) else apply("mul", exp_avg_sq, s.max_factor)
@@ -154,6 +156,10 @@ def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torc
     change = apply("mul_", apply("div", exp_avg, denominator), s.step_size)
     if not _is(0, s.decay):
         change = apply("add_", change, apply("mul", param, s.decay))
+    if isinstance(s.step_size, Tensor) and not s.step_size.requires_grad:
+        change = change.masked_fill(
+            s.step_size == 0, 0.0
+        )  # lr = 0 moves nothing, not even where change is not a number
     if s.moves:
         param = apply("sub_", param, change)
     return [param, exp_avg, exp_avg_sq, *max_exp_avg_sq]

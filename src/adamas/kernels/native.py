@@ -6,6 +6,7 @@ built, `refuses` says so and `eager` takes its place.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ except ImportError as error:
     _native: Any = None
     missing = f"the native kernel is not built or cannot be loaded ({error})"
 else:
-    _native.use_torch(torch.Tensor.data_ptr, getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
+    EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    _native.use_torch(torch.Tensor, torch.nn.Parameter, EXCHANGE)
 
 
 def isas() -> list[str]:
@@ -55,36 +57,45 @@ def refuses(traits: Traits) -> str | None:
     return None
 
 
-def prepare(bucket: Bucket) -> tuple[Any, Bucket]:
-    """Put the bucket's tensors into a table, which keeps their addresses from one step to the next."""
-    return _native.Table(bucket.params, bucket.exp_avgs, bucket.exp_avg_sqs, bucket.max_exp_avg_sqs), bucket
+@dataclass(slots=True)
+class Prepared:
+    """A bucket, the addresses of its tensors and, until the step is done, its gradients."""
+
+    bucket: Bucket
+    table: Any
+    grads: list[Tensor | None]
 
 
-def take(prepared: tuple[Any, Bucket], grads: list[Tensor | None]) -> None:
+def prepare(bucket: Bucket) -> Prepared:
+    """Make the table that keeps the tensors' addresses from one step to the next."""
+    return Prepared(bucket, _native.Table(bucket.amsgrad), [])
+
+
+def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
-    table, bucket = prepared
+    bucket, table = prepared.bucket, prepared.table
     try:
-        relayout = table.take(grads)
-        if relayout:
+        copy = table.take(bucket.params, bucket.states, grads)
+        if copy:
             grads = list(grads)
-            for i in relayout:
-                grad = grads[i]
-                assert grad is not None  # the table has just read it
-                grads[i] = torch.empty_like(bucket.params[i], requires_grad=False).copy_(grad.detach())
-            table.take(grads)
+            for i in copy:
+                grad = torch.empty_like(bucket.params[i], requires_grad=False, memory_format=torch.preserve_format)
+                grads[i] = grad.copy_(grads[i].detach())  # pyright: ignore[reportOptionalMemberAccess] - the table read it
+            table.take(bucket.params, bucket.states, grads)
     except _native.Mismatch as error:
         raise MismatchError(str(error)) from None
+    prepared.grads = grads
 
 
-def step(prepared: tuple[Any, Bucket], scalars: StepScalars) -> None:
+def step(prepared: Prepared, scalars: StepScalars) -> None:
     """Step every tensor of a bucket whose gradients were taken, in torch's number of threads."""
-    table, bucket = prepared
-    table.step(scalars, torch.get_num_threads())
-    # Tell autograd, which may have saved parameters for a backward pass, that they have changed.
-    try:
-        torch.autograd.graph.increment_version(bucket.params)
+    prepared.table.step(scalars, torch.get_num_threads())
+    prepared.grads = []
+    params = prepared.bucket.params
+    try:  # tell autograd, which may have saved parameters for a backward pass, that they have changed
+        torch.autograd.graph.increment_version(params)
     except TypeError:  # older than the lists that torch 2.7 takes
-        for param in bucket.params:
+        for param in params:
             torch.autograd.graph.increment_version(param)
 
 

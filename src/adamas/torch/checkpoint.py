@@ -37,15 +37,22 @@ def load(optimizer: Adam, state_dict: dict[str, Any]) -> None:
             "loaded state dict has a different number of parameter groups: "
             f"{len(saved_groups)}, the optimizer {len(groups)}"
         )
+    if all("param_names" in group for group in chain(groups, saved_groups)):
+        params, saved_groups = _by_name(groups, saved_groups)
+    else:
+        params = _by_position(groups, saved_groups)
     merged = [_merged(group, saved) for group, saved in zip(groups, saved_groups, strict=True)]
-    params = _params_by_saved_id(groups, saved_groups)
-    owners = {id(param): group for group in merged for param in group["params"]}
+    homes = {
+        id(param): (group, group["param_names"][i] if "param_names" in group else f"parameter {i}")
+        for group in merged
+        for i, param in enumerate(group["params"])
+    }
     state: defaultdict[Any, State] = defaultdict(dict)
     for key, saved in state_dict["state"].items():
-        for param in params.get(key, []):
-            name = _name(owners[id(param)], param)
-            state[param] = _restored(saved, param, owners[id(param)]["amsgrad"], name)
-        if key not in params and not isinstance(key, int):
+        if key in params:
+            group, name = homes[id(params[key])]
+            state[params[key]] = _restored(saved, params[key], group["amsgrad"], name)
+        elif not isinstance(key, int):
             state[key] = deepcopy(saved)  # not a parameter's: kept, as torch does
     optimizer.__setstate__({"state": state, "param_groups": merged})
     for hook in optimizer._optimizer_load_state_dict_post_hooks.values():
@@ -54,23 +61,19 @@ def load(optimizer: Adam, state_dict: dict[str, Any]) -> None:
 
 def _merged(group: Group, saved: Group) -> Group:
     """The group with the saved hyperparameters; what construction decided stays."""
-    merged = {**group, **{key: deepcopy(value) for key, value in saved.items() if key not in CONSTRUCTED_KEYS}}
-    merged["params"] = group["params"]
+    taken = {key: deepcopy(value) for key, value in saved.items() if key not in (*CONSTRUCTED_KEYS, "params")}
+    if saved.get("decay") != "independent":
+        taken.pop("decay_base_lr", None)  # it was nobody's base: the one given at construction stays
+    merged = {**group, **taken, "params": group["params"]}
     if "param_names" in group:
         merged["param_names"] = group["param_names"]
     check(merged)
+    merged["betas"] = tuple(merged["betas"])
     return merged
 
 
-def _name(group: Group, param: Tensor) -> str:
-    position = next(i for i, other in enumerate(group["params"]) if other is param)
-    return group["param_names"][position] if "param_names" in group else f"parameter {position}"
-
-
-def _params_by_saved_id(groups: list[Group], saved_groups: list[Group]) -> dict[Any, list[Tensor]]:
-    """Which parameter each saved state belongs to: by name where both sides have names, else by position."""
-    if all("param_names" in group for group in chain(groups, saved_groups)):
-        return _by_name(groups, saved_groups)
+def _by_position(groups: list[Group], saved_groups: list[Group]) -> dict[Any, Tensor]:
+    """Which parameter each saved id belongs to, in order."""
     for i, (group, saved) in enumerate(zip(groups, saved_groups, strict=True)):
         if len(group["params"]) != len(saved["params"]):
             raise ValueError(
@@ -79,42 +82,58 @@ def _params_by_saved_id(groups: list[Group], saved_groups: list[Group]) -> dict[
                 "Give both names (named_parameters()) to match by name"
             )
     ids = chain.from_iterable(saved["params"] for saved in saved_groups)
-    params = chain.from_iterable(group["params"] for group in groups)
-    return {key: [param] for key, param in zip(ids, params, strict=True)}
+    return dict(zip(ids, chain.from_iterable(group["params"] for group in groups), strict=True))
 
 
-def _by_name(groups: list[Group], saved_groups: list[Group]) -> dict[Any, list[Tensor]]:
-    """Match by name; say which parameters start afresh and which saved states are left aside."""
-    saved_ids = {
-        name: key
-        for saved in saved_groups
-        for name, key in zip(saved["param_names"], saved["params"], strict=True)
-    }  # fmt: skip
-    found: dict[Any, list[Tensor]] = {}
-    new: list[str] = []
-    for group in groups:
-        for name, param in zip(group["param_names"], group["params"], strict=True):
-            if name in saved_ids:
-                found.setdefault(saved_ids.pop(name), []).append(param)
-            else:
-                new.append(name)
-    if new or saved_ids:
+def _by_name(groups: list[Group], saved_groups: list[Group]) -> tuple[dict[Any, Tensor], list[Group]]:
+    """Which parameter each saved id belongs to, and for each group the saved group its parameters were in.
+
+    Says which parameters start afresh and which saved states are left aside.
+
+    Raises:
+        ValueError: no name agrees, or a group's parameters were in several saved groups with different values.
+    """
+    origin = {name: saved for saved in saved_groups for name in saved["param_names"]}
+    ids = {name: key for saved in saved_groups for name, key in zip(saved["param_names"], saved["params"], strict=True)}
+    names = [name for group in groups for name in group["param_names"]]
+    new, left = [name for name in names if name not in ids], sorted(set(ids) - set(names))
+    if ids and len(new) == len(names):
+        raise ValueError(
+            f"no parameter name agrees with the checkpoint's: here {names[0]!r} ..., there {left[0]!r} .... "
+            "Rename the saved param_names, or leave names out on one side to match by position"
+        )
+    sources: list[Group] = []
+    for index, (group, same_place) in enumerate(zip(groups, saved_groups, strict=True)):
+        homes = [origin[name] for name in group["param_names"] if name in origin]
+        values = [{key: value for key, value in home.items() if key not in ("params", "param_names")} for home in homes]
+        if any(each is not homes[0] and value != values[0] for each, value in zip(homes, values, strict=True)):
+            raise ValueError(f"the parameters of group {index} were saved in several groups with different values")
+        sources.append(homes[0] if homes else same_place)
+    if new or left:
         warnings.warn(
             f"optimizer state was matched by name: {len(new)} parameters start without state ({', '.join(new[:5])}), "
-            f"{len(saved_ids)} saved states have no parameter ({', '.join(list(saved_ids)[:5])})",
+            f"{len(left)} saved states have no parameter ({', '.join(left[:5])})",
             stacklevel=4,
         )
-    return found
+    pairs = [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
+    params = {ids[name]: param for name, param in pairs if name in ids}
+    return params, sources
 
 
 def _restored(saved: State, param: Tensor, amsgrad: bool, name: str) -> State:
     """A copy of a saved state in the optimizer's dtype, device and layout; never narrower than float32."""
     if not saved:
         return {}
+    lacking = [key for key in ("step", "exp_avg", "exp_avg_sq") if saved.get(key) is None]
+    if lacking:
+        raise ValueError(
+            f"the state of {name} lacks {', '.join(lacking)}: it has {', '.join(map(str, saved))}, "
+            "which is not the state of an Adam or AdamW"
+        )
+    if not float(saved["step"]) >= 0:
+        raise ValueError(f"the state of {name} has step={saved['step']}, which must be >= 0")
     copied = {
-        key: value.detach().to(param.device, copy=True)
-        if key in MOMENTS and isinstance(value, Tensor)
-        else deepcopy(value)
-        for key, value in saved.items()
+        key: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()
     }
+    copied |= {key: copied[key].to(param.device) for key in MOMENTS if isinstance(copied.get(key), Tensor)}
     return conform(copied, param, amsgrad, name)

@@ -6,9 +6,11 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adamas.scalars import Hyper
+from adamas.torch.dispatch import Request, check_request
 
 Group = dict[str, Any]
 
@@ -33,11 +35,11 @@ def refuse_near_misses(group: Group) -> None:
         ValueError: parameter group key 'wieght_decay' is not known: did you mean 'weight_decay'?
     """
     for key in group:
-        if key in KNOWN_KEYS:
+        if key in KNOWN_KEYS or key[-1:].isdigit():  # beta3 is nobody's typo
             continue
         if any(key.startswith(f"{known}_") for known in KNOWN_KEYS):
             continue  # lr_scale, weight_decay_multiplier: a name of its own
-        near = get_close_matches(key.lower().replace("-", "_"), KNOWN_KEYS, n=1, cutoff=0.8)
+        near = get_close_matches(key.lower().replace("-", "_"), KNOWN_KEYS, n=1, cutoff=0.82)
         if near:
             raise ValueError(f"parameter group key {key!r} is not known: did you mean {near[0]!r}?")
 
@@ -58,11 +60,18 @@ def check(group: Group) -> Hyper:
     for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"):
         if not isinstance(group[flag], bool | int):
             raise ValueError(f"{flag}={group[flag]!r} must be True or False")
+    for flag in ("foreach", "fused"):
+        if group[flag] not in (None, True, False):
+            raise ValueError(f"{flag}={group[flag]!r} must be None, True or False")
+    if group["decay"] not in ("lr", "independent"):
+        raise ValueError(f"decay={group['decay']!r} must be 'lr' or 'independent'; for L2 in the gradient use Adam")
+    check_request(Request(group["kernel"], group["fused"], group["foreach"]))
     if group["fused"] and group["differentiable"]:
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["fused"] and group["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    return _read(group)
+    read({**group, "capturable": False, "differentiable": False})  # reads tensors too, which then must be in range
+    return read(group)
 
 
 def has_host_scalars(group: Group) -> bool:
@@ -70,7 +79,7 @@ def has_host_scalars(group: Group) -> bool:
     return not (group["capturable"] or group["differentiable"])
 
 
-def _read(group: Group) -> Hyper:
+def read(group: Group) -> Hyper:
     """The group's values as `Hyper`, which checks their ranges.
 
     A tensor is read to the host unless the step is capturable or differentiable, which keep it.
@@ -98,9 +107,12 @@ def _read(group: Group) -> Hyper:
 
 
 def has_tensors(group: Group) -> bool:
-    """Whether a hyperparameter is a tensor, whose value may change without the group changing."""
-    betas = group["betas"] if isinstance(group["betas"], tuple | list) else ()
-    return any(isinstance(x, Tensor) for x in (group["lr"], *betas, group["eps"], group["weight_decay"]))
+    """Whether a hyperparameter may change without the group changing, as the value of a tensor does."""
+    betas = group["betas"]
+    if not isinstance(betas, tuple):
+        return True  # a list, which may be changed in place too
+    values = (group["lr"], group["weight_decay"], group["eps"], *betas)
+    return Tensor in map(type, values) or torch.nn.Parameter in map(type, values)
 
 
 def refuse_integers(params: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from adamas.kernels.bucket import MismatchError, moment_dtype, param_traits
+from adamas.scalars import StepScalars
 from adamas.torch import checkpoint
-from adamas.torch.dispatch import Request, check_request, choose
+from adamas.torch.dispatch import Request, choose
 from adamas.torch.groups import (
     DEFAULT_WEIGHT_DECAY,
     Group,
@@ -78,7 +80,7 @@ class Adam(Optimizer):
         lr: Scalar = 1e-3,
         betas: tuple[Scalar, Scalar] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0,
+        weight_decay: float | None = 0,
         amsgrad: bool = False,
         *,
         foreach: bool | None = None,
@@ -104,8 +106,8 @@ class Adam(Optimizer):
             "decay": self._decay,
             "kernel": kernel,
         }
-        check(defaults)
-        check_request(Request(kernel, fused, foreach))
+        # None only for decay="independent" without a weight decay: every group must then have one of its own.
+        check(defaults if weight_decay is not None else {**defaults, "weight_decay": 0.0})
         super().__init__(params, defaults)
 
     _decay: str = "lr"  # how decoupled decay is scaled; AdamW's argument
@@ -118,15 +120,19 @@ class Adam(Optimizer):
                 params = param_group["params"] = list(params)
             refuse_near_misses(param_group)
             refuse_integers([params] if isinstance(params, Tensor) else list(params))
-            check({**self.defaults, **param_group})
+            whole = {**self.defaults, **param_group}
+            if whole["weight_decay"] is None and whole["decay"] == "independent":
+                raise ValueError(
+                    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a "
+                    "step. adamas.decay.to_independent(weight_decay, lr) converts torch's"
+                )
+            check(whole)
         super().add_param_group(param_group)
         added = self.param_groups[-1]
+        added["betas"] = tuple(added["betas"])  # a list changed in place would not be noticed
         added.setdefault("decay_base_lr", base_lr(added))
 
-    @torch.compiler.disable
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, closure: Callable[[], Any] | None = None
-    ) -> Any:
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step with the gradients in `.grad`, which are not modified.
 
         Args:
@@ -135,20 +141,6 @@ class Adam(Optimizer):
         Returns:
             What the closure returned, or None.
         """
-        if (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or _global_optimizer_pre_hooks
-            or _global_optimizer_post_hooks
-            or _profiler_enabled()
-        ):
-            return self._hooked_step(closure)
-        return self._step(closure)
-
-    # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
-    step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
-
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -156,35 +148,56 @@ class Adam(Optimizer):
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
         if found_inf is not None and float(found_inf):
             return loss
-        plan = self._ready_plan()
-        if plan.on_accelerator:
-            self._accelerator_graph_capture_health_check()
-        grad_scale = 1.0 if scale is None else float(scale)
-        scalars = [plan.scalars(bucket, self.param_groups[bucket.group], grad_scale) for bucket in plan.buckets]
+        plan, scalars = self._ready(1.0 if scale is None else float(scale))
         for bucket, factors in zip(plan.buckets, scalars, strict=True):
             bucket.step(factors)
         return loss
 
     _hooked_step = Optimizer.profile_hook_step(_step)
 
-    def _ready_plan(self) -> Plan:
-        """A plan that holds, whose kernels have taken and checked the gradients; nothing has been stepped."""
-        plan = self._plan
+    @torch.compiler.disable
+    @wraps(_step)
+    def step(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or _profiler_enabled()
+        ):
+            return self._hooked_step(*args, **kwargs)
+        return self._step(*args, **kwargs)
+
+    # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
+    step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
+
+    def _ready(self, grad_scale: float) -> tuple[Plan, list[StepScalars]]:
+        """A plan that holds, whose kernels have checked and taken the gradients; its scalars; nothing is written."""
+        plan, self._plan = self._plan, None  # kept only if all goes well: what fails keeps no gradients
         if plan is not None and plan.holds(self.param_groups, self.state):
+            scalars = self._scalars(plan, grad_scale)
             try:
                 for bucket in plan.buckets:
                     bucket.take()
-                return plan
+                self._plan = plan
+                return plan, scalars
             except MismatchError:
                 pass  # a gradient is missing or a tensor was moved: plan anew, and let what is really wrong raise below
-        self._plan = None
         for group in self.param_groups:
             check(group)
         plan = Plan(self.param_groups, self.state)
+        scalars = self._scalars(plan, grad_scale)
         for bucket in plan.buckets:
             bucket.take()
+        plan.commit(self.state)
         self._plan = plan
-        return plan
+        return plan, scalars
+
+    def _scalars(self, plan: Plan, grad_scale: float) -> list[StepScalars]:
+        if plan.on_accelerator:  # renamed in torch 2.12
+            name = "_accelerator_graph_capture_health_check"
+            getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
+        return [plan.scalars(bucket, self.param_groups[bucket.group], grad_scale) for bucket in plan.buckets]
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -233,21 +246,13 @@ class Adam(Optimizer):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def kernel_choices(self) -> list[tuple[str, str, str]]:
-        """Rows `(what, kernel, reason)`: which kernel steps what, and why; before a step, what would be chosen."""
-        if self._plan is not None:
-            rows = [
-                (b.group, b.params[0], len(b.params), b.kernel.NAME, b.reason) for b in self._plan.buckets
-            ]  # fmt: skip
-        else:
-            rows = [
-                (i, param, 1, *self._choice(group, param))
-                for i, group in enumerate(self.param_groups)
-                for param in group["params"]
-            ]
+        """Rows `(what, kernel, reason)`: which kernel steps what, and why, as parameters and gradients are now."""
         counts: dict[tuple[str, str, str], int] = {}
-        for index, param, count, kernel, reason in rows:
-            key = (f"group {index}: {{}} x {str(param.dtype)[6:]} on {param.device}", kernel, reason)
-            counts[key] = counts.get(key, 0) + count
+        for index, group in enumerate(self.param_groups):
+            for param in group["params"]:
+                what = f"group {index}: {{}} x {str(param.dtype)[6:]} on {param.device}"
+                key = (what, *self._choice(group, param))
+                counts[key] = counts.get(key, 0) + 1
         return [(what.format(count), kernel, reason) for (what, kernel, reason), count in counts.items()]
 
     @staticmethod
@@ -323,7 +328,7 @@ class AdamW(Adam):
             lr,
             betas,
             eps,
-            weight_decay,
+            None if decay == "independent" and weight_decay is DEFAULT_WEIGHT_DECAY else weight_decay,
             amsgrad,
             foreach=foreach,
             maximize=maximize,
@@ -335,14 +340,9 @@ class AdamW(Adam):
         )
 
     def add_param_group(self, param_group: Group) -> None:
-        """As `Adam.add_param_group`; decay="independent" does not take the default weight decay."""
-        if isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - else torch raises
-            whole = {**self.defaults, **param_group}
-            if whole["decay"] == "independent" and whole["weight_decay"] is DEFAULT_WEIGHT_DECAY:
-                raise ValueError(
-                    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a "
-                    "step. adamas.decay.to_independent(weight_decay, lr) converts torch's"
-                )
+        """As `Adam.add_param_group`; a group cannot couple its decay."""
+        if isinstance(param_group, dict) and not param_group.get("decoupled_weight_decay", True):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError("decoupled_weight_decay=False in a group of AdamW: use Adam for coupled L2")
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ set of scalars serves them all.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import is_
@@ -20,11 +21,11 @@ from adamas.kernels.bucket import Bucket, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Request, choose
-from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors
+from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors, read
 from adamas.torch.state import State, conform, steps_taken
 
 Groups = list[Group]
-States = dict[Tensor, State]
+States = defaultdict[Tensor, State]
 
 
 @dataclass(slots=True)
@@ -34,31 +35,22 @@ class PlannedBucket:
     group: int
     kernel: ModuleType
     reason: str
-    params: list[Tensor]
-    states: list[State]
+    bucket: Bucket
     counter: StepCounter | DeviceCounter
     prepared: Any
-    bucket: Bucket
 
     def take(self) -> None:
         """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
-        self.kernel.take(self.prepared, [param.grad for param in self.params])
+        self.kernel.take(self.prepared, [param.grad for param in self.bucket.params])
 
     def step(self, scalars: StepScalars) -> None:
         """Step the parameters and count it."""
         self.kernel.step(self.prepared, scalars)
         self.counter.advance()
 
-    def states_are_ours(self) -> bool:
-        """Whether every state still holds this bucket's moments and shows its counter, to which nobody else wrote."""
-        kept = self.bucket
-        return (
-            self.counter.untouched()
-            and native.items_are(self.states, "step", self.counter.views)
-            and native.items_are(self.states, "exp_avg", kept.exp_avgs)
-            and native.items_are(self.states, "exp_avg_sq", kept.exp_avg_sqs)
-            and (not kept.max_exp_avg_sqs or native.items_are(self.states, "max_exp_avg_sq", kept.max_exp_avg_sqs))
-        )
+    def counts_are_ours(self) -> bool:
+        """Whether every state still shows this bucket's counter, and nobody else wrote to it."""
+        return self.counter.untouched() and native.items_are(self.bucket.states, "step", self.counter.views)
 
 
 class Plan:
@@ -66,7 +58,7 @@ class Plan:
 
     Args:
         groups: the optimizer's parameter groups, validated.
-        states: the optimizer's state; parameters without one get it here, after everything has been checked.
+        states: the optimizer's state, which is not changed before `commit`.
 
     Raises:
         RuntimeError: sparse gradients, or a demanded kernel that cannot step a parameter.
@@ -76,15 +68,21 @@ class Plan:
     def __init__(self, groups: Groups, states: States) -> None:
         self._flags = [_flags(group) for group in groups]
         self._params = [list(group["params"]) for group in groups]
-        self._hypers: list[tuple[Any, Hyper] | None] = [None] * len(groups)
+        self._hypers: list[tuple[Any, Hyper] | None] = [None for _ in groups]
         self._resting: list[Tensor] = []
         self._seen: set[Tensor] = set()
+        self._states: list[State] = []
         members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
-        for member in members:
-            states[member.param] = member.state
         self.buckets = list(_bucketed(members, groups))
-        self._states = list(states.values())
         self.on_accelerator = any(member.param.device.type in ("cuda", "xpu") for member in members)
+
+    def commit(self, states: States) -> None:
+        """Write the buckets' complete states into the optimizer's, whose dicts stay the same objects."""
+        for bucket in self.buckets:
+            for i, (param, complete) in enumerate(zip(bucket.bucket.params, bucket.bucket.states, strict=True)):
+                states[param].update(complete)
+                bucket.bucket.states[i] = states[param]
+        self._states = list(states.values())
 
     def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
         """The parameters of a group that have a gradient, checked; nothing is written yet."""
@@ -111,8 +109,8 @@ class Plan:
     def holds(self, groups: Groups, states: States) -> bool:
         """Whether groups, states and gradients are still those that the buckets were made of.
 
-        What is not looked at here (a gradient that went missing, a parameter that was moved or resized) the kernels
-        refuse before anything is written.
+        What is not looked at here (a gradient that went missing, a parameter or moment that was moved or resized) the
+        kernels refuse in `take`, before anything is written.
         """
         return (
             len(groups) == len(self._params)
@@ -121,7 +119,7 @@ class Plan:
             and all(map(_same, (group["params"] for group in groups), self._params))
             and all(_flags(group) == flags for group, flags in zip(groups, self._flags, strict=True))
             and all(param.grad is None for param in self._resting)
-            and all(bucket.states_are_ours() for bucket in self.buckets)
+            and all(bucket.counts_are_ours() for bucket in self.buckets)
         )
 
     def scalars(self, bucket: PlannedBucket, group: Group, grad_scale: float) -> StepScalars:
@@ -129,7 +127,7 @@ class Plan:
         known = self._hypers[bucket.group]
         values = tuple(map(group.get, HYPER_KEYS))
         if has_tensors(group):
-            known = (values, check(group))
+            known = (values, check(group) if has_host_scalars(group) else read(group))
             self._hypers[bucket.group] = None
         elif known is None or known[0] != values:
             known = self._hypers[bucket.group] = (values, check(group))
@@ -172,17 +170,15 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
             counter = StepCounter(steps_taken(alike[0].state), len(alike))
         for member, view in zip(alike, counter.views, strict=True):
             member.state["step"] = view
-        params, states = [member.param for member in alike], [member.state for member in alike]
         bucket = Bucket(
-            params=params,
-            exp_avgs=[state["exp_avg"] for state in states],
-            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
-            max_exp_avg_sqs=[state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+            params=[member.param for member in alike],
+            states=[member.state for member in alike],
+            amsgrad=bool(group["amsgrad"]),
             foreach=_foreach(group, device),
             differentiable=bool(group["differentiable"]),
         )
         module = KERNELS[kernel]
-        yield PlannedBucket(index, module, alike[0].reason, params, states, counter, module.prepare(bucket), bucket)
+        yield PlannedBucket(index, module, alike[0].reason, bucket, counter, module.prepare(bucket))
 
 
 def _foreach(group: Group, device: torch.device) -> bool:

@@ -89,5 +89,5 @@ def param_traits(param: Tensor, grad: Tensor, host_scalars: bool) -> Traits:
     ordinary = (Tensor, torch.nn.Parameter)
     plain = type(param) in ordinary and type(grad) in ordinary and not param.is_neg()
     strided = param.layout is torch.strided
-    dense = plain and strided and is_dense(tuple(param.shape), param.stride())
+    dense = plain and strided and (param.is_contiguous() or is_dense(tuple(param.shape), param.stride()))
     return Traits(param.device.type, param.dtype, grad.dtype, plain, dense, host_scalars)

@@ -52,6 +52,9 @@ def _fitting(moment: Tensor | None, param: Tensor, what: str) -> Tensor:
     dtype = moment_dtype(param)
     if moment is None:
         return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+    same_place = moment.shape == param.shape and moment.device == param.device
+    if same_place and moment.dtype == dtype and moment.stride() == param.stride():
+        return moment
     if moment.shape != param.shape:
         raise ValueError(f"{what} has shape {tuple(moment.shape)}, the parameter {tuple(param.shape)}: they must agree")
     if moment.device != param.device:
@@ -61,8 +64,7 @@ def _fitting(moment: Tensor | None, param: Tensor, what: str) -> Tensor:
         )
     if moment.is_complex() != param.is_complex():
         raise ValueError(f"{what} is {moment.dtype}, which a {param.dtype} parameter cannot use")
-    dense = is_dense(tuple(param.shape), param.stride())
-    if moment.dtype == dtype and (not dense or moment.stride() == param.stride()):
+    if moment.dtype == dtype and not is_dense(tuple(param.shape), param.stride()):
         return moment
     fitting = torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     return fitting.copy_(moment.detach())

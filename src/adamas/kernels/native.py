@@ -7,6 +7,7 @@ built, `refuses` says so and `eager` takes its place.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,14 @@ NAME = "native"
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 try:
-    from adamas.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
-
+    _native: Any = import_module("adamas.kernels._native")
     missing: str | None = None
+except ModuleNotFoundError:
+    _native = None
+    missing = "the native kernel was not built"
 except ImportError as error:
-    _native: Any = None
-    missing = f"the native kernel is not built or cannot be loaded ({error})"
+    _native = None
+    missing = f"the native kernel cannot be loaded ({error})"
 else:
     EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     _native.use_torch(torch.Tensor, torch.nn.Parameter, EXCHANGE)

@@ -25,7 +25,7 @@ def report() -> list[tuple[str, str, str]]:
         exchange = "fast" if hasattr(torch.Tensor, "__dlpack_c_exchange_api__") else "slow (torch before 2.10)"
         rows.append(("native kernel", "ok", f"instruction sets {', '.join(native.isas())}; tensor access {exchange}"))
     else:
-        fix = "install a C++20 compiler with OpenMP and reinstall adamas"
+        fix = "install a C++20 compiler with OpenMP, then pip install --force-reinstall --no-deps adamas"
         rows.append(("native kernel", "slow", f"{native.missing}: {fix}"))
     for dtype in native.DTYPES:
         choice = choose(Traits("cpu", dtype, dtype, plain=True, dense=True, host_scalars=True), Request())

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adamas.compare.result import StudyResult, summarise
+from adamas.compare.study import conduct
+from tests.compare.tiny_job import settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_find_the_tests() -> Iterator[None]:
+    """Let worker processes import the tests' jobs, wherever pytest was started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'src'}")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """A finished study of the tiny job, with two workers."""
+    return summarise(conduct(settings(tmp_path_factory.mktemp("tiny")), lambda snapshot: None))

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import adamas
+from adamas.cli import app
+from adamas.compare import command
+from adamas.compare.result import StudyResult
+from adamas.compare.settings import Settings
+from adamas.compare.study import JobFailedError
+from adamas.compare.verdict import Verdict
+from tests.compare.conftest import ROOT
+
+
+def invoke(*arguments: str):  # type: ignore[no-untyped-def]
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout == f"adamas {adamas.__version__}\n"
+
+
+def test_help_teaches() -> None:
+    shown = invoke("compare", "--help").stdout
+    for part in ("adamas compare --seeds 20", "Ctrl-C", "--storage", "Exit codes"):
+        assert part in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nonsense",), "unknown workload 'nonsense'; the known ones are: digits"),
+        (("--budget", "huge"), "unknown budget 'huge'; the known ones are: quick, standard, thorough"),
+        (("--margin", "-1"), "margin='-1' must be a positive number"),
+        (("--seeds", "1"), "seeds=1 must be >= 2"),
+        (("--workers", "0"), "workers=0 must be >= 1"),
+        (("--storage", "sqlite://"), "storage=sqlite:// must be a file or a server"),
+        (("--storage", "not a url"), "storage=not a url cannot be opened"),
+        (("--storage", "nosuch://me:secret@host/trials"), "storage=nosuch://me:***@host/trials cannot be opened"),
+        (("--storage", "sqlite:////proc/nowhere/trials.db"), "/proc/nowhere/trials.db cannot be opened"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    found = invoke("compare", *arguments, "--out", str(tmp_path))
+    assert found.exit_code == 2
+    assert message in found.stderr
+    assert found.stdout == ""
+
+
+def test_an_unknown_option_exits_with_2() -> None:
+    assert invoke("compare", "--sead", "3").exit_code == 2
+
+
+@pytest.fixture
+def finished(tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> StudyResult:
+    """Let the command find the tiny study finished, whatever it is asked for."""
+    monkeypatch.setattr(command, "conduct", lambda settings, watch: tiny_result.record)
+    return tiny_result
+
+
+def test_json_is_all_there_is_on_standard_output(finished: StudyResult) -> None:
+    found = invoke("compare", "--json")
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["studies"][0]["workload"] == "tiny"
+    assert "index.html" in found.stderr
+
+
+def test_the_table_ends_with_the_code(finished: StudyResult) -> None:
+    found = invoke("compare")
+    assert found.exit_code == 0
+    assert found.stdout.splitlines()[-1] == finished.code[-1]
+
+
+@pytest.mark.parametrize(("kind", "code"), [("undecided", 3), ("no_difference", 0), ("switch", 0)])
+def test_require_verdict(finished: StudyResult, monkeypatch: pytest.MonkeyPatch, kind: str, code: int) -> None:
+    from dataclasses import replace
+
+    result = replace(finished, verdict=Verdict(kind, "Advice", "evidence."))  # type: ignore[arg-type]
+    monkeypatch.setattr(command, "summarise", lambda record: result)
+    assert invoke("compare", "--require-verdict").exit_code == code
+    assert invoke("compare").exit_code == 0
+
+
+def test_a_failing_job_exits_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(settings: Settings, watch: object) -> None:
+        raise JobFailedError("Traceback ... no data here")
+
+    monkeypatch.setattr(command, "conduct", fail)
+    found = invoke("compare", "--out", str(tmp_path))
+    assert found.exit_code == 1
+    assert "no data here" in found.stderr
+
+
+def test_stopping_says_how_to_continue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(settings: Settings, watch: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "conduct", stop)
+    monkeypatch.setattr(sys, "argv", ["adamas", "compare", "--fresh", "--out", "my folder"])
+    found = invoke("compare", "--out", str(tmp_path))
+    assert found.exit_code == 130
+    assert "adamas compare --out 'my folder' --resume" in found.stderr
+
+
+def test_doctor_prints_its_rows() -> None:
+    found = invoke("doctor")
+    assert found.exit_code == 0
+    assert "torch" in found.stdout
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    check = "import sys, adamas.cli; print([m for m in ('torch', 'optuna', 'plotly', 'numpy') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"), [("compare", "optuna", "compare"), ("doctor", "torch", "torch")]
+)
+def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> None:
+    hide = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['adamas', {command!r}]"
+    check = f"{hide}; import adamas.cli; adamas.cli.app()"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert found.returncode == 1
+    assert f"needs {package}, which is not installed: pip install 'adamas[{extra}]'" in found.stderr
+
+
+@pytest.mark.slow
+def test_digits_from_end_to_end(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "adamas.cli",
+            "compare",
+            "digits",
+            "--budget",
+            "quick",
+            "--json",
+            "--out",
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    (study,) = json.loads(found.stdout)["studies"]
+    assert {name: arm["trials"] for name, arm in study["arms"].items()} == {"none": 20, "adam_l2": 20, "adamw": 20}
+    assert all(arm["test"]["accuracy"]["mean"] > 0.88 for arm in study["arms"].values())
+    assert (tmp_path / "index.html").stat().st_size > 1e6

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from adamas.compare.cell import Cell
+from adamas.compare.progress import Progress, line, live_table, pace
+from adamas.compare.snapshot import Best, Snapshot, rate
+
+CELL = Cell("search", "adamw", 3e-4, 2.27, 0)
+EMPTY = Best(None, float("nan"), 0, 0)
+SNAPSHOT = Snapshot(
+    stage="search",
+    done=30,
+    total=150,
+    running=2,
+    rate=1.5,
+    metric="cross_entropy",
+    best={"none": EMPTY, "adam_l2": EMPTY, "adamw": Best(CELL, 1.2345678, 12, 3)},
+)
+NOON = datetime(2024, 1, 1, 12)
+
+
+def times(*seconds: float) -> list[datetime]:
+    return [NOON + timedelta(seconds=second) for second in seconds]
+
+
+def test_the_rate_leaves_out_the_start_and_earlier_runs() -> None:
+    assert rate(times(-100, -90, 20, 22, 24), NOON) == pytest.approx(0.5)
+    assert rate(times(*range(100, 0, -1)), NOON) == pytest.approx(1.0)
+    assert rate(times(-1, 5), NOON) == rate([], NOON) == rate(times(3, 3), NOON) == 0.0
+
+
+def test_pace_says_the_time_left() -> None:
+    assert pace(SNAPSHOT) == "90 a minute, about 1 min 20 s left"
+    assert pace(replace(SNAPSHOT, done=120)) == "90 a minute, about 20 s left"
+    assert pace(replace(SNAPSHOT, rate=0.0)) == "workers are starting"
+    assert pace(replace(SNAPSHOT, done=150, rate=0.0)) == "finished"
+
+
+def test_plain_lines_are_few_and_complete() -> None:
+    text = io.StringIO()
+    with Progress(Console(file=text, width=40)) as update:
+        for done in range(30, 40):
+            update(replace(SNAPSHOT, done=done))
+        update(replace(SNAPSHOT, done=40, stage="final"))
+    assert text.getvalue().splitlines() == [line(SNAPSHOT), line(replace(SNAPSHOT, done=40, stage="final"))]
+    assert "30/150 runs" in line(SNAPSHOT)
+    assert "best adamw 1.235" in line(SNAPSHOT)
+
+
+def test_the_live_table_shows_each_arm_at_its_best() -> None:
+    text = io.StringIO()
+    Console(file=text, width=100).print(live_table(SNAPSHOT))
+    row = next(row for row in text.getvalue().splitlines() if row.strip().startswith("AdamW"))
+    assert row.split() == ["AdamW", "12", "1.235", "0.0003", "2.27", "3"]

@@ -1,0 +1,269 @@
+"""The study as a whole: workers, death, resumption. Each test that trains starts processes and takes seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+
+from adamas.compare import storage as storage_module
+from adamas.compare.cell import Cell, Outcome
+from adamas.compare.contract import to_json
+from adamas.compare.result import StudyResult, summarise
+from adamas.compare.settings import Settings
+from adamas.compare.snapshot import Snapshot
+from adamas.compare.storage import open_storage
+from adamas.compare.study import ChangedError, JobFailedError, conduct
+from adamas.compare.trials import CELL, Trials, waiting_trial
+from tests.compare.conftest import ROOT
+from tests.compare.tiny_job import RUNS, settings
+
+
+@contextlib.contextmanager
+def trials_of(given: Settings):
+    """The trials that a study left, or an empty study."""
+    storage = open_storage(given.storage_url, create=True)
+    study = optuna.create_study(study_name=given.study_name, storage=storage, load_if_exists=True)
+    yield Trials(study, storage)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def finished(given: Settings) -> dict[int, tuple[str, object]]:
+    """Finished trials by number: their cell, and when they ended."""
+    with trials_of(given) as trials:
+        return {
+            trial.number: (trial.user_attrs[CELL]["key"], trial.datetime_complete)
+            for trial in trials.all()
+            if trial.state == TrialState.COMPLETE
+        }
+
+
+def test_every_run_is_made_once(tiny_result: StudyResult) -> None:
+    done = finished(tiny_result.record.settings)
+    assert len(done) == RUNS
+    assert set(Counter(key for key, _ in done.values()).values()) == {1}
+    assert all(arm.trials == 6 for arm in tiny_result.arms.values())
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(tiny_result: StudyResult, tmp_path: Path) -> None:
+    alone = summarise(conduct(settings(tmp_path, workers=1), lambda snapshot: None))
+    assert to_json([alone]) == to_json([tiny_result])
+
+
+def test_resuming_a_finished_study_trains_nothing(tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
+    before = finished(tiny_result.record.settings)
+    seen: list[Snapshot] = []
+    again = summarise(conduct(tiny_result.record.settings, seen.append))
+    assert to_json([again]) == to_json([tiny_result])
+    assert finished(tiny_result.record.settings) == before
+    assert seen[-1].done == seen[-1].total == RUNS
+
+
+def test_another_specification_is_refused_with_a_diff(tiny_result: StudyResult) -> None:
+    given = tiny_result.record.settings
+    with pytest.raises(ChangedError, match=r"seeds: 3 -> 4\n") as found:
+        conduct(replace(given, seeds=4), lambda snapshot: None)
+    assert "--fresh" in str(found.value)
+    budget = replace(given.budget, timescales=(1, 0.2))
+    with pytest.raises(ChangedError, match=r"budget\.timescales: \[1, 0\.1\] -> \[1, 0\.2\]"):
+        conduct(replace(given, budget=budget), lambda snapshot: None)
+    with pytest.raises(ChangedError, match=r"workload\.revision: 1 -> 2"):
+        conduct(replace(given, workload=replace(given.workload, revision=2)), lambda snapshot: None)
+    assert len(finished(given)) == RUNS
+
+
+def test_the_margin_may_change(tiny_result: StudyResult) -> None:
+    margin = replace(tiny_result.record.settings.margin, value=0.5)
+    again = summarise(conduct(replace(tiny_result.record.settings, margin=margin), lambda snapshot: None))
+    assert again.difference == tiny_result.difference
+
+
+def test_a_raising_job_stops_the_study_with_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(JobFailedError, match=r"(?s)lr=.*Traceback.*no data here"):
+        conduct(settings(tmp_path, workers=1, factory="broken_job"), lambda snapshot: None)
+
+
+def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> None:
+    given = settings(tmp_path, factory="slow_job")
+
+    def stop(snapshot: Snapshot) -> None:
+        if snapshot.done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conduct(given, stop)
+    kept = finished(given)
+    assert 4 <= len(kept) < RUNS
+    with trials_of(given) as trials:  # a run that was cut short was given back, so nobody has to wait for it
+        states = [trial.state for trial in trials.all()]
+    assert TrialState.RUNNING not in states
+    assert TrialState.FAIL in states
+    started = time.time()
+    with pytest.raises(KeyboardInterrupt):
+        conduct(replace(given, fresh=True), stop)
+    anew = finished(given)
+    assert len(anew) >= 4
+    assert all(ended.timestamp() > started for _, ended in anew.values())  # type: ignore[attr-defined]
+
+
+class Tool:
+    """The tool on the slow job, in processes of its own."""
+
+    def __init__(self, out: Path, workers: int) -> None:
+        self.settings = settings(out)
+        self._command = [sys.executable, "-m", "tests.compare.tiny_job", str(out), str(workers)]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def wait_for(self, runs: int) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if (self.settings.out / "trials.db").exists() and len(finished(self.settings)) >= runs:
+                return
+            time.sleep(0.1)
+        pytest.fail(f"fewer than {runs} runs in a minute")
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
+def test_killed_at_any_moment_it_loses_and_repeats_nothing(tiny_result: StudyResult, tmp_path: Path) -> None:
+    tool = Tool(tmp_path, workers=2)
+    process = tool.start()
+    tool.wait_for(3)
+    os.kill(children(process.pid)[0], signal.SIGKILL)  # a worker, in the middle of a run
+    tool.wait_for(8)
+    workers = children(process.pid)
+    process.kill()
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    process.communicate()
+    before = finished(tool.settings)
+    assert 8 <= len(before) < RUNS
+
+    process = tool.start()
+    printed, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said.decode()
+    after = finished(tool.settings)
+    assert {number: after[number] for number in before} == before
+    assert len(after) == RUNS
+    assert set(Counter(key for key, _ in after.values()).values()) == {1}
+    assert json.loads(printed) == to_json([tiny_result])
+
+
+def cell(seed: int) -> Cell:
+    return Cell("search", "adamw", 1e-3, 0.1, seed)
+
+
+def test_any_folder_name_will_do(tmp_path: Path) -> None:
+    given = settings(tmp_path / "a?b %20 {x} é#z")
+    with trials_of(given) as trials:
+        trials.want([cell(0)])
+    assert (given.out / "trials.db").is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == [given.out.name]
+
+
+def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:
+    with trials_of(settings(tmp_path)) as trials:
+        trials.want([cell(0), cell(1), cell(0)])
+        trials.want([cell(1), cell(0)])
+        assert len(trials.all()) == 2
+
+
+def test_a_duplicate_is_dropped_when_it_is_claimed(tmp_path: Path) -> None:
+    with trials_of(settings(tmp_path)) as trials:
+        for _ in range(2):  # what two machines do that start at the same moment
+            trials.study.add_trial(waiting_trial(cell(0)))
+        claimed = trials.claim()
+        assert claimed is not None
+        assert claimed.number == 0
+        assert trials.claim() is None
+        assert [trial.state for trial in trials.all()] == [TrialState.RUNNING, TrialState.PRUNED]
+
+
+def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "FILE_HEARTBEAT", (1, 1))
+    with trials_of(settings(tmp_path)) as trials:
+        trials.want([cell(0)])
+        lost = trials.claim()
+        assert lost is not None
+        with trials.heartbeat(lost):
+            time.sleep(2.5)
+            trials.return_lost()
+            assert trials.all()[0].state == TrialState.RUNNING  # it gives signs of life
+        time.sleep(2.5)
+        trials.return_lost()
+        trials.want([cell(0)])
+        assert [trial.state for trial in trials.all()] == [TrialState.FAIL, TrialState.WAITING]
+        trials.finish(lost, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        assert trials.outcomes() == {}
+        again = trials.claim()
+        assert again is not None
+        trials.finish(again, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
+        assert trials.outcomes()[cell(0).key].validation == {"loss": 2.0}
+
+
+CLAIMANT = """
+import sys
+import optuna
+from adamas.compare.storage import open_storage
+from adamas.compare.cell import Outcome
+from adamas.compare.trials import Trials
+storage = open_storage(sys.argv[1], create=False)
+trials = Trials(optuna.load_study(study_name="adamas compare tiny", storage=storage), storage)
+print("ready", flush=True)
+sys.stdin.readline()
+while (trial := trials.claim()) is not None:
+    print(trial.number)
+    trials.finish(trial, Outcome(feasible=True, validation={"loss": 0.0}), "loss")
+"""
+
+
+def test_a_transaction_holds_the_lock_from_its_first_read(tmp_path: Path) -> None:
+    """Else two workers may both read that a trial is waiting, and then both take it."""
+    given = settings(tmp_path)
+    with trials_of(given) as trials, trials.storage.engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SELECT state FROM trials"))
+        other = sqlite3.connect(tmp_path / "trials.db", timeout=0)
+        with contextlib.closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+
+
+def test_no_run_is_claimed_twice(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    with trials_of(given) as trials:
+        trials.want(cell(seed) for seed in range(40))
+    claimants = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIMANT, given.storage_url],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for claimant in claimants:
+        assert claimant.stdout is not None
+        claimant.stdout.readline()
+    claimed = [number for claimant in claimants for number in claimant.communicate("go\n", timeout=60)[0].split()]
+    assert all(claimant.returncode == 0 for claimant in claimants)
+    assert sorted(map(int, claimed)) == list(range(40))

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import adamas.torch
+from adamas.compare.arms import ARMS
+from adamas.compare.cell import Cell, Outcome
+from adamas.compare.job import Job, cosine
+from adamas.compare.training import run, train
+from adamas.compare.workloads import digits, find
+from tests.compare.tiny_job import job
+
+SEARCH = Cell("search", "adamw", 1e-2, 0.1, 0)
+
+
+def figures(outcome: Outcome) -> Outcome:
+    return replace(outcome, seconds=0.0)
+
+
+def test_arms_train_with_our_optimizers() -> None:
+    params = [torch.nn.Parameter(torch.zeros(3))]
+    kinds = {name: type(arm.build(params, 1e-3, 0.0)) for name, arm in ARMS.items()}
+    assert kinds == {"none": adamas.torch.Adam, "adam_l2": adamas.torch.Adam, "adamw": adamas.torch.AdamW}
+    assert ARMS["adamw"].build(params, 1e-3, 0.0).param_groups[0]["weight_decay"] == 0.0
+
+
+def test_the_seed_fixes_everything() -> None:
+    first, again = run(job, "cpu", ARMS["adamw"], SEARCH), run(job, "cpu", ARMS["adamw"], SEARCH)
+    assert figures(first) == figures(again)
+    assert figures(run(job, "cpu", ARMS["adamw"], replace(SEARCH, seed=1))) != figures(first)
+
+
+def test_the_callers_random_stream_is_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run(job, "cpu", ARMS["adamw"], SEARCH)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_only_finalists_see_the_test_set() -> None:
+    asked: list[str] = []
+
+    def watched(seed: int, device: str) -> Job:
+        made = job(seed, device)
+        return replace(made, evaluate=lambda split: (asked.append(split), made.evaluate(split))[1])
+
+    for stage in ("pilot", "search", "refine", "confirm"):
+        assert run(watched, "cpu", ARMS["adamw"], replace(SEARCH, stage=stage)).test is None
+    assert set(asked) == {"validation"}
+    assert run(watched, "cpu", ARMS["adamw"], replace(SEARCH, stage="final")).test is not None
+    assert asked[-1] == "test"
+
+
+def test_total_decay_sums_the_schedule() -> None:
+    expected = sum(1e-2 * 0.1 * cosine(step / 20) for step in range(20))
+    assert run(job, "cpu", ARMS["adamw"], SEARCH).total_decay == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_schedule_reaches_every_group_and_scales_its_own_rate() -> None:
+    made = job(0, "cpu")
+    seen: list[list[float]] = []
+    groups = [{"params": [made.model.weight]}, {"params": [made.model.bias], "lr": 0.5, "weight_decay": 0.0}]
+    arm = ARMS["adamw"]
+
+    class Watched(type(arm)):
+        def build(self, params, lr, weight_decay):  # type: ignore[no-untyped-def]
+            optimizer = super().build(params, lr, weight_decay)
+            optimizer.register_step_pre_hook(lambda o, *_: seen.append([group["lr"] for group in o.param_groups]))
+            return optimizer
+
+    train(replace(made, parameter_groups=groups), Watched(**vars(arm)), SEARCH)
+    assert seen == [pytest.approx([1e-2 * cosine(step / 20), 0.5 * cosine(step / 20)]) for step in range(20)]
+
+
+def test_the_pilot_measures_the_gradients() -> None:
+    outcome = run(job, "cpu", ARMS["none"], Cell("pilot", "none", 1e-2, 0.0, 0))
+    assert outcome.gradient_scale is not None
+    low, middle, high = outcome.gradient_scale
+    assert 0 < low <= middle <= high
+    # A loss 1,000 times larger has 1,000 times larger gradients, and Adam (eps aside) takes the same steps.
+    louder = train(
+        replace(loud := job(0, "cpu"), loss=lambda batch: 1000 * loud.loss(batch)),
+        ARMS["none"],
+        Cell("pilot", "none", 1e-2, 0.0, 0),
+    )
+    assert louder.gradient_scale == pytest.approx([1000 * value for value in outcome.gradient_scale], rel=0.02)
+
+
+def test_divergence_is_infeasible_not_an_error() -> None:
+    made = job(0, "cpu")
+    outcome = train(replace(made, loss=lambda batch: made.loss(batch) * math.inf), ARMS["adamw"], SEARCH)
+    assert not outcome.feasible
+    assert outcome.validation == {}
+    outcome = train(replace(made, evaluate=lambda split: {"loss": math.nan}), ARMS["adamw"], SEARCH)
+    assert not outcome.feasible
+
+
+@pytest.mark.parametrize("promised", [4, 6])
+def test_a_wrong_number_of_batches_is_refused(promised: int) -> None:
+    with pytest.raises(ValueError, match=f"steps_per_epoch={promised} must be"):
+        train(replace(job(0, "cpu"), steps_per_epoch=promised), ARMS["adamw"], SEARCH)
+
+
+def test_outcomes_survive_json() -> None:
+    outcome = run(job, "cpu", ARMS["none"], Cell("pilot", "none", 1e-2, 0.0, 0))
+    assert Outcome.from_json({**outcome.to_json(), "gradient_scale": list(outcome.gradient_scale or ())}) == outcome
+
+
+def test_digits_splits_are_disjoint_and_complete() -> None:
+    rows = digits.data().rows
+    assert {name: len(part) for name, part in rows.items()} == {"train": 500, "validation": 500, "test": 797}
+    assert sorted(row for part in rows.values() for row in part) == list(range(1797))
+
+
+def test_digits_labels_are_noisy_everywhere_alike() -> None:
+    data = digits.data()
+    for part in (data.train, data.validation, data.test):
+        wrong = (part.labels != part.classes).float().mean().item()
+        assert 0.14 < wrong < 0.22  # a fifth shuffled, a tenth of these onto their own class
+        assert part.images.min() == 0
+        assert part.images.max() == 1
+
+
+def test_digits_is_fixed_by_its_seed() -> None:
+    factory = find("digits").load()
+
+    def start(seed: int) -> tuple[float, list[int]]:
+        made = factory(seed, "cpu")
+        first = next(iter(made.batches(0)))
+        return made.loss(first).item(), first[1].tolist()
+
+    assert start(0) == start(0)
+    assert start(0) != start(1)
+
+
+def test_digits_batches_cover_an_epoch_in_a_new_order() -> None:
+    made = find("digits").load()(0, "cpu")
+    epochs = [torch.cat([images for images, _ in made.batches(epoch)]) for epoch in (0, 1)]
+    assert not torch.equal(*epochs)
+    assert torch.equal(*(epoch.sum(1).sort().values for epoch in epochs))
+
+
+def test_an_unknown_workload_lists_the_known() -> None:
+    with pytest.raises(ValueError, match=r"unknown workload 'digit'.*digits"):
+        find("digit")

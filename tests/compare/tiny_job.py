@@ -1,0 +1,77 @@
+"""A job of a few milliseconds, and a way to run the tool on it in a process that may be killed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamas.compare import storage
+from adamas.compare.budgets import Budget
+from adamas.compare.job import Job, Split
+from adamas.compare.settings import Settings
+from adamas.compare.workload import Workload
+
+TINY = Budget("tiny", pilot=(-4, -3), lrs=(0, 1), timescales=(1, 1 / 10), refined=False, confirmed=1)
+RUNS = 2 + 3 * (6 + 3)  # pilot, three arms of 4 + 2, three seeds
+
+
+def job(seed: int, device: str) -> Job:
+    """A linear model on noisy data, 4 epochs of 5 steps."""
+    torch.manual_seed(seed)
+    model = nn.Linear(8, 1)
+    data = torch.Generator().manual_seed(7)
+    inputs = torch.randn(90, 8, generator=data)
+    targets = inputs[:, :1] + 0.5 * torch.randn(90, 1, generator=data)
+    parts = {"train": slice(0, 30), "validation": slice(30, 60), "test": slice(60, 90)}
+
+    def batches(epoch: int) -> Iterator[Tensor]:
+        return iter(torch.randperm(30).split(6))
+
+    def loss(rows: Tensor) -> Tensor:
+        return functional.mse_loss(model(inputs[rows]), targets[rows])
+
+    def evaluate(split: Split) -> dict[str, float]:
+        part = parts[split]
+        return {"loss": functional.mse_loss(model(inputs[part]), targets[part]).item()}
+
+    return Job(model, batches, loss, evaluate, epochs=4, steps_per_epoch=5)
+
+
+def slow_job(seed: int, device: str) -> Job:
+    """The same, slow enough to be killed in the middle."""
+    time.sleep(0.3)
+    return job(seed, device)
+
+
+def broken_job(seed: int, device: str) -> Job:
+    """Raises."""
+    raise RuntimeError("no data here")
+
+
+def settings(out: Path, workers: int = 2, factory: str = "job", **changes: object) -> Settings:
+    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.")
+    return Settings(workload, TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Run the tool on the slow job, with the JSON on standard output."""
+    from adamas.compare.command import Voice, compare
+
+    storage.FILE_HEARTBEAT = (1, 3)  # a lost run is to return within the patience of a test
+    quiet = Console(file=sys.stderr)
+    given = settings(Path(sys.argv[1]), workers=int(sys.argv[2]), factory="slow_job")
+    given = Settings(
+        **{**vars(given), "workload": Workload("tiny", "tests.compare.tiny_job:slow_job", "loss", "Linear.")}
+    )
+    compare(given, Voice(Console(), quiet), as_json=True)
+
+
+if __name__ == "__main__":
+    main()

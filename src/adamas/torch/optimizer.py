@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._autograd import _profiler_enabled
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -155,7 +156,7 @@ class Adam(Optimizer):
 
     _hooked_step = Optimizer.profile_hook_step(_step)
 
-    @torch.compiler.disable
+    @_disable_dynamo  # torch.compiler.disable would import the compiler, which takes two seconds, here and now
     @wraps(_step)
     def step(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
         if (

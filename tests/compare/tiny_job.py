@@ -46,7 +46,7 @@ def job(seed: int, device: str) -> Job:
 
 def slow_job(seed: int, device: str) -> Job:
     """The same, slow enough to be killed in the middle."""
-    time.sleep(0.3)
+    time.sleep(0.2)
     return job(seed, device)
 
 

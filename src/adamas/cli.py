@@ -1,0 +1,191 @@
+"""The command line: `adamas compare`, `adamas doctor`.
+
+Nothing here imports torch, Optuna or Plotly before a command needs them: `adamas --help` is quick, and works without.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+import adamas
+
+if TYPE_CHECKING:
+    from adamas.compare.settings import Settings
+
+USAGE_ERROR, FAILED, UNDECIDED, INTERRUPTED = 2, 1, 3, 130
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+app = typer.Typer(
+    name="adamas",
+    help="Adam and AdamW: exact, fast, and with evidence of what weight decay does to a model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        print(f"adamas {adamas.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Adam and AdamW: exact, fast, and with evidence of what weight decay does to a model."""
+
+
+def with_options(options: type[Any]) -> Callable[[Command], Command]:
+    """Let Typer read a command's options from a data class: they are data, and more than a signature should carry."""
+
+    def give_signature(command: Command) -> Command:
+        command.__dict__["__signature__"] = inspect.signature(options, eval_str=True)
+        return command
+
+    return give_signature
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of `adamas compare`, as typed."""
+
+    workload: Annotated[str, typer.Argument(help="What to train. Built in: digits.")] = "digits"
+    budget: Annotated[str, typer.Option(help="Runs for each arm: quick, standard or thorough.")] = "standard"
+    seeds: Annotated[int, typer.Option(help="Paired seeds on which each arm's best cell is rerun.")] = 8
+    margin: Annotated[
+        str, typer.Option(help="Smallest difference that matters: relative as 2% or 0.02, absolute as 0.002abs.")
+    ] = "2%"
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes, a thread each; no result depends on it.", show_default="cores")
+    ] = None
+    out: Annotated[Path, typer.Option(help="Folder for the report and the trials.")] = Path("report")
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL for the trials.", show_default="SQLite in the folder")
+    ] = None
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Discard an earlier run of this study, or continue it.")
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
+    require_verdict: Annotated[
+        bool, typer.Option("--require-verdict", help="Exit with 3 where the verdict is undecided.")
+    ] = False
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas compare`: the digits workload with the standard budget, about two minutes on 2 cores
+
+`adamas compare digits --budget quick`: a first impression in under a minute
+
+`adamas compare --seeds 20 --margin 0.002abs`: more certainty, and a margin in the metric's own unit
+
+`adamas compare --json > verdict.json`: for programs; progress stays on the terminal
+
+`adamas compare --storage postgresql://me@host/trials`: the same command on several machines shares the work
+
+Stop it with Ctrl-C whenever you like: the same command continues where it was.
+
+Exit codes: 0 finished, 1 the job failed, 2 wrong usage, 3 undecided (with --require-verdict), 130 stopped.
+"""
+)
+@with_options(CompareOptions)
+def compare(**given: Any) -> None:
+    """Should a training job use Adam with L2 or AdamW, and with what weight decay?
+
+    Adam without decay, Adam with L2 and AdamW are tuned separately at equal cost, each over its own range of weight
+    decay; the best cell of each is rerun on fresh paired seeds and tested once. The verdict comes with its interval,
+    the line of code to paste, and a page of evidence (report/index.html).
+    """
+    options = CompareOptions(**given)
+    try:
+        from adamas.compare.command import FAILURES, Voice
+        from adamas.compare.command import compare as conduct_and_report
+    except ModuleNotFoundError as error:
+        missing(error, "compare")
+    try:
+        voice = Voice(Console(highlight=False), Console(stderr=True))
+        result = conduct_and_report(read_settings(options), voice, options.as_json)
+    except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
+        stop(str(error), USAGE_ERROR)
+    except FAILURES as error:
+        stop(str(error), FAILED)
+    except KeyboardInterrupt:
+        stop(f"stopped; every finished run is kept. Continue with: {resume_command()}", INTERRUPTED)
+    if options.require_verdict and result.verdict.kind == "undecided":
+        raise typer.Exit(UNDECIDED)
+
+
+def read_settings(options: CompareOptions) -> Settings:
+    """Check the options."""
+    from adamas.compare import budgets, workloads
+    from adamas.compare.margin import Margin
+    from adamas.compare.settings import Settings, cores
+
+    return Settings(
+        workload=workloads.find(options.workload),
+        budget=budgets.find(options.budget),
+        seeds=options.seeds,
+        margin=Margin.parse(options.margin),
+        workers=cores() if options.workers is None else options.workers,
+        storage=options.storage,
+        out=options.out,
+        fresh=options.fresh,
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine offers: versions, and which kernel steps each dtype."""
+    try:
+        from adamas.torch.doctor import report
+    except ModuleNotFoundError as error:
+        missing(error, "torch")
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"ok": "green", "slow": "yellow", "off": "dim"}
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for what, status, detail in report():
+        # Text, not strings: an extra's name in brackets is no markup.
+        table.add_row(Text(what), Text(status, style=styles.get(status, "red")), Text(detail))
+    Console(highlight=False).print(table)
+
+
+def resume_command() -> str:
+    """The command that was typed, made to continue."""
+    typed = [argument for argument in sys.argv[1:] if argument not in ("--fresh", "--resume")]
+    return shlex.join(["adamas", *typed, "--resume"])
+
+
+def missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
+    """Say which extra brings a missing package."""
+    if (error.name or "").split(".")[0] == "adamas":
+        raise error
+    stop(f"this command needs {error.name}, which is not installed: pip install 'adamas[{extra}]'", FAILED)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Print a message on standard error and leave."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,44 @@
+"""What `adamas compare` does, once its options are read: conduct, summarise, report, say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from adamas.compare.contract import to_json
+from adamas.compare.crew import WorkersDiedError
+from adamas.compare.pilot import UnusableJobError
+from adamas.compare.progress import Progress
+from adamas.compare.report import write_report
+from adamas.compare.result import StudyResult, summarise
+from adamas.compare.selection import EveryRunDivergedError
+from adamas.compare.settings import Settings
+from adamas.compare.study import JobFailedError, conduct
+from adamas.compare.table import print_verdict
+
+# The study could not be finished, for a reason that its message explains.
+FAILURES = (JobFailedError, WorkersDiedError, UnusableJobError, EveryRunDivergedError)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Where the tool speaks: results on standard output, everything else on standard error."""
+
+    out: Console
+    err: Console
+
+
+def compare(settings: Settings, voice: Voice, as_json: bool) -> StudyResult:
+    """Conduct a study, write its report, print the table or the JSON."""
+    with Progress(voice.err) as watch:
+        record = conduct(settings, watch)
+    result = summarise(record)
+    page = write_report(result)
+    if as_json:
+        voice.out.file.write(json.dumps(to_json([result]), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
+    else:
+        print_verdict(voice.out, result)
+    voice.err.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    return result

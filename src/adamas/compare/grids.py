@@ -1,0 +1,90 @@
+"""What each arm tries first: the same learning rates, its own range of weight decay, at equal cost.
+
+Both arms with decay lay out their columns in lr * weight_decay, the paper's convention, so that a column is one
+timescale at every learning rate. The same number means a far larger pull under Adam with L2, which divides it by
+sqrt(v_hat): that arm's columns are AdamW's, times the sqrt(v_hat) that the pilot measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from adamas.compare.arms import ARMS, Arm
+from adamas.compare.budgets import Budget
+from adamas.compare.cell import Cell, Stage
+from adamas.compare.pilot import Pilot, ladder
+from adamas.decay import from_independent, to_independent, weight_decay_from_timescale
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An arm's first runs: every learning rate with every column of decay.
+
+    Attributes:
+        arm: its name.
+        lrs: ascending.
+        decays: lr * weight_decay of the columns, ascending; one 0 for the arm without decay.
+        seeds: each cell's repetitions.
+    """
+
+    arm: str
+    lrs: tuple[float, ...]
+    decays: tuple[float, ...]
+    seeds: tuple[int, ...] = (SEED,)
+
+    def cell(self, lr: float, decay: float, seed: int = SEED, stage: Stage = "search") -> Cell:
+        """The run at a learning rate and a decay in the paper's convention."""
+        return Cell(stage, self.arm, lr, torch_decay(decay, lr), seed)
+
+    def cells(self) -> list[Cell]:
+        """Every run of the grid."""
+        return [self.cell(lr, decay, seed) for lr in self.lrs for decay in self.decays for seed in self.seeds]
+
+    @property
+    def lr_step(self) -> float:
+        """Ratio of neighbouring learning rates."""
+        return (self.lrs[-1] / self.lrs[0]) ** (1 / (len(self.lrs) - 1))
+
+    @property
+    def decay_step(self) -> float:
+        """Ratio of neighbouring columns."""
+        return (self.decays[-1] / self.decays[0]) ** (1 / (len(self.decays) - 1))
+
+
+def grid(arm: Arm, pilot: Pilot, budget: Budget) -> Grid:
+    """Lay out the grid of an arm."""
+    lrs = tuple(ladder(pilot.step + offset) for offset in budget.lrs)
+    if arm.decay == "none":
+        return Grid(arm.name, lrs, (0.0,), tuple(range(len(budget.timescales))))
+    decays = sorted(
+        to_independent(weight_decay_from_timescale(factor * pilot.epochs, pilot.lr, pilot.steps_per_epoch), pilot.lr)
+        for factor in budget.timescales
+    )
+    if arm.decay == "coupled":
+        low, _, high = pilot.gradient_scale
+        decays = np.geomspace(decays[0] * low, decays[-1] * high, len(decays)).tolist()
+    return Grid(arm.name, lrs, tuple(decays))
+
+
+def grids(pilot: Pilot, budget: Budget) -> dict[str, Grid]:
+    """The grid of every arm."""
+    return {name: grid(arm, pilot, budget) for name, arm in ARMS.items()}
+
+
+def torch_decay(decay: float, lr: float) -> float:
+    """Turn a column into torch's weight_decay, with the three digits that anybody would paste."""
+    return round_to(from_independent(decay, lr), 3)
+
+
+def round_to(value: float, digits: int) -> float:
+    """Round to significant digits.
+
+    Example:
+        >>> round_to(0.0012345, 3)
+        0.00123
+    """
+    return float(f"{value:.{digits - 1}e}")

@@ -1,0 +1,43 @@
+"""The margin: how large a difference has to be before it matters."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Margin:
+    """A smallest difference worth acting on: a fraction of the metric, or an amount of it.
+
+    Attributes:
+        value: .02 for 2 %, or in the metric's own unit.
+        relative: whether it is a fraction.
+    """
+
+    value: float = 0.02
+    relative: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse margins that nothing could fall inside of."""
+        if not (self.value > 0 and math.isfinite(self.value)):
+            raise ValueError(f"margin={self.value} must be a positive number, as in 2% or 0.002abs")
+
+    def __str__(self) -> str:
+        """As the user would type it."""
+        return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}abs"
+
+    @classmethod
+    def parse(cls, text: str) -> Margin:
+        """Read `2%`, `0.02` (both relative) or `0.002abs`.
+
+        Example:
+            >>> Margin.parse("2%") == Margin.parse("0.02"), Margin.parse("0.002abs").relative
+            (True, False)
+        """
+        match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*(%|abs)?", text.strip(), re.IGNORECASE)
+        if not match:
+            raise ValueError(f"margin={text!r} must be a positive number: relative as 2% or 0.02, absolute as 0.002abs")
+        value, unit = float(match[1] + (match[2] or "")), match[3]
+        return cls(value / 100 if unit == "%" else value, relative=unit in (None, "%"))

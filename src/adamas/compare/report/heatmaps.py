@@ -1,0 +1,262 @@
+"""The maps of what each arm tried: validation figure over learning rate and weight decay, on one colour scale.
+
+Figures are plain Plotly data. Colours are names of the page's CSS variables, which its script resolves, so that a
+figure follows the page into dark mode.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adamas.compare.arms import ARMS
+from adamas.compare.cell import Cell
+from adamas.compare.grids import Grid
+from adamas.compare.result import StudyResult
+from adamas.compare.selection import scores
+from adamas.compare.wording import TIMES, words
+from adamas.decay import from_independent, timescale_epochs, to_independent
+
+Point = tuple[float, float]  # (lr, torch's weight decay)
+WORST_SHOWN = 0.5  # quantile of all cells from which on the scale tells them no further apart
+CAPTIONS = {"none": "No decay"}  # its map is one column wide
+SCALE = [[i / 4, f"var(--scale-{i})"] for i in range(5)]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The figures at the ends of the common colour scale; beyond `worst` every cell has the last colour."""
+
+    best: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class Map:
+    """An arm's map: what the page needs around the figure, and the figure."""
+
+    arm: str
+    title: str
+    caption: str
+    figure: dict[str, Any]
+    rows: list[dict[str, str]]  # the same cells as text, for readers without the figure
+
+
+def maps(result: StudyResult) -> tuple[Scale, list[Map]]:
+    """The maps of all arms and their common scale."""
+    record = result.record
+    metric = record.settings.workload.metric
+    found = {arm: scores(cells, record.outcomes, metric) for arm, cells in record.searched.items()}
+    values = [value for points in found.values() for value in points.values() if math.isfinite(value)]
+    scale = Scale(min(values), float(np.quantile(values, WORST_SHOWN)))
+    lrs = [lr for points in found.values() for lr, _ in points]
+    pad = 0.5 * math.log10(record.grids["none"].lr_step)
+    rows = (math.log10(min(lrs)) - pad, math.log10(max(lrs)) + pad)
+    return scale, [
+        Map(
+            arm,
+            ARMS[arm].title,
+            CAPTIONS.get(arm, ARMS[arm].title),
+            figure(result, arm, points, scale, rows),
+            text_rows(result, arm, points),
+        )
+        for arm, points in found.items()
+    ]
+
+
+def figure(
+    result: StudyResult, arm: str, points: dict[Point, float], scale: Scale, rows: tuple[float, float]
+) -> dict[str, Any]:
+    """One arm's map: the grid as cells, later runs as smaller squares, the chosen cell ringed."""
+    record = result.record
+    grid, winner = record.grids[arm], record.winners[arm]
+    first = {(cell.lr, cell.weight_decay) for cell in grid.cells()}
+    later = [point for point in points if point not in first]
+    columns = [position(decay) for decay in grid.decays]
+    chosen = (winner.lr, winner.weight_decay)
+    traces: list[dict[str, Any]] = [
+        grid_trace(result, arm, points, scale),
+        written(result, arm, points, scale),
+        squares(result, arm, {point: points[point] for point in later}, scale),
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [position(to_independent(chosen[1], chosen[0]))],
+            "y": [math.log10(chosen[0])],
+            "marker": {"symbol": "circle-open", "size": 18, "color": "var(--mark)", "line": {"width": 3}},
+            "hoverinfo": "skip",
+        },
+        # Nothing to see: an axis is drawn only where a trace uses it.
+        {
+            "type": "scatter",
+            "x": [columns[0]],
+            "y": [math.log10(grid.lrs[0])],
+            "xaxis": "x2",
+            "opacity": 0,
+            "hoverinfo": "skip",
+        },
+    ]
+    shown = [position(to_independent(decay, lr)) for lr, decay in points]
+    half = 0.5 if len(columns) == 1 else 0.5 * (columns[1] - columns[0])
+    return {"data": traces, "layout": layout(grid, winner.lr, rows, (min(shown) - half, max(shown) + half))}
+
+
+def position(decay: float) -> float:
+    """Where a column lies: the logarithm of lr * weight_decay, 0 for no decay, which stands alone."""
+    return math.log10(decay) if decay > 0 else 0.0
+
+
+def grid_trace(result: StudyResult, arm: str, points: dict[Point, float], scale: Scale) -> dict[str, Any]:
+    """The grid as a heat map."""
+    grid = result.record.grids[arm]
+    cells = [[grid.cell(lr, decay) for decay in grid.decays] for lr in grid.lrs]
+    values = [[points[cell.lr, cell.weight_decay] for cell in row] for row in cells]
+    return {
+        "type": "heatmap",
+        "x": [position(decay) for decay in grid.decays],
+        "y": [math.log10(lr) for lr in grid.lrs],
+        "z": [[min(value, scale.worst) if math.isfinite(value) else None for value in row] for row in values],
+        "customdata": [[hover(result, cell, points[cell.lr, cell.weight_decay]) for cell in row] for row in cells],
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "zmin": scale.best,
+        "zmax": scale.worst,
+        "colorscale": SCALE,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
+
+
+def written(result: StudyResult, arm: str, points: dict[Point, float], scale: Scale) -> dict[str, Any]:
+    """The figures of the grid, in the upper part of their cells: the squares of later runs may need the middle."""
+    grid = result.record.grids[arm]
+    up = 0.26 * math.log10(grid.lr_step)
+    cells = [grid.cell(lr, decay) for lr in grid.lrs for decay in grid.decays]
+    values = [points[cell.lr, cell.weight_decay] for cell in cells]
+    half = 0.5 * (scale.best + scale.worst)
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [position(decay) for _ in grid.lrs for decay in grid.decays],
+        "y": [math.log10(lr) + up for lr in grid.lrs for _ in grid.decays],
+        "text": [short(value) for value in values],
+        "textfont": {"size": 11, "color": [f"var(--on-{'strong' if value < half else 'weak'})" for value in values]},
+        "hoverinfo": "skip",
+    }
+
+
+def squares(result: StudyResult, arm: str, points: dict[Point, float], scale: Scale) -> dict[str, Any]:
+    """The runs after the grid, on the same scale."""
+    finite = {point: value for point, value in points.items() if math.isfinite(value)}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [position(to_independent(decay, lr)) for lr, decay in finite],
+        "y": [math.log10(lr) for lr, _ in finite],
+        "customdata": [hover(result, Cell("refine", arm, *point, 0), value) for point, value in finite.items()],
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "marker": {
+            "symbol": "square",
+            "size": 9,
+            "color": [min(value, scale.worst) for value in finite.values()],
+            "cmin": scale.best,
+            "cmax": scale.worst,
+            "colorscale": SCALE,
+            "line": {"width": 1.5, "color": "var(--edge)"},
+        },
+    }
+
+
+def hover(result: StudyResult, cell: Cell, value: float) -> str:
+    """What a cell says when pointed at."""
+    pilot = result.record.pilot
+    lines = [f"validation {words(result.record.settings.workload.metric)} <b>{long(value)}</b>", f"lr {cell.lr:.3g}"]
+    if cell.weight_decay:
+        lines += [
+            f"weight_decay {cell.weight_decay:.3g} (torch)",
+            f"lr {TIMES} weight_decay {cell.weight_decay_independent:.3g} (independent)",
+        ]
+        if ARMS[cell.arm].decay == "decoupled":
+            epochs = timescale_epochs(cell.weight_decay, cell.lr, pilot.steps_per_epoch)
+            lines.append(f"timescale {epochs:.3g} of {pilot.epochs} epochs")
+    return "<br>".join(lines)
+
+
+def layout(grid: Grid, lr: float, rows: tuple[float, float], across: tuple[float, float]) -> dict[str, Any]:
+    """Axes: learning rate; decay in the paper's convention below, in torch's at the chosen learning rate above."""
+    decays, lone = grid.decays, len(grid.decays) == 1
+    x = {
+        "range": list(across),
+        "tickvals": [position(decay) for decay in decays],
+        "tickangle": 0,
+        "showgrid": False,
+        "zeroline": False,
+        "fixedrange": True,
+    }
+    below = ["0"] if lone else [power(decay) for decay in decays]
+    above = [""] if lone else [power(from_independent(decay, lr)) for decay in decays]
+    y = {
+        "range": list(rows),
+        "tickvals": [math.log10(rate) for rate in grid.lrs],
+        "ticktext": [power(rate) for rate in grid.lrs],
+        "showgrid": False,
+    }
+    return {
+        "height": 380,
+        "margin": {"l": 58, "r": 8, "t": 62, "b": 62},
+        "showlegend": False,
+        "xaxis": {
+            **x,
+            "ticktext": below,
+            "title": {"text": "no decay" if lone else f"lr {TIMES} weight_decay (independent)"},
+        },
+        "xaxis2": {
+            **x,
+            "ticktext": above,
+            "overlaying": "x",
+            "side": "top",
+            "title": {"text": "" if lone else f"weight_decay (torch) at lr {power(lr)}"},
+        },
+        "yaxis": {**y, "title": {"text": "learning rate"}, "zeroline": False, "fixedrange": True},
+    }
+
+
+def text_rows(result: StudyResult, arm: str, points: dict[Point, float]) -> list[dict[str, str]]:
+    """The cells of a map as rows of text, the best first."""
+    winner = result.record.winners[arm]
+    return [
+        {
+            "lr": f"{lr:.3g}",
+            "torch": f"{decay:.3g}",
+            "independent": f"{to_independent(decay, lr):.3g}",
+            "value": long(value),
+            "chosen": "chosen" if (lr, decay) == (winner.lr, winner.weight_decay) else "",
+        }
+        for (lr, decay), value in sorted(points.items(), key=lambda item: item[1])
+    ]
+
+
+def power(value: float) -> str:
+    """A tick label that stays short.
+
+    Example:
+        >>> power(0.0003), power(3e-06), power(2.1)
+        ('3e-4', '3e-6', '2.1')
+    """
+    if 0.01 <= value < 1000:
+        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def short(value: float) -> str:
+    """A figure that fits in a cell."""
+    return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else "✕"
+
+
+def long(value: float) -> str:
+    """A figure with the digits that matter."""
+    return f"{value:.4f}" if math.isfinite(value) else "diverged"

@@ -1,0 +1,157 @@
+"""The figures of the finals: each seed's line through the arms, and the differences with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adamas.compare.arms import ARMS
+from adamas.compare.result import StudyResult
+from adamas.compare.selection import FIRST_FINAL_SEED
+from adamas.compare.statistics import Difference
+from adamas.compare.wording import MINUS, words
+
+
+def seed_lines(result: StudyResult) -> dict[str, Any]:
+    """A thin line a seed across the arms, and the means."""
+    metric = result.record.settings.workload.metric
+    values = {name: arm.test[metric].values for name, arm in result.arms.items()}
+    titles = [wrapped(ARMS[name].title) for name in values]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": titles,
+            "y": list(row),
+            "name": f"seed {FIRST_FINAL_SEED + seed}",
+            "line": {"width": 1, "color": "var(--faint)"},
+            "marker": {"size": 6, "color": "var(--muted)"},
+            "hovertemplate": f"seed {FIRST_FINAL_SEED + seed}<br>%{{y:.4f}}<extra></extra>",
+        }
+        for seed, row in enumerate(zip(*values.values(), strict=True))
+    ]
+    means = [result.arms[name].test[metric].mean for name in values]
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": titles,
+            "y": means,
+            "text": [f" {mean:.4f}" for mean in means],
+            "textposition": "middle right",
+            "marker": {"symbol": "diamond", "size": 12, "color": "var(--mark)"},
+            "hovertemplate": "mean %{y:.4f}<extra></extra>",
+        }
+    )
+    return {
+        "data": traces,
+        "layout": {
+            "height": 360,
+            "margin": {"l": 70, "r": 12, "t": 12, "b": 48},
+            "showlegend": False,
+            "xaxis": {"range": [-0.35, len(titles) - 0.25], "showgrid": False, "fixedrange": True},
+            "yaxis": {"title": {"text": f"test {words(metric)}"}, "zeroline": False, "fixedrange": True},
+        },
+    }
+
+
+def differences(result: StudyResult) -> dict[str, Any]:
+    """Every pair's difference, its mean and its 95 % interval, over the band of the margin."""
+    rows = [
+        *((f"{ARMS[arm].title}<br>{MINUS} no decay", found) for arm, found in result.over_none.items()),
+        (f"<b>AdamW<br>{MINUS} Adam with L2</b>", result.difference),
+    ]
+    margin = result.record.settings.margin
+    factor = 100 if margin.relative else 1
+    traces: list[dict[str, Any]] = []
+    for row, (_, found) in enumerate(rows):
+        if found is not None:
+            traces += row_traces(found, row, factor)
+    unit = "%" if margin.relative else words(result.record.settings.workload.metric)
+    band = margin.value * factor
+    ends = [end * factor for _, found in rows if found for end in (found.low, found.high, *found.values)]
+    reach = 1.08 * max(1.15 * band, *map(abs, ends))
+    return {
+        "data": traces,
+        "layout": {
+            "height": 360,
+            "margin": {"l": 112, "r": 12, "t": 30, "b": 48},
+            "showlegend": False,
+            "xaxis": {
+                "title": {"text": f"first {MINUS} second, {unit}"},
+                "range": [-reach, reach],
+                "zeroline": False,
+                "fixedrange": True,
+            },
+            "yaxis": {
+                "tickvals": list(range(len(rows))),
+                "ticktext": [title for title, _ in rows],
+                "range": [-0.6, len(rows) - 0.4],
+                "showgrid": False,
+                "zeroline": False,
+                "fixedrange": True,
+            },
+            "shapes": margin_band(band),
+            "annotations": [
+                side_note(0.0, "left", "← first better"),
+                side_note(1.0, "right", "second better →"),
+            ],
+        },
+    }
+
+
+def margin_band(band: float) -> list[dict[str, Any]]:
+    """The margin as a shaded band behind the differences, and a line at no difference."""
+    full_height = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    return [
+        {**full_height, "type": "rect", "x0": -band, "x1": band, "fillcolor": "var(--band)", "line": {"width": 0}},
+        {**full_height, "type": "line", "x0": 0, "x1": 0, "line": {"color": "var(--muted)", "width": 1.5}},
+    ]
+
+
+def row_traces(found: Difference, row: int, factor: float) -> list[dict[str, Any]]:
+    """The pairs as small open circles, below them the mean with its interval."""
+    pairs = [value * factor for value in found.values]
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": pairs,
+            "y": [row + 0.16] * len(pairs),
+            "marker": {"symbol": "circle-open", "size": 8, "color": "var(--muted)"},
+            "customdata": [FIRST_FINAL_SEED + seed for seed in range(len(pairs))],
+            "hovertemplate": "seed %{customdata}<br>%{x:.3g}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [found.mean * factor],
+            "y": [row - 0.12],
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [(found.high - found.mean) * factor],
+                "arrayminus": [(found.mean - found.low) * factor],
+                "color": "var(--mark)",
+                "thickness": 3,
+                "width": 7,
+            },
+            "marker": {"symbol": "diamond", "size": 12, "color": "var(--mark)"},
+            "hovertemplate": (
+                f"mean {found.mean * factor:.3g}<br>95 % interval {found.low * factor:.3g} to {found.high * factor:.3g}"
+                "<extra></extra>"
+            ),
+        },
+    ]
+
+
+def side_note(x: float, anchor: str, text: str) -> dict[str, Any]:
+    """Which side of the plot favours whom."""
+    return {
+        "xref": "paper", "yref": "paper", "x": x, "y": 1.0, "xanchor": anchor, "yanchor": "bottom",
+        "text": text, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"},
+    }  # fmt: skip
+
+
+def wrapped(title: str) -> str:
+    """A category label on two lines."""
+    return title.replace(" with", "<br>with")

@@ -1,0 +1,70 @@
+"""Choose each arm's cell on validation, and lay out the finals on fresh seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adamas.compare.cell import Cell, Outcome
+
+FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
+
+
+class EveryRunDivergedError(RuntimeError):
+    """An arm has no cell to choose."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """An arm's chosen hyperparameters.
+
+    Attributes:
+        arm: its name.
+        lr: learning rate.
+        weight_decay: torch's.
+        at_edge: which limit of the explored region the cell lies on, in words; None inside it.
+    """
+
+    arm: str
+    lr: float
+    weight_decay: float
+    at_edge: str | None = None
+
+    def finals(self, seeds: int) -> list[Cell]:
+        """Its reruns; the i-th of every arm shares the seed, and so weights, data order and randomness."""
+        return [Cell("final", self.arm, self.lr, self.weight_decay, FIRST_FINAL_SEED + i) for i in range(seeds)]
+
+
+def scores(
+    cells: list[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int = 1
+) -> dict[tuple[float, float], float]:
+    """Mean validation figure by (lr, weight_decay) where there are `repeats` runs or more; infinite if any diverged."""
+    runs: dict[tuple[float, float], list[float]] = {}
+    for cell in cells:
+        outcome = outcomes[cell]
+        value = outcome.validation[metric] if outcome.feasible else math.inf
+        runs.setdefault((cell.lr, cell.weight_decay), []).append(value)
+    return {point: math.fsum(values) / len(values) for point, values in runs.items() if len(values) >= repeats}
+
+
+def winner(arm: str, cells: list[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int) -> Winner:
+    """The lowest mean among the cells with `repeats` runs; of equals the smaller decay, then the smaller rate."""
+    found = scores(cells, outcomes, metric, repeats)
+    lr, weight_decay = min(found, key=lambda point: (found[point], point[1], point[0]), default=(math.nan, math.nan))
+    if math.isinf(found.get((lr, weight_decay), math.inf)):
+        raise EveryRunDivergedError(
+            f"every run of the arm {arm} diverged: its learning rates are too high for this job"
+        )
+    return Winner(arm, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))))
+
+
+def edge(lr: float, weight_decay: float, points: list[tuple[float, float]]) -> str | None:
+    """The limit of the explored region that a chosen cell lies on. The least decay is none: it borders on no decay."""
+    lrs = [point[0] for point in points]
+    if lr in (min(lrs), max(lrs)):
+        return f"the {'lowest' if lr == min(lrs) else 'highest'} learning rate tried"
+    decays = [point[1] for point in points if point[0] == lr]
+    if len(decays) > 1 and weight_decay == max(decays):
+        return "the strongest decay tried"
+    return None

@@ -1,0 +1,96 @@
+"""How far a study is: what the live display shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from adamas.compare.arms import ARMS
+from adamas.compare.cell import Cell
+from adamas.compare.settings import Settings
+from adamas.compare.trials import CELL, cell_of
+
+RECENT = 30  # finished runs that the rate is taken over
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best run of an arm so far, by validation, and how many it has finished."""
+
+    cell: Cell | None
+    value: float
+    done: int
+    infeasible: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at a moment.
+
+    Attributes:
+        stage: the last stage that was asked for.
+        done: finished runs, earlier runs of the tool included.
+        total: runs of the whole study.
+        running: runs at work.
+        rate: runs finished a second of late; 0 until two have.
+        metric: what `best` is measured in.
+        best: by arm.
+    """
+
+    stage: str
+    done: int
+    total: int
+    running: int
+    rate: float
+    metric: str
+    best: dict[str, Best]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at this rate; None while unknown."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime) -> Snapshot:
+    """Look at the trials of a study.
+
+    Args:
+        settings: what the user asked for.
+        trials: as they stand.
+        since: when this run of the tool began.
+    """
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    budget = settings.budget
+    return Snapshot(
+        stage=trials[-1].user_attrs[CELL]["stage"] if trials else "pilot",
+        done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
+        total=len(budget.pilot) + len(ARMS) * (budget.trials + settings.seeds),
+        running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        rate=rate([trial.datetime_complete for trial in finished if trial.datetime_complete], since),
+        metric=settings.workload.metric,
+        best={arm: best_of(arm, finished) for arm in ARMS},
+    )
+
+
+def rate(ends: Sequence[datetime], since: datetime) -> float:
+    """Runs a second over the latest of this run of the tool; workers take seconds to start, which is not counted."""
+    latest = sorted(end for end in ends if end > since)[-RECENT:]
+    if len(latest) < 2 or latest[0] == latest[-1]:
+        return 0.0
+    return (len(latest) - 1) / (latest[-1] - latest[0]).total_seconds()
+
+
+def best_of(arm: str, finished: Sequence[FrozenTrial]) -> Best:
+    """The best of an arm's search runs."""
+    runs = [
+        (trial.values[0], cell_of(trial))
+        for trial in finished
+        if trial.params["arm"] == arm and trial.user_attrs[CELL]["stage"] in ("search", "refine", "confirm")
+    ]
+    feasible = [run for run in runs if math.isfinite(run[0])]
+    value, cell = min(feasible, key=lambda run: run[0], default=(math.nan, None))
+    return Best(cell, value, len(runs), len(runs) - len(feasible))

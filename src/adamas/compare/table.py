@@ -1,0 +1,75 @@
+"""The verdict on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from adamas.compare.arms import ARMS
+from adamas.compare.result import ArmResult, Figures, StudyResult
+from adamas.compare.wording import words
+
+
+def print_verdict(console: Console, result: StudyResult) -> None:
+    """Print the figures of each arm, the verdict, what to keep in mind, and the code to paste."""
+    console.print(arms_table(result))
+    console.print()
+    console.print(Text(result.verdict.text, style="bold"))
+    for sentence in (result.verdict.note, *result.warnings):
+        if sentence:
+            console.print(Text(sentence))
+    console.print()
+    for code in result.code:  # not wrapped: what is to be pasted stays one line
+        console.print(Text(code, style="green"), soft_wrap=True)
+
+
+def arms_table(result: StudyResult) -> Table:
+    """A column an arm: its chosen cell, and its figures on fresh seeds."""
+    settings = result.record.settings
+    metric = settings.workload.metric
+    table = Table(
+        title=f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {settings.seeds} seeds",
+        title_justify="left",
+        title_style="bold",
+        caption="weight decay as torch counts it; lr x weight decay as the paper does",
+        caption_justify="left",
+    )
+    table.add_column("")
+    for name in result.arms:
+        table.add_column(ARMS[name].title, justify="right", no_wrap=True)
+
+    def row(title: str, show_arm: Callable[[str, ArmResult], str]) -> None:
+        table.add_row(title, *(show_arm(name, arm) for name, arm in result.arms.items()))
+
+    row("lr", lambda _, arm: f"{arm.winner.lr:.3g}")
+    row("weight decay", lambda name, arm: decays(name, arm)[0])
+    row("lr x weight decay", lambda name, arm: decays(name, arm)[1])
+    row("validation", lambda _, arm: show(arm.validation))
+    row("test", lambda _, arm: show(arm.test.get(metric)))
+    if any("accuracy" in arm.test for arm in result.arms.values()):
+        row("test accuracy", lambda _, arm: percent(arm.test.get("accuracy")))
+    row("runs, diverged", lambda _, arm: f"{arm.trials}, {arm.infeasible}")
+    return table
+
+
+def decays(name: str, arm: ArmResult) -> tuple[str, str]:
+    """Weight decay in both conventions."""
+    if ARMS[name].decay == "none":
+        return "none", "none"
+    return f"{arm.winner.weight_decay:.3g}", f"{arm.weight_decay_independent:.3g}"
+
+
+def show(figures: Figures | None) -> str:
+    """Mean and standard deviation over seeds."""
+    if figures is None or math.isnan(figures.mean):
+        return "diverged"
+    return f"{figures.mean:.4f} ± {figures.sd:.4f}"
+
+
+def percent(figures: Figures | None) -> str:
+    """A fraction over seeds, in per cent."""
+    return "diverged" if figures is None else f"{figures.mean * 100:.1f} ± {figures.sd * 100:.1f} %"

@@ -1,0 +1,177 @@
+"""A study's runs as Optuna trials: wanted once, claimed by one worker at a time, finished once.
+
+Each cell is a trial. A claim is the storage's own atomic step from WAITING to RUNNING, with a heartbeat written before
+it, so that no moment exists at which a dead worker's trial could be told from a live one's by nothing. (Optuna's
+`Study.optimize` writes the first heartbeat after the claim: a worker killed in between leaves a trial that never
+returns.)
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from adamas.compare.arms import ARMS
+from adamas.compare.cell import Cell, Outcome
+
+CELL, OUTCOME, ERROR = "cell", "outcome", "error"  # user attributes of a trial
+ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "arm": CategoricalDistribution(list(ARMS)),
+    "lr": FloatDistribution(0.0, 1e6),
+    "weight_decay": FloatDistribution(0.0, 1e12),
+    "seed": IntDistribution(0, 2**31 - 1),
+}
+
+
+class Trials:
+    """The trials of one study.
+
+    Args:
+        study: where they live.
+        storage: the same study's storage, for claims and heartbeats.
+    """
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
+        self.study = study
+        self.storage = storage
+        self._id = storage.get_study_id_from_name(study.study_name)
+
+    def all(self) -> list[FrozenTrial]:
+        """Every trial as it stands, in the order of its number."""
+        return self.study.get_trials(deepcopy=False)
+
+    def want(self, cells: Iterable[Cell]) -> None:
+        """Enqueue the cells that no trial is waiting for, running or done with; the others are left alone."""
+        covered = {trial.user_attrs[CELL]["key"] for trial in self.all() if trial.state in ALIVE}
+        for cell in cells:
+            if cell.key not in covered:
+                covered.add(cell.key)
+                self.study.add_trial(waiting_trial(cell))
+
+    def return_lost(self) -> None:
+        """Fail the trials of workers that stopped giving signs of life; `want` then asks for their cells again."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study)
+
+    def claim(self) -> FrozenTrial | None:
+        """Take a waiting trial for this process; None if there is none."""
+        trials = self.all()
+        for trial in trials:
+            if trial.state != TrialState.WAITING:
+                continue
+            number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+            try:
+                self.storage.record_heartbeat(number)
+                if not self.storage.set_trial_state_values(number, TrialState.RUNNING):
+                    continue  # another worker was faster
+            except UpdateFinishedTrialError:
+                continue  # and is done already
+            if not self._is_duplicate(trial):
+                return trial
+            self._end(trial, TrialState.PRUNED)
+        return None
+
+    def _is_duplicate(self, claimed: FrozenTrial) -> bool:
+        """Whether an earlier trial is the same run: two machines that start at once may both ask for it."""
+        return any(
+            trial.number < claimed.number
+            and trial.state in ALIVE
+            and trial.user_attrs[CELL]["key"] == claimed.user_attrs[CELL]["key"]
+            for trial in self.all()
+        )
+
+    def finish(self, trial: FrozenTrial, outcome: Outcome, metric: str) -> None:
+        """Store the outcome and complete the trial; an infeasible one is kept with an infinite value."""
+        value = outcome.validation[metric] if outcome.feasible else float("inf")
+        self._end(trial, TrialState.COMPLETE, [value], {OUTCOME: outcome.to_json()})
+
+    def give_up(self, trial: FrozenTrial, error: str | None) -> None:
+        """Fail a trial that was interrupted (None) or raised `error`."""
+        self._end(trial, TrialState.FAIL, attributes={} if error is None else {ERROR: error})
+
+    def _end(
+        self,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: list[float] | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+        try:
+            for key, value in (attributes or {}).items():
+                self.storage.set_trial_user_attr(number, key, value)
+            self.storage.set_trial_state_values(number, state, values)
+        except UpdateFinishedTrialError:
+            pass  # taken for dead meanwhile, and run again by another worker, with the same result
+
+    def heartbeat(self, trial: FrozenTrial) -> Heartbeat:
+        """Signs of life for a claimed trial."""
+        return Heartbeat(self.storage, self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number))
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Finished outcomes by the key of their cell."""
+        return {
+            trial.user_attrs[CELL]["key"]: Outcome.from_json(trial.user_attrs[OUTCOME])
+            for trial in reversed(self.all())
+            if trial.state == TrialState.COMPLETE
+        }
+
+    def errors(self, after: int) -> list[str]:
+        """What the trials numbered above `after` raised."""
+        return [trial.user_attrs[ERROR] for trial in self.all() if trial.number > after and ERROR in trial.user_attrs]
+
+
+class Heartbeat:
+    """Writes signs of life from a thread while the block runs."""
+
+    def __init__(self, storage: RDBStorage, number: int) -> None:
+        self._storage = storage
+        self._number = number
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> None:
+        """Start."""
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and wait for the last one to be written."""
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        try:
+            while not self._stop.wait(self._storage.get_heartbeat_interval()):
+                self._storage.record_heartbeat(self._number)
+        finally:
+            self._storage.remove_session()  # a connection belongs to the thread that made it
+
+
+def waiting_trial(cell: Cell) -> FrozenTrial:
+    """A trial that waits for a worker; its parameters are those a dashboard would plot."""
+    return optuna.create_trial(
+        state=TrialState.WAITING,
+        params={"arm": cell.arm, "lr": cell.lr, "weight_decay": cell.weight_decay, "seed": cell.seed},
+        distributions=DISTRIBUTIONS,
+        user_attrs={CELL: {"key": cell.key, "stage": cell.stage}},
+    )
+
+
+def cell_of(trial: FrozenTrial) -> Cell:
+    """The cell that a trial stands for."""
+    params = trial.params
+    return Cell(trial.user_attrs[CELL]["stage"], params["arm"], params["lr"], params["weight_decay"], params["seed"])

@@ -164,7 +164,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the figures.")] = Path("benchmarks/results/step-cpu.json"),
 ) -> None:
     """Measure every scenario beside every peer, print the ratios and write them."""
-    console = Console()
+    console = Console(width=120)
     pairs = [(scenario, peer) for scenario in SCENARIOS for peer in PEERS]
     rows = [compare(*pair, rounds) for pair in track(pairs, description="measuring", console=console)]
     show(rows, console)

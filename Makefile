@@ -37,9 +37,11 @@ lint: install
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(REQUIRE_NATIVE)
 	$(BIN)/python -m pytest -q --doctest-modules --pyargs adamas
+	$(BIN)/python -m pytest -q --doctest-glob=README.md README.md
 
 bench: install
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/readme.py
 
 gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest -q -m gpu -p no:cacheprovider tests

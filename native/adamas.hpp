@@ -4,9 +4,12 @@
 #include <stdint.h>
 
 // The factors of one step (adamas.scalars.StepScalars), rounded once to the type in which the rule is computed.
+// The first moment becomes keep * m + beta1_complement * (g - pull * m). With beta1 >= 1/2, keep = pull = 1: its error
+// is then a third of that of beta1 * m + beta1_complement * g, which counts where m is nearly cancelled by g. With
+// beta1 < 1/2, keep = beta1 and pull = 0: nothing of a large old m is left behind.
 template <class T>
 struct Factors {
-  T grad_factor, l2, beta1, beta1_complement, beta2, beta2_complement, step_size, eps, eps_root, decay, max_factor;
+  T grad_factor, l2, keep, pull, beta1_complement, beta2, beta2_complement, step_size, eps, eps_root, decay, max_factor;
 };
 
 enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };

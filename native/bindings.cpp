@@ -178,7 +178,8 @@ template <class T>
 Factors<T> factors(const nb::tuple& scalars) {
   std::array<T, kFactors> x;
   for (size_t i = 0; i < kFactors; ++i) x[i] = static_cast<T>(nb::cast<double>(scalars[i]));
-  Factors<T> f{x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]};
+  const T pull = x[2] >= T(0.5) ? T(1) : T(0), keep = x[2] >= T(0.5) ? T(1) : x[2];
+  Factors<T> f{x[0], x[1], keep, pull, x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]};
   // eps > 0 keeps 0/0 away: it must not round to 0 in a narrower type.
   constexpr T smallest = std::numeric_limits<T>::min();
   if (nb::cast<double>(scalars[7]) > 0 && f.eps < smallest) f.eps = smallest;

@@ -19,14 +19,14 @@ inline double root(double x) { return sqrt(x); }
 
 // theta, m, v, v_max are read and written; g is the incoming gradient.
 //   g     = grad_factor * g (+ l2 * theta)
-//   m     = beta1 * m + beta1_complement * g
-//   v     = beta2 * v + (beta2_complement * g) * g      in this order g*g, which may overflow, is never formed
+//   m     = keep * m + beta1_complement * (g - pull * m)     = beta1 * m + (1 - beta1) * g
+//   v     = beta2 * v + (beta2_complement * g) * g           in this order g*g, which may overflow, is never formed
 //   theta = theta - (step_size * m / (sqrt(v + eps_root) + eps) + decay * theta)
 template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
 inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
   g = g * f.grad_factor;
   if constexpr (kL2) g = g + f.l2 * theta;
-  m = f.beta1 * m + f.beta1_complement * g;
+  m = f.keep * m + f.beta1_complement * (g - f.pull * m);
   v = f.beta2 * v + (f.beta2_complement * g) * g;
   T second = v;
   if constexpr (kAmsgrad) {

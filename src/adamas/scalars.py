@@ -4,7 +4,7 @@ A kernel never sees a learning rate or a step count. Everything that is the same
 folded here, once a step, into the factors of
 
     g      <- grad_factor * grad + l2 * param
-    m      <- beta1 * m + beta1_complement * g
+    m      <- beta1 * m + beta1_complement * g          (or m + beta1_complement * (g - m), whichever errs less)
     v      <- beta2 * v + (beta2_complement * g) * g
     param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * param)
 

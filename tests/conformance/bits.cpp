@@ -54,7 +54,7 @@ void run(StepRange step_range, const Step& step, uint16_t infinity) {
 
 template <class T>
 Factors<T> factors(bool l2, bool decoupled) {
-  return {1, T(l2 ? 0.1 : 0), T(0.9), T(0.1), T(0.999), T(0.001), T(1e-3), T(1e-9), 0, T(decoupled ? 1e-4 : 0), 1};
+  return {1, T(l2 ? 0.1 : 0), 1, 1, T(0.1), T(0.999), T(0.001), T(1e-3), T(1e-9), 0, T(decoupled ? 1e-4 : 0), 1};
 }
 
 }  // namespace

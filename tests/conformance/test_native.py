@@ -130,7 +130,7 @@ def test_sixteen_bits_are_read_and_rounded_as_torch_does(dtype: torch.dtype, isa
     first = -values
     param = torch.zeros(values.shape, dtype=dtype)
     operands = Operands([param], [torch.zeros_like(param)], [[first], [torch.zeros(values.shape)]])
-    # m stays as it is (beta1 = 1, its complement 0), v = 0, denominator = eps = 1: theta = -m.
+    # m stays as it is (its complement 0), v = 0, denominator = eps = 1: theta = -m.
     scalars = StepScalars.of(Hyper(), 1)._replace(beta1=1.0, beta1_complement=0.0, step_size=1.0, eps=1.0)
     step_on(isa, operands, scalars)
     assert same_bits(param, values.to(dtype))

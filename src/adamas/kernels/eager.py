@@ -143,7 +143,7 @@ def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torc
         grad = apply("mul", grad, s.grad_factor)
     if not _is(0, s.l2):
         grad = apply("add", grad, apply("mul", param, s.l2))
-    exp_avg = apply("add_", apply("mul_", exp_avg, s.beta1), apply("mul", grad, s.beta1_complement))
+    exp_avg = apply("lerp_", exp_avg, grad, s.beta1_complement)
     square = apply("mul", apply("mul", grad, s.beta2_complement), grad)  # in this order grad**2 is never formed
     exp_avg_sq = apply("add_", apply("mul_", exp_avg_sq, s.beta2), square)
     second = exp_avg_sq

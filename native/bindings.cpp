@@ -251,16 +251,15 @@ class Table {
     if (param.data == nullptr && param.count > 0) throw Mismatch(place("param", i) + " has no memory");
     Tensor& tensor = tensors_[i];
     const bool known = tensor.param == param.data && rows_[i].matches(param);
-    if (!known) {
-      if (!dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
-      rows_[i].keep(param);
-    }
-    tensor.param = param.data;
-    tensor.grad = grad.data;
-    tensor.count = param.count;
+    if (!known && !dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
     void** const addresses[] = {&tensor.exp_avg, &tensor.exp_avg_sq, &tensor.max_exp_avg_sq};
     for (int k = 0; k < (amsgrad_ ? 3 : 2); ++k)
       *addresses[k] = moment(k, i, state, param, known ? *addresses[k] : nullptr);
+    // Only now, when every moment has been checked against it, is this the parameter's known place and layout.
+    if (!known) rows_[i].keep(param);
+    tensor.param = param.data;
+    tensor.grad = grad.data;
+    tensor.count = param.count;
     return same_order(grad, param) && !is_neg(grad_object) && (grad.data != nullptr || grad.count == 0);
   }
 

@@ -157,9 +157,8 @@ def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torc
     if not _is(0, s.decay):
         change = apply("add_", change, apply("mul", param, s.decay))
     if isinstance(s.step_size, Tensor) and not s.step_size.requires_grad:
-        change = change.masked_fill(
-            s.step_size == 0, 0.0
-        )  # lr = 0 moves nothing, not even where change is not a number
+        # lr = 0 moves nothing, not even where the change is not a number.
+        change = change.masked_fill(s.step_size == 0, 0.0)
     if s.moves:
         param = apply("sub_", param, change)
     return [param, exp_avg, exp_avg_sq, *max_exp_avg_sq]

@@ -70,7 +70,8 @@ def check(group: Group) -> Hyper:
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["fused"] and group["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    read({**group, "capturable": False, "differentiable": False})  # reads tensors too, which then must be in range
+    if not has_host_scalars(group):  # the step will not read its tensors: here they are, and must be in range
+        read({**group, "capturable": False, "differentiable": False})
     return read(group)
 
 

@@ -13,20 +13,18 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from adamas.kernels.bucket import MismatchError, moment_dtype, param_traits
+from adamas.kernels.bucket import MismatchError, moment_dtype
 from adamas.scalars import StepScalars
 from adamas.torch import checkpoint
-from adamas.torch.dispatch import Request, choose
 from adamas.torch.groups import (
     DEFAULT_WEIGHT_DECAY,
     Group,
     base_lr,
     check,
-    has_host_scalars,
     refuse_integers,
     refuse_near_misses,
 )
-from adamas.torch.plan import Plan
+from adamas.torch.plan import Plan, choose_for
 
 Scalar = float | Tensor
 
@@ -209,10 +207,6 @@ class Adam(Optimizer):
         """Load state saved by this class, by torch.optim.Adam or AdamW: see `adamas.torch.checkpoint`."""
         checkpoint.load(self, state_dict)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and deepcopy keep: torch's three entries."""
-        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, completing what older or foreign checkpoints lack."""
         super().__setstate__(state)
@@ -252,17 +246,10 @@ class Adam(Optimizer):
         for index, group in enumerate(self.param_groups):
             for param in group["params"]:
                 what = f"group {index}: {{}} x {str(param.dtype)[6:]} on {param.device}"
-                key = (what, *self._choice(group, param))
+                choice = choose_for(param, group)
+                key = (what, choice.kernel, choice.reason)
                 counts[key] = counts.get(key, 0) + 1
         return [(what.format(count), kernel, reason) for (what, kernel, reason), count in counts.items()]
-
-    @staticmethod
-    def _choice(group: Group, param: Tensor) -> tuple[str, str]:
-        request = Request(group["kernel"], group["fused"], group["foreach"])
-        choice = choose(
-            param_traits(param, param if param.grad is None else param.grad, has_host_scalars(group)), request
-        )
-        return choice.kernel, choice.reason
 
 
 class AdamW(Adam):

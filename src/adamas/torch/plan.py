@@ -20,7 +20,7 @@ from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
-from adamas.torch.dispatch import KERNELS, Request, choose
+from adamas.torch.dispatch import KERNELS, Choice, Request, choose
 from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors, read
 from adamas.torch.state import State, conform, steps_taken
 
@@ -87,7 +87,6 @@ class Plan:
     def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
         """The parameters of a group that have a gradient, checked; nothing is written yet."""
         names = group.get("param_names")
-        request = Request(group["kernel"], group["fused"], group["foreach"])
         for i, param in enumerate(group["params"]):
             if param in self._seen:
                 continue  # listed twice, which torch warns of when the group is made: stepped once
@@ -102,7 +101,7 @@ class Plan:
                 raise ValueError(
                     f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it"
                 )
-            choice = choose(param_traits(param, param.grad, has_host_scalars(group)), request)
+            choice = choose_for(param, group)
             state = conform(states.get(param, {}), param, group["amsgrad"], name)
             yield _Member(index, param, state, choice.kernel, choice.reason)
 
@@ -143,6 +142,12 @@ class _Member:
     state: State
     kernel: str
     reason: str
+
+
+def choose_for(param: Tensor, group: Group) -> Choice:
+    """The kernel for a parameter of a group with the gradient it has; without one, as if it were like the parameter."""
+    traits = param_traits(param, param if param.grad is None else param.grad, has_host_scalars(group))
+    return choose(traits, Request(group["kernel"], group["fused"], group["foreach"]))
 
 
 def _flags(group: Group) -> tuple[Any, ...]:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import is_dense, moment_dtype
+from adamas.kernels.bucket import is_dense, moment_dtype, moment_names
 
 State = dict[str, Any]
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+MOMENTS = moment_names(amsgrad=True)
 
 
 def steps_taken(state: State) -> int:

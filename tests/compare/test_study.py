@@ -105,13 +105,17 @@ def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> N
         if snapshot.done >= 4:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        conduct(given, stop)
-    kept = finished(given)
-    assert 4 <= len(kept) < RUNS
-    with trials_of(given) as trials:  # a run that was cut short was given back, so nobody has to wait for it
-        states = [trial.state for trial in trials.all()]
-    assert TrialState.RUNNING not in states
+    states: list[TrialState] = []
+    for _ in range(5):  # a stop may fall between two runs, and then cuts none short: it is tried again
+        with pytest.raises(KeyboardInterrupt):
+            conduct(replace(given, fresh=True), stop)
+        kept = finished(given)
+        assert 4 <= len(kept) < RUNS
+        with trials_of(given) as trials:  # a run that was cut short was given back, so nobody has to wait for it
+            states = [trial.state for trial in trials.all()]
+        assert TrialState.RUNNING not in states
+        if TrialState.FAIL in states:
+            break
     assert TrialState.FAIL in states
     started = time.time()
     with pytest.raises(KeyboardInterrupt):

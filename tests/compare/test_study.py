@@ -9,8 +9,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +187,20 @@ def test_any_folder_name_will_do(tmp_path: Path) -> None:
         trials.want([cell(0)])
     assert (given.out / "trials.db").is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == [given.out.name]
+
+
+def test_processes_that_start_together_share_one_new_database(tmp_path: Path) -> None:
+    given, start = settings(tmp_path), threading.Barrier(6)
+
+    def want_one(seed: int) -> None:
+        start.wait()
+        with trials_of(given) as trials:
+            trials.want([cell(seed)])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(want_one, range(6)))
+    with trials_of(given) as trials:
+        assert len(trials.all()) == 6
 
 
 def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:

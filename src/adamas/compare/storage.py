@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import URL, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 BUSY_SECONDS = 60  # how long a process waits for another's transaction
+CREATION_TRIES = 20  # while others create the same tables; a loser only needs the winner to finish
 
 # Seconds between signs of life, and without one until a run counts as lost. The clock is the database's; over a network
 # a hiccup must not look like a death.
@@ -38,8 +40,8 @@ def open_storage(url: str, create: bool) -> RDBStorage:
         sqlite = parsed.get_backend_name() == "sqlite"
         if sqlite:
             make_folder(parsed, create)
-        return connect(url, sqlite, create)
-    except (ArgumentError, ImportError, OSError, OperationalError, StorageInternalError) as error:
+        return create_or_connect(url, sqlite) if create else connect(url, sqlite, create=False)
+    except (ArgumentError, ImportError, OSError, DBAPIError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(
             f"storage={shown} cannot be opened ({reason}); it must be a database URL with its driver installed, as in "
@@ -53,6 +55,28 @@ def make_folder(url: URL, create: bool) -> None:
         raise ValueError(f"storage={url} must be a file or a server: worker processes cannot see each other's memory")
     if create:
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+
+
+def create_or_connect(url: str, sqlite: bool, tries: int = CREATION_TRIES) -> RDBStorage:
+    """Open the database and make what is missing, while others may be making it too.
+
+    Optuna looks whether a table is there and then makes it, and does the same with the row of its version: of processes
+    that start together on a new database, all but one fail. What they failed at is then there, so they try again.
+    """
+    try:
+        return connect(url, sqlite, create=True)
+    except (DBAPIError, StorageInternalError) as error:
+        if tries == 1 or not made_by_another(error):
+            raise
+        time.sleep(0.05)
+        return create_or_connect(url, sqlite, tries - 1)
+
+
+def made_by_another(error: Exception) -> bool:
+    """Whether the database refused to make what somebody else made a moment before."""
+    return isinstance(error, IntegrityError) or any(
+        said in str(error.__cause__ or error) for said in ("already exists", "database is locked")
+    )
 
 
 def connect(url: str, sqlite: bool, create: bool) -> RDBStorage:
@@ -71,6 +95,7 @@ def connect(url: str, sqlite: bool, create: bool) -> RDBStorage:
         )
     if sqlite:
         make_claims_atomic(storage.engine)
+        storage.engine.connect().close()  # sets the file's journal mode here, where a busy file is tried again
     return storage
 
 

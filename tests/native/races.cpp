@@ -23,7 +23,7 @@ struct Memory {
         arrays.push_back(std::move(values));
         rows[k] = arrays.back().data();
       }
-      tensors.push_back({rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], size});
+      tensors.push_back({rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], size, 0});
     }
   }
 };
@@ -31,7 +31,7 @@ struct Memory {
 bool run(const Isa& isa, const Step& step, int threads, const Memory& expected, const std::vector<double>& sums) {
   Memory memory;
   const auto squares = square_all(isa.square[0], memory.tensors, threads);
-  run_all(isa.step[0], step, memory.tensors, threads);
+  run_all(isa.step[0], {step}, memory.tensors, threads);
   return squares == sums && memory.arrays == expected.arrays;
 }
 
@@ -43,7 +43,7 @@ int main() {
   for (const Isa* isa : usable_isas()) {
     Memory expected;
     const auto sums = square_all(isa->square[0], expected.tensors, 1);
-    run_all(isa->step[0], step, expected.tensors, 1);
+    run_all(isa->step[0], {step}, expected.tensors, 1);
     for (int threads = 2; threads <= 8; ++threads) {
       if (!run(*isa, step, threads, expected, sums)) {
         std::printf("%s: %d threads give other bits\n", isa->name, threads);

@@ -37,7 +37,7 @@ lint: install
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(REQUIRE_NATIVE)
 	$(BIN)/python -m pytest -q --doctest-modules --pyargs adamas
-	$(BIN)/python -m pytest -q --doctest-glob=README.md README.md
+	$(BIN)/python -m pytest -q --doctest-glob='*.md' README.md docs
 
 bench: install
 	$(BIN)/python benchmarks/step.py

@@ -419,6 +419,7 @@ std::vector<std::string> isas() {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // an interpreter that ends with a traceback at hand still holds an optimizer
   m.doc() = "The native kernel: see adamas.kernels.native.";
   nb::exception<Mismatch>(m, "Mismatch", PyExc_ValueError);
   m.def("isas", &isas, "Instruction sets this processor can run, best first.");

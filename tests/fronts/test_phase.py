@@ -723,3 +723,25 @@ def test_options_compose_with_a_closure(closure: bool) -> None:
             evaluate()
             assert optimizer.step(zero_grad=True) is None
     assert all(param.grad is None for param in model.parameters())
+
+
+@on_kernels
+def test_a_changing_set_of_gradients_is_not_planned_anew(kernel: str) -> None:
+    """As a mixture of experts has it: each parameter counts its own steps, and follows what torch gives it."""
+    params, theirs = drawn(), drawn()
+    optimizer, other = AdamW(params, lr=1e-2, kernel=kernel), torch.optim.AdamW(theirs, lr=1e-2)
+    random = torch.Generator().manual_seed(5)
+    plan = None
+    for step in range(60):
+        absent = [] if step == 0 else torch.randint(2, (len(params),), generator=random).nonzero().flatten().tolist()
+        for each in (params, theirs):
+            give(each, step)
+            for i in absent:
+                each[i].grad = None
+        optimizer.step()
+        other.step()
+        assert plan in (None, optimizer._plan)
+        plan = optimizer._plan
+    for a, b in zip(params, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        assert optimizer.state[a]["step"] == other.state[b]["step"] < 60

@@ -79,3 +79,43 @@ def test_grad_scaler_skips_an_overflow() -> None:
         scaler.step(optimizer)
         scaler.update()
         assert torch.equal(before, param.detach()) is overflow
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_phase_equals_the_composition_without_waiting_for_the_device(foreach: bool | None, capturable: bool) -> None:
+    """Clip, skip, step and average, with synchronisation made an error."""
+    random = torch.Generator().manual_seed(1)
+    draws = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in [(64, 33), (7,), (), (2, 3, 4)]]
+    params, theirs = ([torch.nn.Parameter(draw.cuda()) for draw in draws] for _ in range(2))
+    options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1}
+    skips = capturable or foreach is False
+    ours = AdamW(
+        params, max_norm=0.5, ema_decay=0.9, skip_nonfinite=skips, foreach=foreach, capturable=capturable, **options
+    )
+    composed, averages = torch.optim.AdamW(theirs, **options), []
+    for step in range(6):
+        for param, mirror in zip(params, theirs, strict=True):
+            param.grad = torch.cos(param.detach() * (step + 1))
+            mirror.grad = param.grad.clone()
+        if skips and step == 3:
+            params[1].grad[2] = float("nan")
+            before = [param.detach().clone() for param in params]
+        if step > 0:
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            ours.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if skips and step == 3:
+            assert all(map(torch.equal, (param.detach() for param in params), before))
+            continue
+        norm = torch.nn.utils.clip_grad_norm_(theirs, 0.5)
+        composed.step()
+        averages = averages or [mirror.detach().clone() for mirror in theirs]
+        torch._foreach_lerp_(averages, [mirror.detach() for mirror in theirs], 0.1)
+        assert ours.grad_norm == pytest.approx(float(norm), rel=1e-12)
+    for param, mirror, average in zip(params, theirs, averages, strict=True):
+        torch.testing.assert_close(param, mirror, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(ours.state[param]["ema"], average, rtol=1e-11, atol=1e-12)
+    assert ours.skipped_steps == skips

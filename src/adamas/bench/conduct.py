@@ -1,0 +1,52 @@
+"""Run comparisons one after another, each in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+from adamas.bench.measure import Effort
+from adamas.bench.peers import find, missing, versions
+from adamas.bench.row import Row
+from adamas.bench.scenario import Scenario
+
+
+def environment(effort: Effort) -> dict[str, str]:
+    """Of a comparison: what peers read when they are imported, their numbers of threads above all."""
+    threads = str(effort.threads)
+    peers = {
+        "OMP_NUM_THREADS": threads,
+        "PJRT_NPROC": threads,  # the pool of JAX on a CPU
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    return {**os.environ, **peers}
+
+
+def conduct(pairs: Iterable[tuple[Scenario, str]], effort: Effort) -> Iterator[Row]:
+    """Yield a row for each scenario and name of a peer; one that cannot be measured has a reason and no figures."""
+    for scenario, name in pairs:
+        peer = find(name)
+        reason = missing(peer)
+        if reason is not None:
+            yield Row.of(scenario, name, versions(peer), reason=reason)
+            continue
+        order = {"scenario": scenario.to_json(), "peer": name, "effort": asdict(effort)}
+        process = subprocess.run(
+            [sys.executable, "-m", "adamas.bench.pair"],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(effort),
+        )
+        if process.returncode == 0:
+            yield Row.from_json(json.loads(process.stdout))
+        else:
+            lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+            yield Row.of(scenario, name, versions(peer), reason=f"could not be measured: {lines[-1]}")

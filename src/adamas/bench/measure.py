@@ -1,0 +1,68 @@
+"""Time several things in turns, in alternating order, so that a neighbour's burst hits them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+MOST_CALLS = 10_000  # in a turn
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: turns of each party; medians and ratios are taken over them.
+        threads: of each implementation.
+        turn_seconds: length of a turn: long against the timer and a scheduler's slice, short against a burst.
+    """
+
+    rounds: int = 9
+    threads: int = 1
+    turn_seconds: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse what would say nothing."""
+        if self.rounds < 5:
+            raise ValueError(f"rounds={self.rounds} must be >= 5: the median of fewer says little")
+        if self.threads < 1:
+            raise ValueError(f"threads={self.threads} must be >= 1: somebody has to do the work")
+
+
+@dataclass(frozen=True)
+class Party:
+    """Something to time: `call`, and `ready` before each call, outside the clock."""
+
+    call: Callable[[], object]
+    ready: Callable[[], object] = lambda: None
+
+
+def turn(party: Party, calls: int) -> float:
+    """Seconds of a call: the median of `calls`, each timed by itself."""
+    seconds: list[float] = []
+    for _ in range(calls):
+        party.ready()
+        start = time.perf_counter()
+        party.call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def interleave(parties: Sequence[Party], effort: Effort) -> list[list[float]]:
+    """Seconds of each party in each round; who begins alternates."""
+    calls = [
+        min(MOST_CALLS, max(1, round(effort.turn_seconds / max(turn(party, 3), 1e-7)))) for party in parties
+    ]  # as many as fill a turn, after a warm-up
+    times: list[list[float]] = [[] for _ in parties]
+    for index in range(effort.rounds):
+        for i in range(len(parties))[:: 1 if index % 2 else -1]:
+            times[i].append(turn(parties[i], calls[i]))
+    return times
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Of the rounds."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]

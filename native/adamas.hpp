@@ -6,10 +6,16 @@
 // The factors of one step (adamas.scalars.StepScalars), rounded once to the type in which the rule is computed.
 // The first moment becomes keep * m + beta1_complement * (g - pull * m). With beta1 >= 1/2, keep = pull = 1: its error
 // is then a third of that of beta1 * m + beta1_complement * g, which counts where m is nearly cancelled by g. With
-// beta1 < 1/2, keep = beta1 and pull = 0: nothing of a large old m is left behind.
+// beta1 < 1/2, keep = beta1 and pull = 0: nothing of a large old m is left behind. The same of the weights' average.
+template <class T>
+struct Mean {
+  T keep, pull, weight;  // the new value's
+};
+
 template <class T>
 struct Factors {
-  T grad_factor, l2, keep, pull, beta1_complement, beta2, beta2_complement, step_size, eps, eps_root, decay, max_factor;
+  T grad_factor, l2, beta2, beta2_complement, step_size, eps, eps_root, decay, max_factor;
+  Mean<T> exp_avg, average;
 };
 
 enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };
@@ -18,27 +24,33 @@ constexpr int kDtypes = 4;
 struct Step {
   Factors<float> f32;
   Factors<double> f64;
-  bool l2, decoupled, amsgrad, moves;
+  bool l2, decoupled, amsgrad, moves, averages, zero_grad;
 };
 
 // One parameter with everything that belongs to it: `count` elements in the same order in each array.
-// Moments are float32, or float64 for float64 parameters.
+// Moments and averages are float32, or float64 for float64 parameters.
 struct Tensor {
   void* param;
-  const void* grad;
+  void* grad;  // written only to zero it
   void* exp_avg;
   void* exp_avg_sq;
   void* max_exp_avg_sq;  // null without amsgrad
+  void* ema;             // null without an average
   int64_t count;
 };
 
 // Steps the elements [begin, end) of one tensor.
 using StepRange = void (*)(const Step&, const Tensor&, int64_t begin, int64_t end);
 
+// The sum of the squares of the gradient's elements [begin, end), in double.
+using SquareRange = double (*)(const Tensor&, int64_t begin, int64_t end);
+
 // The functions of one instruction set, indexed by Dtype; null pointers where it is not compiled in.
 struct Isa {
   const char* name;
   StepRange step[kDtypes];
+  StepRange touch[kDtypes];  // moves the bytes of a step and computes nothing: the memory's limit
+  SquareRange square[kDtypes];
 };
 
 extern const Isa kScalar, kAvx2, kAvx512, kNeon;

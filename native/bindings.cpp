@@ -51,13 +51,13 @@ std::optional<Dtype> dtype_of(DLDataType type) {
 
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
-// The names of a parameter's moments in its state.
-constexpr std::array<const char*, 3> kMoments = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
+// The names in a parameter's state of the tensors that a step writes.
+constexpr std::array<const char*, 4> kStates = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema"};
 
 // What we call of torch. Never released: static objects would be, after the interpreter is gone.
 struct Torch {
   nb::handle tensor, parameter, data_ptr, is_neg;
-  std::array<nb::handle, 3> keys;  // kMoments as Python's strings
+  std::array<nb::handle, kStates.size()> keys;  // kStates as Python's strings
 } torch;
 
 nb::object call(nb::handle method, nb::handle tensor) {
@@ -172,25 +172,41 @@ bool dense(const View& view) {
   return true;
 }
 
-constexpr size_t kFactors = 11;  // of adamas.scalars.StepScalars; its flags follow
+constexpr size_t kFactors = 12;  // of adamas.scalars.StepScalars; its flags follow
+
+// An exponential moving average of memory `keep`, to which a new value adds `weight` = 1 - keep: see adamas.hpp.
+template <class T>
+Mean<T> mean_of(T keep, T weight) {
+  const bool pulls = keep >= T(0.5);
+  return {pulls ? T(1) : keep, pulls ? T(1) : T(0), weight};
+}
 
 template <class T>
 Factors<T> factors(const nb::tuple& scalars) {
   std::array<T, kFactors> x;
   for (size_t i = 0; i < kFactors; ++i) x[i] = static_cast<T>(nb::cast<double>(scalars[i]));
-  const T pull = x[2] >= T(0.5) ? T(1) : T(0), keep = x[2] >= T(0.5) ? T(1) : x[2];
-  Factors<T> f{x[0], x[1], keep, pull, x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]};
+  const auto [grad_factor, l2, beta1, beta1_complement, beta2, beta2_complement, step_size, eps, eps_root, decay,
+              max_factor, average] = x;
   // eps > 0 keeps 0/0 away: it must not round to 0 in a narrower type.
-  constexpr T smallest = std::numeric_limits<T>::min();
-  if (nb::cast<double>(scalars[7]) > 0 && f.eps < smallest) f.eps = smallest;
-  return f;
+  const bool vanishes = nb::cast<double>(scalars[7]) > 0 && eps < std::numeric_limits<T>::min();
+  return {grad_factor,
+          l2,
+          beta2,
+          beta2_complement,
+          step_size,
+          vanishes ? std::numeric_limits<T>::min() : eps,
+          eps_root,
+          decay,
+          max_factor,
+          mean_of(beta1, beta1_complement),
+          mean_of(static_cast<T>(1 - nb::cast<double>(scalars[11])), average)};
 }
 
 // Addresses of a bucket's tensors. Holds no Python object: the caller keeps parameters, states and gradients alive from
 // `take` to the end of `step`, and Python's garbage collector sees all references.
 class Table {
  public:
-  explicit Table(bool amsgrad) : amsgrad_(amsgrad) {}
+  Table(bool amsgrad, bool averages) : has_{true, true, amsgrad, averages} {}
 
   // Reads and checks every tensor of a step; nothing is written. Returns the indices of gradients that must be copied
   // into their parameter's layout before `step`.
@@ -208,7 +224,16 @@ class Table {
     return copy;
   }
 
-  void step(const nb::tuple& scalars, int threads, const std::string& isa) {
+  // The sum of squares of each gradient taken.
+  std::vector<double> squares(int threads, const std::string& isa) const {
+    if (!ready_) throw Mismatch("no gradients were taken for this step");
+    if (tensors_.empty()) return {};
+    const Isa& chosen = isa_named(isa);
+    nb::gil_scoped_release released;
+    return square_all(chosen.square[static_cast<int>(*dtype_)], tensors_, threads);
+  }
+
+  void step(const nb::tuple& scalars, bool zero_grad, int threads, const std::string& isa) {
     if (!ready_) throw Mismatch("no gradients were taken for this step");
     ready_ = false;
     if (tensors_.empty()) return;
@@ -217,16 +242,28 @@ class Table {
     step.f64 = factors<double>(scalars);
     step.l2 = step.f64.l2 != 0;
     step.decoupled = step.f64.decay != 0;
+    step.averages = step.f64.average.weight != 0;
+    step.zero_grad = zero_grad;
     step.amsgrad = nb::cast<bool>(scalars[kFactors]);
     step.moves = nb::cast<bool>(scalars[kFactors + 1]);
-    if (step.amsgrad != amsgrad_) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
+    if (step.amsgrad != has_[2]) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
+    if (step.averages != has_[3]) throw Mismatch("ema is kept with ema_decay and only then");
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
-    step_all(chosen, *dtype_, step, tensors_, threads);
+    run_all(chosen.step[static_cast<int>(*dtype_)], step, tensors_, threads);
+  }
+
+  // Moves the bytes of a step, for measuring what the memory allows.
+  void touch(int threads, const std::string& isa) const {
+    if (!ready_) throw Mismatch("no gradients were taken for this step");
+    if (tensors_.empty()) return;
+    const Isa& chosen = isa_named(isa);
+    nb::gil_scoped_release released;
+    run_all(chosen.touch[static_cast<int>(*dtype_)], Step{}, tensors_, threads);
   }
 
  private:
-  // The layout that a parameter had when its moments were last checked against it.
+  // The layout that a parameter had when its states were last checked against it.
   struct Row {
     std::vector<int64_t> layout;
     bool matches(const View& view) const {
@@ -252,10 +289,11 @@ class Table {
     Tensor& tensor = tensors_[i];
     const bool known = tensor.param == param.data && rows_[i].matches(param);
     if (!known && !dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
-    void** const addresses[] = {&tensor.exp_avg, &tensor.exp_avg_sq, &tensor.max_exp_avg_sq};
-    for (int k = 0; k < (amsgrad_ ? 3 : 2); ++k)
-      *addresses[k] = moment(k, i, state, param, known ? *addresses[k] : nullptr);
-    // Only now, when every moment has been checked against it, is this the parameter's known place and layout.
+    void** const addresses[] = {&tensor.exp_avg, &tensor.exp_avg_sq, &tensor.max_exp_avg_sq, &tensor.ema};
+    for (size_t k = 0; k < kStates.size(); ++k) {
+      if (has_[k]) *addresses[k] = state_address(k, i, state, param, known ? *addresses[k] : nullptr);
+    }
+    // Only now, when every state has been checked against it, is this the parameter's known place and layout.
     if (!known) rows_[i].keep(param);
     tensor.param = param.data;
     tensor.grad = grad.data;
@@ -263,9 +301,9 @@ class Table {
     return same_order(grad, param) && !is_neg(grad_object) && (grad.data != nullptr || grad.count == 0);
   }
 
-  // The address of a moment: `known` if it is still there, else after checking that it fits the parameter.
-  void* moment(int k, size_t i, nb::handle state, const View& param, void* known) {
-    const char* what = kMoments[k];
+  // The address of a state's tensor: `known` if it is still there, else after checking that it fits the parameter.
+  void* state_address(size_t k, size_t i, nb::handle state, const View& param, void* known) {
+    const char* what = kStates[k];
     const nb::handle tensor = PyDict_GetItem(state.ptr(), torch.keys[k].ptr());
     if (!tensor.is_valid()) throw Mismatch(place(what, i) + " is missing");
     if (known && address(tensor) == known) return known;
@@ -281,7 +319,8 @@ class Table {
   std::vector<Tensor> tensors_;
   std::vector<Row> rows_;
   std::optional<Dtype> dtype_;
-  bool amsgrad_, ready_ = false;
+  const std::array<bool, kStates.size()> has_;  // which of the states there are
+  bool ready_ = false;
 };
 
 // torch is taken apart once: `tensor` and `parameter` are its classes, `capsule` its exchange table or None.
@@ -291,7 +330,7 @@ void use_torch(nb::handle tensor, nb::handle parameter, std::optional<nb::capsul
            nb::getattr(tensor, "data_ptr").release(),
            nb::getattr(tensor, "is_neg").release(),
            {}};
-  for (size_t k = 0; k < kMoments.size(); ++k) torch.keys[k] = PyUnicode_InternFromString(kMoments[k]);
+  for (size_t k = 0; k < kStates.size(); ++k) torch.keys[k] = PyUnicode_InternFromString(kStates[k]);
   exchange = nullptr;
   if (!capsule) return;
   const auto* table = static_cast<const DLPackExchange*>(PyCapsule_GetPointer(capsule->ptr(), "dlpack_exchange_api"));
@@ -326,10 +365,13 @@ NB_MODULE(_native, m) {
   m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
         "Whether dicts[i][key] is values[i] for all i.");
   nb::class_<Table>(m, "Table", "Addresses of the tensors of one bucket.")
-      .def(nb::init<bool>(), nb::arg("amsgrad"))
+      .def(nb::init<bool, bool>(), nb::arg("amsgrad"), nb::arg("averages"))
       .def(
           "take", &Table::take, nb::arg("params"), nb::arg("states"), nb::arg("grads"),
           "Check every tensor of a step; returns indices of gradients that must be copied to their parameter's layout.")
-      .def("step", &Table::step, nb::arg("scalars"), nb::arg("threads"), nb::arg("isa") = "",
-           "Apply adamas.scalars.StepScalars, a tuple, to every tensor.");
+      .def("squares", &Table::squares, nb::arg("threads"), nb::arg("isa") = "", "Each gradient's sum of squares.")
+      .def("step", &Table::step, nb::arg("scalars"), nb::arg("zero_grad"), nb::arg("threads"), nb::arg("isa") = "",
+           "Apply adamas.scalars.StepScalars, a tuple, to every tensor.")
+      .def("touch", &Table::touch, nb::arg("threads"), nb::arg("isa") = "",
+           "Read and write what a step would, and change nothing: a measure of the memory.");
 }

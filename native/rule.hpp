@@ -17,16 +17,22 @@ namespace {
 inline float root(float x) { return sqrtf(x); }
 inline double root(double x) { return sqrt(x); }
 
+// The exponential moving average that `f` describes, after `value` has come in.
+template <class T>
+inline T mean(const Mean<T>& f, T old, T value) {
+  return f.keep * old + f.weight * (value - f.pull * old);
+}
+
 // theta, m, v, v_max are read and written; g is the incoming gradient.
 //   g     = grad_factor * g (+ l2 * theta)
-//   m     = keep * m + beta1_complement * (g - pull * m)     = beta1 * m + (1 - beta1) * g
+//   m     = beta1 * m + (1 - beta1) * g                      see Mean
 //   v     = beta2 * v + (beta2_complement * g) * g           in this order g*g, which may overflow, is never formed
 //   theta = theta - (step_size * m / (sqrt(v + eps_root) + eps) + decay * theta)
 template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
 inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
   g = g * f.grad_factor;
   if constexpr (kL2) g = g + f.l2 * theta;
-  m = f.keep * m + f.beta1_complement * (g - f.pull * m);
+  m = mean(f.exp_avg, m, g);
   v = f.beta2 * v + (f.beta2_complement * g) * g;
   T second = v;
   if constexpr (kAmsgrad) {

@@ -38,8 +38,8 @@ class DefaultFloatingPoint {
 constexpr int64_t kElementsPerThread = 32768;
 constexpr int64_t kAlignment = 64;  // threads meet at multiples of this many elements: no cache line has two writers
 
-// Steps the elements [begin, end) of all tensors laid end to end.
-void step_span(StepRange range, const Step& step, const std::vector<Tensor>& tensors, int64_t begin, int64_t end) {
+// Runs over the elements [begin, end) of all tensors laid end to end.
+void run_span(StepRange range, const Step& step, const std::vector<Tensor>& tensors, int64_t begin, int64_t end) {
   const DefaultFloatingPoint scope;
   int64_t first = 0;
   for (const Tensor& tensor : tensors) {
@@ -52,6 +52,32 @@ void step_span(StepRange range, const Step& step, const std::vector<Tensor>& ten
     }
     first = last;
   }
+}
+
+// Where the gradient's squares are added by one thread.
+struct Chunk {
+  size_t tensor;
+  int64_t begin;
+  double sum;
+};
+constexpr int64_t kChunk = 16384;
+
+int64_t elements(const std::vector<Tensor>& tensors) {
+  int64_t total = 0;
+  for (const Tensor& tensor : tensors) total += tensor.count;
+  return total;
+}
+
+int threads_for(int64_t total, int threads) {
+  return static_cast<int>(std::clamp<int64_t>(total / kElementsPerThread, 1, threads));
+}
+
+// Calls `part(index, count)` in each of up to `threads` threads.
+template <class Part>
+void in_parallel(int threads, const Part& part) {
+  if (threads == 1) return part(0, 1);
+#pragma omp parallel num_threads(threads)
+  part(omp_get_thread_num(), omp_get_num_threads());
 }
 
 }  // namespace
@@ -84,15 +110,29 @@ const Isa& isa_named(const std::string& name) {
   throw std::invalid_argument("isa='" + name + "' is not available on this processor: see adamas doctor");
 }
 
-void step_all(const Isa& isa, Dtype dtype, const Step& step, const std::vector<Tensor>& tensors, int threads) {
-  const StepRange range = isa.step[static_cast<int>(dtype)];
-  int64_t total = 0;
-  for (const Tensor& tensor : tensors) total += tensor.count;
-  const int64_t useful = std::min<int64_t>(threads, total / kElementsPerThread);
-  if (useful <= 1) return step_span(range, step, tensors, 0, total);
-#pragma omp parallel num_threads(static_cast<int>(useful))
-  {
-    const int64_t index = omp_get_thread_num(), count = omp_get_num_threads();
-    step_span(range, step, tensors, total * index / count, total * (index + 1) / count);
+void run_all(StepRange range, const Step& step, const std::vector<Tensor>& tensors, int threads) {
+  const int64_t total = elements(tensors);
+  in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
+    run_span(range, step, tensors, total * index / count, total * (index + 1) / count);
+  });
+}
+
+std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& tensors, int threads) {
+  const int64_t total = elements(tensors);
+  std::vector<Chunk> chunks;
+  chunks.reserve(tensors.size() + static_cast<size_t>(total / kChunk));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    for (int64_t begin = 0; begin < tensors[i].count; begin += kChunk) chunks.push_back({i, begin, 0.0});
   }
+  const auto size = static_cast<int64_t>(chunks.size());
+  in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
+    const DefaultFloatingPoint scope;
+    for (int64_t c = size * index / count; c < size * (index + 1) / count; ++c) {
+      const Tensor& tensor = tensors[chunks[c].tensor];
+      chunks[c].sum = square(tensor, chunks[c].begin, std::min(chunks[c].begin + kChunk, tensor.count));
+    }
+  });
+  std::vector<double> sums(tensors.size());
+  for (const Chunk& chunk : chunks) sums[chunk.tensor] += chunk.sum;
+  return sums;
 }

@@ -93,10 +93,11 @@ def test_kernels_have_one_signature(kernel: str) -> None:
     assert kernel == module.NAME
     signatures = {
         name: list(inspect.signature(getattr(module, name)).parameters)
-        for name in ("refuses", "prepare", "take", "step")
+        for name in ("refuses", "prepare", "take", "squares", "step")
     }
     assert signatures == {
-        "refuses": ["traits"], "prepare": ["bucket"], "take": ["prepared", "grads"], "step": ["prepared", "scalars"],
+        "refuses": ["traits"], "prepare": ["bucket"], "take": ["prepared", "grads"],
+        "squares": ["prepared"], "step": ["prepared", "scalars", "zero_grad"],
     }  # fmt: skip
 
 

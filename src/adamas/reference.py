@@ -71,3 +71,14 @@ def step(theta: Array, g: Array, state: State, hyper: Hyper) -> tuple[Array, Sta
     if hyper.decay == "independent":
         return theta - alpha * u - alpha / hyper.base_lr * lam * theta, State(m, v, v_max, t)  # AdamW as published
     return theta - alpha * u, State(m, v, v_max, t)
+
+
+def clip(gs: list[Array], max_norm: float) -> list[Array]:
+    """Gradients scaled so that their norm, taken as one long vector, is at most `max_norm`: as torch clips."""
+    norm = np.sqrt(sum(np.sum(g**2) for g in gs))
+    return [g * np.minimum(1.0, max_norm / (norm + 1e-6)) for g in gs]
+
+
+def average(theta_bar: Array, theta: Array, decay: float) -> Array:
+    """The moving average of the weights after `theta` has come in; it starts as a copy of the first."""
+    return decay * theta_bar + (1 - decay) * theta

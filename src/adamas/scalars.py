@@ -7,6 +7,7 @@ folded here, once a step, into the factors of
     m      <- beta1 * m + beta1_complement * g          (or m + beta1_complement * (g - m), whichever errs less)
     v      <- beta2 * v + (beta2_complement * g) * g
     param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * param)
+    ema    <- ema + average * (param - ema)                    (where an average of the weights is kept)
 
 With bias corrections c1 = 1 - beta1^t and c2 = 1 - beta2^t, `mhat / (sqrt(vhat) + eps)` equals
 `(sqrt(c2)/c1) * m / (sqrt(v) + eps*sqrt(c2))`, so the corrections cost the kernel nothing and one rounding less.
@@ -60,6 +61,7 @@ class Hyper:
             "hat" before it (the paper's epsilon hat: Keras).
         eps_root: added inside the root, to the corrected v (optax), >= 0.
         bias_correction: divide the moments by 1 - beta^t.
+        ema_decay: memory of the weights' moving average, in [0, 1); None keeps none.
 
     Raises:
         ValueError: naming the value, the rule and the fix.
@@ -83,6 +85,7 @@ class Hyper:
     eps_mode: Literal["alg1", "hat"] = "alg1"
     eps_root: float = 0.0
     bias_correction: bool = True
+    ema_decay: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field: the wording up to the bracket is torch's, which its own tests look for."""
@@ -92,6 +95,9 @@ class Hyper:
         _check("Invalid beta parameter at index 1", self.beta2, 0.0, 1.0, "betas must lie in [0, 1)")
         _check("Invalid weight_decay value", self.weight_decay, 0.0, math.inf, "weight_decay must be finite and >= 0")
         _check("Invalid eps_root value", self.eps_root, 0.0, math.inf, "eps_root must be finite and >= 0")
+        if self.ema_decay is not None:
+            rule = "ema_decay must lie in [0, 1), or be None for no average of the weights"
+            _check("Invalid ema_decay value", self.ema_decay, 0.0, 1.0, rule)
         for name, allowed in (
             ("decay", DECAYS),
             ("amsgrad", ("off", "raw", "corrected")),
@@ -110,7 +116,8 @@ class StepScalars(NamedTuple):
     """The factors of one step, the same for every element: float64, or 0-d tensors when `Hyper` or the step are.
 
     Args:
-        grad_factor: multiplies the incoming gradient: -1 to maximise, 1/scale to undo a loss scale.
+        grad_factor: multiplies the incoming gradient: -1 to maximise, 1/scale to undo a loss scale, less where the
+            gradient's norm is clipped.
         l2: coupled weight decay, times the parameter, added to the gradient.
         beta1: memory of the first moment.
         beta1_complement: 1 - beta1.
@@ -121,8 +128,11 @@ class StepScalars(NamedTuple):
         eps_root: added inside the root.
         decay: decoupled weight decay of this step, times the parameter, subtracted from it.
         max_factor: multiplies v before the running maximum of amsgrad.
+        average: the new parameter's weight in its moving average: 1 - ema_decay, 1 where the average begins with it,
+            0 where none is kept.
         amsgrad: whether a running maximum is kept.
         moves: whether parameters may change: False exactly when lr is the number 0.
+        skip: a 0-d tensor that says on the device whether this step is to change nothing; None where the host decided.
     """
 
     grad_factor: Any
@@ -136,17 +146,20 @@ class StepScalars(NamedTuple):
     eps_root: Any
     decay: Any
     max_factor: Any
+    average: float
     amsgrad: bool
     moves: bool
+    skip: Any = None
 
     @classmethod
-    def of(cls, hyper: Hyper, step: Any, grad_scale: float = 1.0) -> StepScalars:
+    def of(cls, hyper: Hyper, step: Any, grad_factor: Any = 1.0, average_begins: bool = False) -> StepScalars:
         """The scalars of step number `step` (1 for the first; a number or a 0-d float64 tensor).
 
         Args:
             hyper: the group's hyperparameters.
             step: the number of this step, counted from 1.
-            grad_scale: the factor by which a loss scaler multiplied the gradients.
+            grad_factor: what the gradients are to be multiplied with before anything else: see `grad_factor`.
+            average_begins: whether the moving average starts at this step, as a copy of the new parameter.
 
         Example:
             >>> StepScalars.of(Hyper(lr=0.1, beta1=0.5, beta2=0.75, eps=0.0), step=1).step_size
@@ -160,7 +173,7 @@ class StepScalars(NamedTuple):
         if hyper.decay == "independent":
             decay = hyper.weight_decay * (hyper.lr / hyper.base_lr)
         return cls(
-            grad_factor=(-1.0 if hyper.maximize else 1.0) / grad_scale,
+            grad_factor=-grad_factor if hyper.maximize else grad_factor,
             l2=hyper.weight_decay if hyper.decay == "l2" else 0.0,
             beta1=hyper.beta1,
             beta1_complement=1 - hyper.beta1,
@@ -171,6 +184,35 @@ class StepScalars(NamedTuple):
             eps_root=hyper.eps_root if corrected else hyper.eps_root * c2,
             decay=decay,
             max_factor=1 / c2 if corrected else 1.0,
+            average=0.0 if hyper.ema_decay is None else 1.0 if average_begins else 1 - hyper.ema_decay,
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
         )
+
+
+def check_max_norm(max_norm: Any) -> None:
+    """Raise ValueError unless `max_norm` is None or a positive number."""
+    if max_norm is not None and not _number(max_norm) > 0:
+        raise ValueError(f"max_norm={max_norm!r} must be > 0, or None not to clip; math.inf only measures the norm")
+
+
+def grad_factor(scale: Any, norm: Any, max_norm: float | None) -> Any:
+    """What gradients are multiplied with so that a loss scale is undone and their global norm is at most `max_norm`.
+
+    The clipping factor is that of `torch.nn.utils.clip_grad_norm_`: max_norm / (norm + 1e-6), at most 1, NaN where the
+    norm is. With max_norm = inf nothing is clipped, not even by an infinite norm.
+
+    Args:
+        scale: by which the loss was multiplied, a number or a 0-d tensor.
+        norm: of all gradients with the scale undone, likewise; read only where there is a finite `max_norm`.
+        max_norm: the limit; None for none.
+
+    Example:
+        >>> grad_factor(2.0, norm=9.999999, max_norm=5.0)
+        0.25
+    """
+    if max_norm is None or max_norm == math.inf:
+        return 1.0 / scale
+    clip = max_norm / (norm + 1e-6)
+    clip = clip.clamp(max=1.0) if hasattr(clip, "clamp") else 1.0 if clip > 1.0 else clip
+    return clip / scale

@@ -34,9 +34,9 @@ void add(std::vector<T>& values) {
 }
 
 template <class S, class T>
-void run(StepRange step_range, const Step& step, uint16_t infinity) {
+void run(const Isa& isa, Dtype dtype, const Step& step, uint16_t infinity) {
   std::vector<S> param(kCount), grad(kCount);
-  std::vector<T> m(kCount), v(kCount), v_max(kCount);
+  std::vector<T> m(kCount), v(kCount), v_max(kCount), ema(kCount);
   for (int i = 0; i < kCount; ++i) {
     const float second = value(), largest = value();
     param[i] = infinity ? static_cast<S>(draw()) : static_cast<S>(value());
@@ -44,17 +44,21 @@ void run(StepRange step_range, const Step& step, uint16_t infinity) {
     m[i] = value();
     v[i] = second * second;
     v_max[i] = largest * largest;
+    ema[i] = value();
   }
-  step_range(step, {param.data(), grad.data(), m.data(), v.data(), v_max.data(), kCount}, 0, kCount);
+  const Tensor tensor{param.data(), grad.data(), m.data(), v.data(), v_max.data(), ema.data(), kCount};
+  std::vector<double> squares{isa.square[static_cast<int>(dtype)](tensor, 5, kCount)};
+  isa.step[static_cast<int>(dtype)](step, tensor, 0, kCount);
   if (infinity) {
     for (S& x : param) x = (static_cast<uint16_t>(x) & 0x7FFF) > infinity ? S(0) : x;
   }
-  add(param), add(m), add(v), add(v_max);
+  add(param), add(grad), add(m), add(v), add(v_max), add(ema), add(squares);
 }
 
 template <class T>
 Factors<T> factors(bool l2, bool decoupled) {
-  return {1, T(l2 ? 0.1 : 0), 1, 1, T(0.1), T(0.999), T(0.001), T(1e-3), T(1e-9), 0, T(decoupled ? 1e-4 : 0), 1};
+  return {1, T(l2 ? 0.1 : 0),         T(0.999), T(0.001),       T(1e-3),        T(1e-9),
+          0, T(decoupled ? 1e-4 : 0), 1,        {1, 1, T(0.1)}, {1, 1, T(0.01)}};
 }
 
 }  // namespace
@@ -70,12 +74,18 @@ int main() {
     hash = 1469598103934665603ull;
     for (int mode = 0; mode < 12; ++mode) {
       const bool l2 = mode % 3 == 1, decoupled = mode % 3 == 2;
-      const Step step{
-          factors<float>(l2, decoupled), factors<double>(l2, decoupled), l2, decoupled, mode / 3 % 2 == 1, mode < 6};
-      run<float, float>(isa->step[static_cast<int>(Dtype::float32)], step, 0);
-      run<double, double>(isa->step[static_cast<int>(Dtype::float64)], step, 0);
-      run<uint16_t, float>(isa->step[static_cast<int>(Dtype::bfloat16)], step, 0x7F80);
-      run<uint16_t, float>(isa->step[static_cast<int>(Dtype::float16)], step, 0x7C00);
+      const Step step{factors<float>(l2, decoupled),
+                      factors<double>(l2, decoupled),
+                      l2,
+                      decoupled,
+                      mode / 3 % 2 == 1,
+                      mode < 6,
+                      mode % 2 == 0,
+                      mode % 4 == 3};
+      run<float, float>(*isa, Dtype::float32, step, 0);
+      run<double, double>(*isa, Dtype::float64, step, 0);
+      run<uint16_t, float>(*isa, Dtype::bfloat16, step, 0x7F80);
+      run<uint16_t, float>(*isa, Dtype::float16, step, 0x7C00);
     }
     std::printf("%s %016llx\n", isa->name, static_cast<unsigned long long>(hash));
   }

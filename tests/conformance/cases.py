@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, moment_dtype, moment_names
+from adamas.kernels.bucket import Bucket, moment_dtype, state_names
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS
 
@@ -118,7 +118,7 @@ class Operands:
 
     def bucket(self, **options: Any) -> Bucket:
         """As a kernel takes them."""
-        names = moment_names(len(self.moments) > 2)
+        names = state_names(len(self.moments) > 2, averages=False)
         states = [dict(zip(names, each, strict=True)) for each in zip(*self.moments, strict=True)]
         return Bucket(self.params, states, amsgrad=len(self.moments) > 2, **options)
 

@@ -19,9 +19,9 @@ pytestmark = needs_native
 def step_on(isa: str, operands: Operands, scalars: StepScalars, threads: int = 1) -> list[torch.Tensor]:
     """Step in place on a named instruction set; returns everything that was written."""
     bucket = operands.bucket()
-    table = native._native.Table(bucket.amsgrad)
+    table = native._native.Table(bucket.amsgrad, bucket.averages)
     assert table.take(bucket.params, bucket.states, operands.grads) == []
-    table.step(scalars, threads, isa)
+    table.step(scalars, False, threads, isa)
     return [*operands.params, *itertools.chain.from_iterable(operands.moments)]
 
 

@@ -5,6 +5,9 @@ A kernel is a module with
     refuses(traits) -> str | None    why it cannot step such a parameter; None if it can
     prepare(bucket) -> prepared      whatever can be kept from one step to the next
     take(prepared, grads) -> None    takes a step's gradients; raises MismatchError before anything is written
-    step(prepared, scalars) -> None  applies `adamas.scalars.StepScalars` to every tensor of the bucket
+    squares(prepared) -> list        each gradient's sum of squares in float64: numbers, or 0-d tensors on its device
+    step(prepared, scalars, zero_grad) -> None
+                                     applies `adamas.scalars.StepScalars` to every tensor of the bucket, and then zeroes
+                                     the gradients where asked to
 Kernels know no optimizer and never import each other.
 """

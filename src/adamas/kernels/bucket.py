@@ -19,9 +19,10 @@ class Bucket:
 
     Args:
         params: the parameters, written by the kernel.
-        states: their states, of which the kernel writes the moments `exp_avg`, `exp_avg_sq` and, with amsgrad,
-            `max_exp_avg_sq`: float32 or wider, laid out as the parameter.
+        states: their states, of which the kernel writes the tensors that `state_names` names: float32 or wider, laid
+            out as the parameter.
         amsgrad: whether running maxima of the second moments are kept.
+        averages: whether moving averages of the weights are kept.
         foreach: whether `eager` may hold temporaries for all tensors at once.
         differentiable: whether autograd is to record the step.
     """
@@ -29,6 +30,7 @@ class Bucket:
     params: list[Tensor]
     states: list[dict[str, Any]]
     amsgrad: bool = False
+    averages: bool = False
     foreach: bool = False
     differentiable: bool = False
 
@@ -72,13 +74,13 @@ def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-def moment_names(amsgrad: bool) -> tuple[str, ...]:
-    """The keys of a state's moments, in the kernels' order."""
-    return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
+def state_names(amsgrad: bool, averages: bool) -> tuple[str, ...]:
+    """The keys of a state's tensors, in the kernels' order."""
+    return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()), *(("ema",) if averages else ()))
 
 
 def moment_dtype(param: Tensor) -> torch.dtype:
-    """The dtype of a parameter's moments: its own, but at least float32 (complex parameters have complex moments)."""
+    """The dtype of a parameter's moments and average: its own, at least float32; complex if it is complex."""
     if param.dtype == torch.complex32:
         return torch.complex64
     return param.dtype if param.dtype.is_complex else torch.promote_types(param.dtype, torch.float32)

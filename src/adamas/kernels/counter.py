@@ -37,7 +37,7 @@ class StepCounter:
         """The number of the coming step, from 1."""
         return self.count + 1
 
-    def advance(self) -> None:
+    def advance(self, skip: None = None) -> None:
         """Count one step."""
         self.count += 1
         self._all.fill_(float(self.count))
@@ -49,7 +49,9 @@ class StepCounter:
 
 
 class DeviceCounter:
-    """The count of one parameter as a 0-d tensor on its device, for capturable steps: never read by the host.
+    """The count of one parameter as a 0-d tensor on its device, never read by the host.
+
+    For steps that a graph captures or that the device may skip.
 
     Args:
         count: steps taken so far, a number or a tensor.
@@ -67,9 +69,9 @@ class DeviceCounter:
         """The number of the coming step, in float64 where the device has it: 1 - beta2**t cancels in float32."""
         return (self._count + 1).to(torch.float32 if self._count.device.type == "mps" else torch.float64)
 
-    def advance(self) -> None:
-        """Count one step."""
-        self._count += 1
+    def advance(self, skip: Tensor | None = None) -> None:
+        """Count one step, unless the device says to skip it."""
+        self._count += 1 if skip is None else ~skip
 
     def untouched(self) -> bool:
         """Writes by others count: the tensor is the only record."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, moment_names
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, state_names
 
 if TYPE_CHECKING:
     from adamas.scalars import StepScalars
@@ -50,7 +50,7 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
         if grad.layout is not torch.strided:
             raise MismatchError(f"grad {i} is {grad.layout}")
         _check_place(f"grad {i}", grad, param)
-        for name in moment_names(bucket.amsgrad):
+        for name in state_names(bucket.amsgrad, bucket.averages):
             _check_place(f"{name} {i}", state[name], param)
             if state[name].dtype != moment_dtype(param):
                 raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
@@ -65,19 +65,32 @@ def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
         )
 
 
-def step(prepared: Prepared, scalars: StepScalars) -> None:
+def squares(prepared: Prepared) -> list[Tensor]:
+    """Each gradient's sum of squares, a 0-d tensor on its device: float64 where the device has it."""
+    with torch.no_grad():
+        return [torch.linalg.vector_norm(_real(grad), dtype=_widest(grad.device)).square() for grad in prepared.grads]
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def step(prepared: Prepared, scalars: StepScalars, zero_grad: bool = False) -> None:
     """Step every tensor of a bucket: all at once with foreach, else one after the other."""
     bucket, grads = prepared.bucket, prepared.grads
     prepared.grads = []
-    moments = [[state[name] for state in bucket.states] for name in moment_names(bucket.amsgrad)]
-    tensors = [bucket.params, grads, *moments]
+    states = [[state[name] for state in bucket.states] for name in state_names(bucket.amsgrad, bucket.averages)]
+    tensors = [bucket.params, grads, *states]
     with torch.set_grad_enabled(bucket.differentiable):
-        if bucket.foreach:
+        if bucket.foreach and scalars.skip is None:
             for indices in _alike(bucket.params, grads):
                 _step_list([[group[i] for i in indices] for group in tensors], scalars)
         else:
             for one in zip(*tensors, strict=True):
                 _step_one(list(one), scalars, bucket.differentiable)
+    if zero_grad:
+        for grad in grads:
+            grad.detach().zero_()
 
 
 def _alike(params: list[Tensor], grads: list[Tensor]) -> list[list[int]]:
@@ -99,33 +112,52 @@ def _in_place(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _recorded(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Never in place, so that what autograd saved stays as it was."""
-    return getattr(first, name.rstrip("_"))(*args, **kwargs)
+    """Never in place, so that what autograd saved, or a skipped step, stays as it was."""
+    return args[0] if name == "copy_" else getattr(first, name.rstrip("_"))(*args, **kwargs)
 
 
 def _step_list(tensors: list[list[Tensor]], scalars: StepScalars) -> None:
     """Step a uniform list of tensors with one operation for all at a time."""
-    params, grads, *moments = ([_real(tensor) for tensor in group] for group in tensors)
-    dtype = moments[0][0].dtype
+    params, grads, *states = ([_real(tensor) for tensor in group] for group in tensors)
+    dtype = states[0][0].dtype
     wide = params if params[0].dtype == dtype else [param.to(dtype) for param in params]
     grads = grads if grads[0].dtype == dtype else [grad.to(dtype) for grad in grads]
-    _rule(_foreach, [wide, grads, *moments], scalars, dtype)
+    emas = states.pop() if scalars.average else []
+    _rule(_foreach, [wide, grads, *states], scalars, dtype)
     if wide is not params and scalars.moves:
         _foreach("copy_", params, wide)
+    if emas:
+        stored = params if wide is params else [param.to(dtype) for param in params]
+        _mean(_foreach, emas, stored, scalars.average)
 
 
 def _step_one(tensors: list[Tensor], scalars: StepScalars, differentiable: bool) -> None:
-    """Step one parameter, in place, or with `differentiable` recorded by autograd and copied back."""
-    param, grad, *moments = (_real(tensor) for tensor in tensors)
-    dtype = moments[0].dtype
+    """Step one parameter: in place, or recorded by autograd and copied back, or copied back unless told to skip."""
+    param, grad, *states = (_real(tensor) for tensor in tensors)
+    dtype = states[0].dtype
+    ema = states.pop() if scalars.average else None
+    in_place = not differentiable and scalars.skip is None
+    apply = _in_place if in_place else _recorded
     wide = param.clone() if differentiable and param.dtype == dtype else param.to(dtype)
-    operands = [wide, grad.to(dtype), *(moment.clone() if differentiable else moment for moment in moments)]
-    results = _rule(_recorded if differentiable else _in_place, operands, scalars, dtype)
-    if differentiable:
-        for moment, result in zip(moments, results[1:], strict=True):
-            moment.copy_(result)
-    if scalars.moves and (differentiable or wide is not param):
-        param.copy_(results[0])
+    operands = [wide, grad.to(dtype), *(state.clone() if differentiable else state for state in states)]
+    results = _rule(apply, operands, scalars, dtype)
+    for state, result in zip(states, results[1:], strict=True):
+        _put(state, result, scalars.skip)
+    if scalars.moves:
+        _put(param, results[0], scalars.skip)
+    if ema is not None:
+        _put(ema, _mean(apply, ema, param.to(dtype), scalars.average), scalars.skip)
+
+
+def _put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
+    """Write a result to where it belongs, if it is not there already, unless the device says to skip."""
+    if value is not target:
+        target.copy_(value if skip is None else torch.where(skip, target, value))
+
+
+def _mean(apply: Ops, ema: Operand, stored: Operand, weight: float) -> Operand:
+    """The moving average of the weights as they are stored; with a weight of 1 it begins as their copy."""
+    return apply("copy_", ema, stored) if weight == 1 else apply("lerp_", ema, stored, weight)
 
 
 def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torch.dtype) -> list[Operand]:

@@ -62,44 +62,64 @@ def refuses(traits: Traits) -> str | None:
 
 @dataclass(slots=True)
 class Prepared:
-    """A bucket, the addresses of its tensors and, until the step is done, its gradients."""
+    """A bucket, the addresses of its tensors and, until the step is done, its gradients.
+
+    `grads` are those the table reads; `copied` maps the index of one that is a copy to the original.
+    """
 
     bucket: Bucket
     table: Any
     grads: list[Tensor | None]
+    copied: dict[int, Tensor]
 
 
 def prepare(bucket: Bucket) -> Prepared:
     """Make the table that keeps the tensors' addresses from one step to the next."""
-    return Prepared(bucket, _native.Table(bucket.amsgrad), [])
+    return Prepared(bucket, _native.Table(bucket.amsgrad, bucket.averages), [], {})
 
 
 def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
     bucket, table = prepared.bucket, prepared.table
+    copied: dict[int, Tensor] = {}
     try:
         copy = table.take(bucket.params, bucket.states, grads)
         if copy:
             grads = list(grads)
             for i in copy:
+                copied[i] = grads[i]  # pyright: ignore[reportArgumentType] - the table read it
                 grad = torch.empty_like(bucket.params[i], requires_grad=False, memory_format=torch.preserve_format)
-                grads[i] = grad.copy_(grads[i].detach())  # pyright: ignore[reportOptionalMemberAccess] - the table read it
+                grads[i] = grad.copy_(copied[i].detach())
             table.take(bucket.params, bucket.states, grads)
     except _native.Mismatch as error:
         raise MismatchError(str(error)) from None
-    prepared.grads = grads
+    prepared.grads, prepared.copied = grads, copied
 
 
-def step(prepared: Prepared, scalars: StepScalars) -> None:
+def squares(prepared: Prepared) -> list[float]:
+    """Each gradient's sum of squares, added in a fixed order whatever the threads."""
+    return prepared.table.squares(torch.get_num_threads())
+
+
+def step(prepared: Prepared, scalars: StepScalars, zero_grad: bool = False) -> None:
     """Step every tensor of a bucket whose gradients were taken, in torch's number of threads."""
-    prepared.table.step(scalars, torch.get_num_threads())
-    prepared.grads = []
-    params = prepared.bucket.params
-    try:  # tell autograd, which may have saved parameters for a backward pass, that they have changed
-        torch.autograd.graph.increment_version(params)
+    prepared.table.step(scalars, zero_grad, torch.get_num_threads())
+    written = prepared.bucket.params
+    if zero_grad:
+        for original in prepared.copied.values():
+            original.detach().zero_()
+        written = written + [grad for grad in prepared.grads if grad is not None]
+    prepared.grads, prepared.copied = [], {}
+    try:  # tell autograd, which may have saved tensors for a backward pass, that they have changed
+        torch.autograd.graph.increment_version(written)
     except TypeError:  # older than the lists that torch 2.7 takes
-        for param in params:
-            torch.autograd.graph.increment_version(param)
+        for tensor in written:
+            torch.autograd.graph.increment_version(tensor)
+
+
+def touch(prepared: Prepared) -> None:
+    """Read and write what a step would, computing nothing: how fast the memory allows a step to be."""
+    prepared.table.touch(torch.get_num_threads())
 
 
 def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bool:

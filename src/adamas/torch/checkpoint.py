@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check
-from adamas.torch.state import MOMENTS, State, conform
+from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check, state_keys
+from adamas.torch.state import TENSORS, State, conform
 
 if TYPE_CHECKING:
     from adamas.torch.optimizer import Adam
@@ -51,7 +51,7 @@ def load(optimizer: Adam, state_dict: dict[str, Any]) -> None:
     for key, saved in state_dict["state"].items():
         if key in params:
             group, name = homes[id(params[key])]
-            state[params[key]] = _restored(saved, params[key], group["amsgrad"], name)
+            state[params[key]] = _restored(saved, params[key], group, name)
         elif not isinstance(key, int):
             state[key] = deepcopy(saved)  # not a parameter's: kept, as torch does
     optimizer.__setstate__({"state": state, "param_groups": merged})
@@ -120,7 +120,7 @@ def _by_name(groups: list[Group], saved_groups: list[Group]) -> tuple[dict[Any, 
     return params, sources
 
 
-def _restored(saved: State, param: Tensor, amsgrad: bool, name: str) -> State:
+def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
     """A copy of a saved state in the optimizer's dtype, device and layout; never narrower than float32."""
     if not saved:
         return {}
@@ -135,5 +135,5 @@ def _restored(saved: State, param: Tensor, amsgrad: bool, name: str) -> State:
     copied = {
         key: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()
     }
-    copied |= {key: copied[key].to(param.device) for key in MOMENTS if isinstance(copied.get(key), Tensor)}
-    return conform(copied, param, amsgrad, name)
+    copied |= {key: copied[key].to(param.device) for key in TENSORS if isinstance(copied.get(key), Tensor)}
+    return conform(copied, param, state_keys(group), name)

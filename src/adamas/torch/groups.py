@@ -9,17 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamas.kernels.bucket import state_names
 from adamas.scalars import Hyper
 from adamas.torch.dispatch import Request, check_request
 
 Group = dict[str, Any]
 
 # What a step reads from a group; compared each step, so that whatever a scheduler or a user changed takes effect.
-HYPER_KEYS = ("lr", "betas", "eps", "weight_decay", "maximize", "decoupled_weight_decay", "decay", "decay_base_lr")
+HYPER_KEYS = (
+    "lr",
+    "betas",
+    "eps",
+    "weight_decay",
+    "maximize",
+    "decoupled_weight_decay",
+    "decay",
+    "decay_base_lr",
+    "ema_decay",
+)
 FLAG_KEYS = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "kernel")
 # Decided at construction: a checkpoint does not change them.
-CONSTRUCTED_KEYS = ("decoupled_weight_decay", "decay", "foreach", "capturable", "differentiable", "fused", "kernel")
+CONSTRUCTED_KEYS = (
+    "decoupled_weight_decay",
+    "decay",
+    "ema_decay",
+    "foreach",
+    "capturable",
+    "differentiable",
+    "fused",
+    "kernel",
+)
 KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS)
+WHOLE_KEYS = ("max_norm", "skip_nonfinite")  # of the optimizer as a whole, not of a group
 
 # AdamW's default, told from an explicit 0.01 by identity: `decay="independent"` must not take it silently.
 DEFAULT_WEIGHT_DECAY = float("1e-2")
@@ -35,6 +56,8 @@ def refuse_near_misses(group: Group) -> None:
         ValueError: parameter group key 'wieght_decay' is not known: did you mean 'weight_decay'?
     """
     for key in group:
+        if key in WHOLE_KEYS:
+            raise ValueError(f"{key} concerns the gradients of all groups together: give it to the constructor")
         if key in KNOWN_KEYS or key[-1:].isdigit():  # beta3 is nobody's typo
             continue
         if any(key.startswith(f"{known}_") for known in KNOWN_KEYS):
@@ -66,6 +89,8 @@ def check(group: Group) -> Hyper:
     if group["decay"] not in ("lr", "independent"):
         raise ValueError(f"decay={group['decay']!r} must be 'lr' or 'independent'; for L2 in the gradient use Adam")
     check_request(Request(group["kernel"], group["fused"], group["foreach"]))
+    if group["ema_decay"] is not None and group["differentiable"]:
+        raise ValueError("ema_decay is not for differentiable=True: average the weights outside of the step")
     if group["fused"] and group["differentiable"]:
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["fused"] and group["foreach"]:
@@ -104,7 +129,13 @@ def read(group: Group) -> Hyper:
         base_lr=group.get("decay_base_lr", base_lr(group)) if decay == "independent" else 0.0,
         amsgrad="raw" if group["amsgrad"] else "off",
         maximize=bool(group["maximize"]),
+        ema_decay=None if group["ema_decay"] is None else value(group["ema_decay"]),
     )
+
+
+def state_keys(group: Group) -> tuple[str, ...]:
+    """The tensors that a step of this group keeps of a parameter."""
+    return state_names(bool(group["amsgrad"]), group["ema_decay"] is not None)
 
 
 def has_tensors(group: Group) -> bool:

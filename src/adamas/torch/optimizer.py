@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +14,10 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from adamas.kernels import gradient
 from adamas.kernels.bucket import MismatchError, moment_dtype
-from adamas.scalars import StepScalars
-from adamas.torch import checkpoint
+from adamas.scalars import StepScalars, check_max_norm, grad_factor
+from adamas.torch import averaging, checkpoint
 from adamas.torch.groups import (
     DEFAULT_WEIGHT_DECAY,
     Group,
@@ -52,6 +54,10 @@ class Adam(Optimizer):
         differentiable: let autograd record the step.
         fused: True demands a kernel that does the step in one pass (native), False excludes it.
         decoupled_weight_decay: AdamW's decay instead of L2.
+        max_norm: clip the global norm of all gradients to this inside the step, as `clip_grad_norm_` before it would;
+            math.inf only measures. > 0.
+        ema_decay: keep an exponential moving average of the weights, of this memory in [0, 1): see `averaged`.
+        skip_nonfinite: a step whose gradients hold an inf or a NaN changes nothing and is counted.
         kernel: None chooses; "native" or "eager" demands.
 
     Raises:
@@ -72,6 +78,9 @@ class Adam(Optimizer):
     """
 
     _plan: Plan | None = None
+    _norm: float | Tensor | None = None
+    _skipped: int | Tensor = 0
+    _swapped: bool = False  # whether the weights are their averages: see `averaged`
 
     def __init__(
         self,
@@ -88,8 +97,13 @@ class Adam(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        max_norm: float | None = None,
+        ema_decay: float | None = None,
+        skip_nonfinite: bool = False,
         kernel: str | None = None,
     ) -> None:
+        self.max_norm = max_norm
+        self.skip_nonfinite = skip_nonfinite
         defaults: Group = {
             "lr": lr,
             "betas": betas,
@@ -103,6 +117,7 @@ class Adam(Optimizer):
             "fused": fused,
             "decoupled_weight_decay": decoupled_weight_decay,
             "decay": self._decay,
+            "ema_decay": ema_decay,
             "kernel": kernel,
         }
         # None only for decay="independent" without a weight decay: every group must then have one of its own.
@@ -131,26 +146,52 @@ class Adam(Optimizer):
         added["betas"] = tuple(added["betas"])  # a list changed in place would not be noticed
         added.setdefault("decay_base_lr", base_lr(added))
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step with the gradients in `.grad`, which are not modified.
+    def _step(self, closure: Callable[[], Any] | None = None, *, zero_grad: bool | Literal["in_place"] = False) -> Any:
+        """Take one step with the gradients in `.grad`, which are not modified unless asked.
 
         Args:
             closure: re-evaluates the model and returns the loss.
+            zero_grad: True sets every `.grad` to None after the step, "in_place" fills those it used with zeros, in the
+                same pass; a skipped step does so too.
 
         Returns:
             What the closure returned, or None.
         """
+        if zero_grad not in (False, True, "in_place"):
+            raise ValueError(f"zero_grad={zero_grad!r} must be False, True (set to None) or 'in_place'")
+        if self._swapped:
+            raise RuntimeError("step() inside averaged(): the weights are their averages there. Leave it first")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
-        if found_inf is not None and float(found_inf):
-            return loss
-        plan, scalars = self._ready(1.0 if scale is None else float(scale))
-        for bucket, factors in zip(plan.buckets, scalars, strict=True):
-            bucket.step(factors)
+        self._apply(zero_grad == "in_place")
+        if zero_grad is True:
+            self.zero_grad()
         return loss
+
+    def _apply(self, zero_in_place: bool) -> None:
+        """Step with the gradients as they are, unless they are not fit to."""
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
+        plan = self._ready(may_skip=self.skip_nonfinite or found_inf is not None)
+        if not plan.on_device:
+            found_inf = None if found_inf is None else float(found_inf)
+            scale = None if scale is None else float(scale)
+        scale = 1.0 if scale is None else scale
+        if self.max_norm is not None or self.skip_nonfinite:
+            self._norm = gradient.global_norm(plan.squares(), scale, plan.on_device)
+        skip = gradient.unfit(self._norm if self.skip_nonfinite else None, found_inf)
+        self._skipped = self._skipped + skip
+        if skip is True:
+            plan.release(zero_in_place)
+            self._plan = plan if plan.committed else None
+            return
+        factor = grad_factor(scale, self._norm, self.max_norm)
+        scalars = self._scalars(plan, factor, None if skip is False else skip)
+        plan.commit(self.state)
+        for bucket, factors in zip(plan.buckets, scalars, strict=True):
+            bucket.step(factors, zero_in_place)
+        self._plan = plan
 
     _hooked_step = Optimizer.profile_hook_step(_step)
 
@@ -170,33 +211,29 @@ class Adam(Optimizer):
     # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
     step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
 
-    def _ready(self, grad_scale: float) -> tuple[Plan, list[StepScalars]]:
-        """A plan that holds, whose kernels have checked and taken the gradients; its scalars; nothing is written."""
+    def _ready(self, may_skip: bool) -> Plan:
+        """A plan that holds, whose kernels have checked and taken the gradients; nothing is written."""
         plan, self._plan = self._plan, None  # kept only if all goes well: what fails keeps no gradients
-        if plan is not None and plan.holds(self.param_groups, self.state):
-            scalars = self._scalars(plan, grad_scale)
+        if plan is not None and plan.holds(self.param_groups, self.state, may_skip):
             try:
                 for bucket in plan.buckets:
                     bucket.take()
-                self._plan = plan
-                return plan, scalars
+                return plan
             except MismatchError:
                 pass  # a gradient is missing or a tensor was moved: plan anew, and let what is really wrong raise below
         for group in self.param_groups:
             check(group)
-        plan = Plan(self.param_groups, self.state)
-        scalars = self._scalars(plan, grad_scale)
+        plan = Plan(self.param_groups, self.state, may_skip)
         for bucket in plan.buckets:
             bucket.take()
-        plan.commit(self.state)
-        self._plan = plan
-        return plan, scalars
+        return plan
 
-    def _scalars(self, plan: Plan, grad_scale: float) -> list[StepScalars]:
+    def _scalars(self, plan: Plan, factor: Any, skip: Tensor | None) -> list[StepScalars]:
         if plan.on_accelerator:  # renamed in torch 2.12
             name = "_accelerator_graph_capture_health_check"
             getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
-        return [plan.scalars(bucket, self.param_groups[bucket.group], grad_scale) for bucket in plan.buckets]
+        scalars = [plan.scalars(bucket, self.param_groups[bucket.group], factor) for bucket in plan.buckets]
+        return scalars if skip is None else [each._replace(skip=skip) for each in scalars]
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -207,6 +244,10 @@ class Adam(Optimizer):
         """Load state saved by this class, by torch.optim.Adam or AdamW: see `adamas.torch.checkpoint`."""
         checkpoint.load(self, state_dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and deepcopy take."""
+        return {**super().__getstate__(), "_max_norm": self._max_norm, "_skip_nonfinite": self._skip_nonfinite}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, completing what older or foreign checkpoints lack."""
         super().__setstate__(state)
@@ -215,6 +256,61 @@ class Adam(Optimizer):
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
             group.setdefault("decay_base_lr", base_lr(group))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set every gradient to None, or to zero, as torch does."""
+        if not set_to_none or _profiler_enabled():
+            return super().zero_grad(set_to_none)
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
+        return None
+
+    @property
+    def max_norm(self) -> float | None:
+        """The limit of the gradients' global norm; may be changed between steps."""
+        return self._max_norm
+
+    @max_norm.setter
+    def max_norm(self, value: float | None) -> None:
+        check_max_norm(value)
+        self._max_norm = value
+
+    @property
+    def skip_nonfinite(self) -> bool:
+        """Whether steps with inf or NaN gradients are skipped; may be changed between steps."""
+        return self._skip_nonfinite
+
+    @skip_nonfinite.setter
+    def skip_nonfinite(self, value: bool) -> None:
+        if not isinstance(value, bool | int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"skip_nonfinite={value!r} must be True or False")
+        self._skip_nonfinite = bool(value)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, unscaled and before clipping; None before the first step.
+
+        Reading it waits for the device that computed it; the step did not.
+
+        Raises:
+            RuntimeError: nothing measures it.
+        """
+        if self._norm is None and self.max_norm is None and not self.skip_nonfinite:
+            raise RuntimeError("grad_norm is measured with max_norm or skip_nonfinite: max_norm=math.inf only measures")
+        return None if self._norm is None else float(self._norm)
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps changed nothing, for skip_nonfinite or a loss scaler's overflow, since this object was made.
+
+        Reading it waits for the device that decided; the step did not.
+        """
+        return int(self._skipped)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within this context the weights are their moving averages: see `adamas.torch.averaging`."""
+        return averaging.swapped(self)
 
     def moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
         """Copies of a parameter's moments, float32 or wider: raw moving averages, not bias-corrected.
@@ -275,6 +371,9 @@ class AdamW(Adam):
         differentiable: as `Adam`.
         fused: as `Adam`.
         decay: "lr" or "independent"; see `adamas.decay.to_independent` for the conversion.
+        max_norm: as `Adam`.
+        ema_decay: as `Adam`.
+        skip_nonfinite: as `Adam`.
         kernel: as `Adam`.
 
     Raises:
@@ -306,6 +405,9 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decay: str = "lr",
+        max_norm: float | None = None,
+        ema_decay: float | None = None,
+        skip_nonfinite: bool = False,
         kernel: str | None = None,
     ) -> None:
         if decay not in ("lr", "independent"):
@@ -324,6 +426,9 @@ class AdamW(Adam):
             differentiable=differentiable,
             fused=fused,
             decoupled_weight_decay=True,
+            max_norm=max_norm,
+            ema_decay=ema_decay,
+            skip_nonfinite=skip_nonfinite,
             kernel=kernel,
         )
 

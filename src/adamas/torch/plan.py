@@ -21,8 +21,10 @@ from adamas.kernels.bucket import Bucket, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
-from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors, read
+from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors, read, state_keys
 from adamas.torch.state import State, conform, steps_taken
+
+ACCELERATORS = ("cuda", "xpu")
 
 Groups = list[Group]
 States = defaultdict[Tensor, State]
@@ -38,15 +40,17 @@ class PlannedBucket:
     bucket: Bucket
     counter: StepCounter | DeviceCounter
     prepared: Any
+    average_begins: bool
 
     def take(self) -> None:
         """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
         self.kernel.take(self.prepared, [param.grad for param in self.bucket.params])
 
-    def step(self, scalars: StepScalars) -> None:
+    def step(self, scalars: StepScalars, zero_grad: bool) -> None:
         """Step the parameters and count it."""
-        self.kernel.step(self.prepared, scalars)
-        self.counter.advance()
+        self.kernel.step(self.prepared, scalars, zero_grad)
+        self.counter.advance(scalars.skip)
+        self.average_begins = False
 
     def counts_are_ours(self) -> bool:
         """Whether every state still shows this bucket's counter, and nobody else wrote to it."""
@@ -59,25 +63,33 @@ class Plan:
     Args:
         groups: the optimizer's parameter groups, validated.
         states: the optimizer's state, which is not changed before `commit`.
+        may_skip: whether a device may decide to skip steps, and so has to count them.
 
     Raises:
         RuntimeError: sparse gradients, or a demanded kernel that cannot step a parameter.
         ValueError: a state that does not fit its parameter.
     """
 
-    def __init__(self, groups: Groups, states: States) -> None:
+    def __init__(self, groups: Groups, states: States, may_skip: bool) -> None:
         self._flags = [_flags(group) for group in groups]
         self._params = [list(group["params"]) for group in groups]
         self._hypers: list[tuple[Any, Hyper] | None] = [None for _ in groups]
         self._resting: list[Tensor] = []
         self._seen: set[Tensor] = set()
         self._states: list[State] = []
+        self._may_skip = may_skip
+        self.committed = False
         members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
         self.buckets = list(_bucketed(members, groups))
-        self.on_accelerator = any(member.param.device.type in ("cuda", "xpu") for member in members)
+        self.on_accelerator = any(member.param.device.type in ACCELERATORS for member in members)
+        # Whether norms and verdicts stay in tensors, for which the host does not wait.
+        self.on_device = self.on_accelerator or any(member.device_counts for member in members)
 
     def commit(self, states: States) -> None:
         """Write the buckets' complete states into the optimizer's, whose dicts stay the same objects."""
+        if self.committed:
+            return
+        self.committed = True
         for bucket in self.buckets:
             for i, (param, complete) in enumerate(zip(bucket.bucket.params, bucket.bucket.states, strict=True)):
                 states[param].update(complete)
@@ -102,17 +114,21 @@ class Plan:
                     f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it"
                 )
             choice = choose_for(param, group)
-            state = conform(states.get(param, {}), param, group["amsgrad"], name)
-            yield _Member(index, param, state, choice.kernel, choice.reason)
+            before = states.get(param, {})
+            state = conform(before, param, state_keys(group), name)
+            averages = group["ema_decay"] is not None
+            device_counts = bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS)
+            yield _Member(index, param, state, choice, averages and "ema" not in before, device_counts)
 
-    def holds(self, groups: Groups, states: States) -> bool:
+    def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
         """Whether groups, states and gradients are still those that the buckets were made of.
 
         What is not looked at here (a gradient that went missing, a parameter or moment that was moved or resized) the
         kernels refuse in `take`, before anything is written.
         """
         return (
-            len(groups) == len(self._params)
+            (may_skip is self._may_skip or not self.on_accelerator)
+            and len(groups) == len(self._params)
             and len(states) == len(self._states)
             and all(map(is_, states.values(), self._states))
             and all(map(_same, (group["params"] for group in groups), self._params))
@@ -121,7 +137,19 @@ class Plan:
             and all(bucket.counts_are_ours() for bucket in self.buckets)
         )
 
-    def scalars(self, bucket: PlannedBucket, group: Group, grad_scale: float) -> StepScalars:
+    def release(self, zero_in_place: bool) -> None:
+        """Let the gradients go without a step."""
+        for bucket in self.buckets:
+            bucket.prepared.grads = []
+            for param in bucket.bucket.params if zero_in_place else ():
+                if param.grad is not None:
+                    param.grad.detach().zero_()
+
+    def squares(self) -> list[Any]:
+        """The sum of squares of each gradient taken."""
+        return [square for bucket in self.buckets for square in bucket.kernel.squares(bucket.prepared)]
+
+    def scalars(self, bucket: PlannedBucket, group: Group, grad_factor: Any) -> StepScalars:
         """The scalars of a bucket's next step; the group's values are read, and validated, again when they changed."""
         known = self._hypers[bucket.group]
         values = tuple(map(group.get, HYPER_KEYS))
@@ -130,7 +158,7 @@ class Plan:
             self._hypers[bucket.group] = None
         elif known is None or known[0] != values:
             known = self._hypers[bucket.group] = (values, check(group))
-        return StepScalars.of(known[1], bucket.counter.next(), grad_scale)
+        return StepScalars.of(known[1], bucket.counter.next(), grad_factor, bucket.average_begins)
 
 
 @dataclass(slots=True)
@@ -140,8 +168,9 @@ class _Member:
     group: int
     param: Tensor
     state: State
-    kernel: str
-    reason: str
+    choice: Choice
+    average_begins: bool
+    device_counts: bool
 
 
 def choose_for(param: Tensor, group: Group) -> Choice:
@@ -151,7 +180,7 @@ def choose_for(param: Tensor, group: Group) -> Choice:
 
 
 def _flags(group: Group) -> tuple[Any, ...]:
-    return tuple(map(group.get, FLAG_KEYS))
+    return (*map(group.get, FLAG_KEYS), group["ema_decay"] is None)
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -162,14 +191,14 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
     """Members that can be stepped together, together, in the order in which they first appear."""
     together: dict[tuple[Any, ...], list[_Member]] = {}
     for member in members:
-        key: tuple[Any, ...] = (member.group, member.kernel, member.param.device, member.param.dtype, member.reason)
-        capturable = groups[member.group]["capturable"]
-        # A capturable counter lies on the device, where its value is not looked at: each parameter has its own.
-        key += (id(member.param),) if capturable else (steps_taken(member.state),)
+        param, choice = member.param, member.choice
+        key: tuple[Any, ...] = (member.group, choice, param.device, param.dtype, member.average_begins)
+        # A count that lies on a device is not looked at: each parameter has its own.
+        key += (id(param),) if member.device_counts else (steps_taken(member.state),)
         together.setdefault(key, []).append(member)
-    for (index, kernel, device, *_), alike in together.items():
+    for (index, choice, device, *_), alike in together.items():
         group = groups[index]
-        if group["capturable"]:
+        if alike[0].device_counts:
             counter = DeviceCounter(alike[0].state.get("step", 0), device)
         else:
             counter = StepCounter(steps_taken(alike[0].state), len(alike))
@@ -179,15 +208,17 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
             params=[member.param for member in alike],
             states=[member.state for member in alike],
             amsgrad=bool(group["amsgrad"]),
+            averages=group["ema_decay"] is not None,
             foreach=_foreach(group, device),
             differentiable=bool(group["differentiable"]),
         )
-        module = KERNELS[kernel]
-        yield PlannedBucket(index, module, alike[0].reason, bucket, counter, module.prepare(bucket))
+        module = KERNELS[choice.kernel]
+        prepared = module.prepare(bucket)
+        yield PlannedBucket(index, module, choice.reason, bucket, counter, prepared, alike[0].average_begins)
 
 
 def _foreach(group: Group, device: torch.device) -> bool:
     """Whether `eager` takes all tensors at once: where asked to, and on accelerators, whose launches cost."""
     if group["differentiable"] or group["capturable"]:
         return False
-    return bool(group["foreach"]) if group["foreach"] is not None else device.type in ("cuda", "xpu")
+    return bool(group["foreach"]) if group["foreach"] is not None else device.type in ACCELERATORS

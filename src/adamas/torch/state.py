@@ -1,5 +1,7 @@
 """What is kept of a parameter: `step`, `exp_avg`, `exp_avg_sq` and, with amsgrad, `max_exp_avg_sq`, as in torch.
 
+With ema_decay also `ema`, the moving average of the weights.
+
 Unlike torch's the moments are float32 or wider, whatever the parameter's dtype: in bfloat16 a second moment with
 beta2 = 0.999 never moves again.
 """
@@ -11,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import is_dense, moment_dtype, moment_names
+from adamas.kernels.bucket import is_dense, moment_dtype, state_names
 
 State = dict[str, Any]
-MOMENTS = moment_names(amsgrad=True)
+TENSORS = state_names(amsgrad=True, averages=True)
 
 
 def steps_taken(state: State) -> int:
@@ -22,36 +24,43 @@ def steps_taken(state: State) -> int:
     return int(state.get("step", 0))
 
 
-def conform(state: State, param: Tensor, amsgrad: bool, name: str) -> State:
+def conform(state: State, param: Tensor, needed: tuple[str, ...], name: str) -> State:
     """A complete state for `param` from what `state` has: same tensors where they fit, new ones where not.
 
-    Moments get the parameter's layout, so that element k of one lies where element k of the other does.
+    They get the parameter's layout, so that element k of one lies where element k of the other does.
 
     Args:
         state: a state or a part of one; empty for a new parameter. Not changed.
         param: the parameter.
-        amsgrad: whether a running maximum is needed; where it is missing it starts at the second moment.
+        needed: which tensors a step needs. Where it is missing, a moment starts at zero, a running maximum at the
+            second moment and an average at the parameter.
         name: how to call the parameter in an error.
 
     Raises:
-        ValueError: a moment has another shape than the parameter or lies on another device.
+        ValueError: a tensor has another shape than the parameter or lies on another device.
     """
     whole = dict(state)
-    for key in MOMENTS:
-        moment = whole.get(key)
-        if moment is None and key == "max_exp_avg_sq":
-            if not amsgrad:
-                continue
-            moment = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
-        whole[key] = _fitting(moment, param, f"{key} of {name}")
+    for key in TENSORS:
+        tensor = whole.get(key)
+        if tensor is None and key not in needed:
+            continue
+        if tensor is None:
+            tensor = _beginning(key, param, whole)
+        whole[key] = _fitting(tensor, param, f"{key} of {name}")
     return whole
 
 
-def _fitting(moment: Tensor | None, param: Tensor, what: str) -> Tensor:
-    """The moment itself if it fits the parameter, else a copy that does; zeros for None."""
+def _beginning(key: str, param: Tensor, state: State) -> Tensor:
+    """A new tensor of a state."""
+    if key == "max_exp_avg_sq":
+        return state["exp_avg_sq"].clone(memory_format=torch.preserve_format)
+    like = torch.zeros_like(param, dtype=moment_dtype(param), memory_format=torch.preserve_format, requires_grad=False)
+    return like.copy_(param.detach()) if key == "ema" else like
+
+
+def _fitting(moment: Tensor, param: Tensor, what: str) -> Tensor:
+    """The moment (or average) itself if it fits the parameter, else a copy that does."""
     dtype = moment_dtype(param)
-    if moment is None:
-        return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     same_place = moment.shape == param.shape and moment.device == param.device
     if same_place and moment.dtype == dtype and moment.stride() == param.stride():
         return moment

@@ -1,0 +1,53 @@
+"""The global norm of a step's gradients, and whether they are finite, from the sums of squares that kernels return."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
+    """The norm of all gradients as one long vector, with the loss scale undone; it does not depend on their order.
+
+    Infinite or NaN exactly where a gradient is, save that a float64 gradient above 1e154 counts as infinite: its square
+    is.
+
+    Args:
+        squares: each gradient's sum of squares, numbers or 0-d float64 tensors.
+        scale: by which the loss was multiplied.
+        on_device: keep the result in a tensor, so that the host waits for no device.
+
+    Returns:
+        A number, or a 0-d float64 tensor.
+    """
+    if on_device:
+        device = next((x.device for x in squares if isinstance(x, Tensor)), torch.device("cpu"))
+        every = [torch.as_tensor(x, dtype=torch.float64).to(device, non_blocking=True) for x in squares]
+        # Sorted, so that the order of the parameters leaves the sum's rounding as it is.
+        return (torch.stack(every).sort().values.sum().sqrt() if every else torch.zeros(())) / scale
+    try:
+        return math.sqrt(math.fsum(map(float, squares))) / scale  # fsum rounds once, whatever the order
+    except OverflowError:
+        return math.inf
+
+
+def unfit(norm: Any, found_inf: Any) -> Any:
+    """Whether a step is to be skipped: a bool, or a 0-d bool tensor where one of the two is a tensor.
+
+    Args:
+        norm: of the gradients; None where it does not matter.
+        found_inf: a loss scaler's verdict, not 0 where it found an overflow; None without one.
+    """
+    tensors = [x for x in (norm, found_inf) if isinstance(x, Tensor)]
+    if not tensors:
+        return (norm is not None and not math.isfinite(norm)) or bool(found_inf)
+    device = tensors[0].device
+    verdicts = []
+    if norm is not None:
+        verdicts.append(~torch.isfinite(torch.as_tensor(norm)).to(device, non_blocking=True))
+    if found_inf is not None:
+        verdicts.append((torch.as_tensor(found_inf) != 0).reshape(()).to(device, non_blocking=True))
+    return torch.stack(verdicts).any()

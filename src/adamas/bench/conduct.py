@@ -1,4 +1,4 @@
-"""Run comparisons one after another, each in a fresh process."""
+"""Run a comparison in a fresh process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from adamas.bench.measure import Effort
@@ -28,25 +27,22 @@ def environment(effort: Effort) -> dict[str, str]:
     return {**os.environ, **peers}
 
 
-def conduct(pairs: Iterable[tuple[Scenario, str]], effort: Effort) -> Iterator[Row]:
-    """Yield a row for each scenario and name of a peer; one that cannot be measured has a reason and no figures."""
-    for scenario, name in pairs:
-        peer = find(name)
-        reason = missing(peer)
-        if reason is not None:
-            yield Row.of(scenario, name, versions(peer), reason=reason)
-            continue
-        order = {"scenario": scenario.to_json(), "peer": name, "effort": asdict(effort)}
-        process = subprocess.run(
-            [sys.executable, "-m", "adamas.bench.pair"],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(effort),
-        )
-        if process.returncode == 0:
-            yield Row.from_json(json.loads(process.stdout))
-        else:
-            lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-            yield Row.of(scenario, name, versions(peer), reason=f"could not be measured: {lines[-1]}")
+def conduct(scenario: Scenario, name: str, effort: Effort) -> Row:
+    """Measure a scenario beside the peer of that name; one that cannot be measured gives a reason and no figures."""
+    peer = find(name)
+    reason = missing(peer)
+    if reason is not None:
+        return Row.of(scenario, name, versions(peer), reason=reason)
+    order = {"scenario": scenario.to_json(), "peer": name, "effort": asdict(effort)}
+    process = subprocess.run(
+        [sys.executable, "-m", "adamas.bench.pair"],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(effort),
+    )
+    if process.returncode == 0:
+        return Row.from_json(json.loads(process.stdout))
+    lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+    return Row.of(scenario, name, versions(peer), reason=f"could not be measured: {lines[-1]}")

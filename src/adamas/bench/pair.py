@@ -9,6 +9,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from adamas.bench import rule
 from adamas.bench.measure import Effort, Party, interleave, ratios
 from adamas.bench.memory import memory_pass
+from adamas.bench.neighbours import Watch
 from adamas.bench.peers import find, versions
 from adamas.bench.peers.contract import Peer
 from adamas.bench.peers.ours import Ours
@@ -54,7 +56,7 @@ def compare(scenario: Scenario, peer: type[Peer], effort: Effort) -> Row:
         rule.error_ulps(found.parameters, rule.expected(scenario, side.eps_mode).parameters)
         for side, found in ((ours, mine), (theirs, other))
     )
-    reason = difference(mine, other, errors) if peer.exact else None
+    reason = wrong(errors[0]) or (difference(mine, other, errors) if peer.exact else None)
     if reason is not None:
         return Row.of(scenario, peer.name, versions(peer), reason=reason)
     del mine, other
@@ -71,9 +73,15 @@ def check(side: Peer, scenario: Scenario, grads: list[Tensor]) -> Checked:
     return found
 
 
-def act(side: Peer, scenario: Scenario):
+def act(side: Peer, scenario: Scenario) -> Callable[[], None]:
     """What is timed."""
     return side.step if scenario.work == "step" else side.phase
+
+
+def wrong(error: float) -> str | None:
+    """Why our own result is not to be timed; None if it may."""
+    steps = len(rule.SCALES)
+    return None if error <= APART else f"adamas errs by {error:.3g} ULPs after {steps} steps; rounding allows {APART}"
 
 
 def difference(mine: Checked, other: Checked, errors: tuple[float, ...]) -> str | None:
@@ -94,7 +102,9 @@ def difference(mine: Checked, other: Checked, errors: tuple[float, ...]) -> str 
 def timed(scenario: Scenario, sides: tuple[Peer, Peer], errors: tuple[float, ...], effort: Effort) -> Figures:
     """Time both sides and the memory pass."""
     parties = [Party(act(side, scenario), side.ready) for side in sides]
+    watch = Watch()
     ours, theirs, memory = interleave([*parties, Party(memory_pass(scenario))], effort)
+    others = watch.others()
     figures = [
         Side(statistics.median(seconds), error, side.state_bytes() / scenario.parameters)
         for side, seconds, error in zip(sides, (ours, theirs), errors, strict=True)
@@ -107,6 +117,7 @@ def timed(scenario: Scenario, sides: tuple[Peer, Peer], errors: tuple[float, ...
         lowest=min(each),
         highest=max(each),
         memory_ratio=statistics.median(ratios(ours, memory)),
+        others=others,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from adamas.bench.neighbours import TOLERABLE
 from adamas.bench.scenario import MEMORY, Scenario
 
 
@@ -34,6 +35,7 @@ class Figures:
         lowest: of the rounds.
         highest: of the rounds.
         memory_ratio: ours to the time of moving the same bytes; see `adamas.bench.memory`.
+        others: share of the machine's processor time that went to other processes meanwhile; None where unknown.
     """
 
     ours: Side
@@ -42,6 +44,7 @@ class Figures:
     lowest: float
     highest: float
     memory_ratio: float
+    others: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class Row:
             return None
         pairs = ((self.figures.ratio, self.limit), (self.figures.memory_ratio, self.memory_limit))
         return all(limit is None or ratio <= limit for ratio, limit in pairs)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes took enough of the machine to make the figures doubtful."""
+        return self.figures is not None and (self.figures.others or 0.0) > TOLERABLE
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -168,9 +168,7 @@ class BenchOptions:
         bool, typer.Option("--phase/--step", help="Clip, step, average and clear the gradients, or a step alone.")
     ] = False
     rounds: Annotated[int, typer.Option(help="Turns that each takes; the median counts.")] = 9
-    threads: Annotated[
-        int | None, typer.Option(help="Of each implementation.", show_default="as torch chooses")
-    ] = None
+    threads: Annotated[int | None, typer.Option(help="Of each implementation.", show_default="as torch chooses")] = None
     out: Annotated[Path | None, typer.Option(help="File for the rows in JSON, kept up to date after each.")] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
 
@@ -222,9 +220,7 @@ def read_bench_settings(options: BenchOptions) -> BenchSettings:
     from adamas.bench.settings import Settings, choose_peers, choose_scenarios, choose_threads
 
     return Settings(
-        scenarios=choose_scenarios(
-            options.model, options.shapes, options.dtype, "phase" if options.phase else "step"
-        ),
+        scenarios=choose_scenarios(options.model, options.shapes, options.dtype, "phase" if options.phase else "step"),
         peers=choose_peers(options.peers),
         effort=Effort(options.rounds, choose_threads(options.threads)),
         out=options.out,

@@ -10,8 +10,10 @@ from adamas.bench.scenario import Scenario
 
 
 def bytes_moved(scenario: Scenario) -> int:
-    """Bytes that our step reads and writes, a parameter: 28 in float32; a phase also reads the gradient for its norm
-    and reads and writes the average, 40 in float32."""
+    """Bytes a parameter that our step reads and writes.
+
+    28 in float32; 40 for a phase, which also reads the gradient for its norm, and reads and writes the average.
+    """
     size = getattr(torch, scenario.dtype).itemsize
     wide = max(size, 4)  # moments and averages are float32 or wider
     step = 2 * size + size + 2 * 2 * wide  # parameter, gradient, two moments

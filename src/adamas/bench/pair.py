@@ -6,6 +6,7 @@ Started as `python -m adamas.bench.pair`, with an order in JSON on standard inpu
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -52,14 +53,17 @@ def compare(scenario: Scenario, peer: type[Peer], effort: Effort) -> Row:
         other = check(theirs, scenario, grads)
     except Exception as error:  # whatever a peer raises is its refusal
         return Row.of(scenario, peer.name, versions(peer), reason=f"refuses: {said(error)}")
-    errors = tuple(
-        rule.error_ulps(found.parameters, rule.expected(scenario, side.eps_mode).parameters)
-        for side, found in ((ours, mine), (theirs, other))
+    wanted = rule.expected(scenario, ours.eps_mode)
+    theirs_wanted = wanted if peer.eps_mode == ours.eps_mode else rule.expected(scenario, peer.eps_mode)
+    errors = (
+        rule.error_ulps(mine.parameters, wanted.parameters),
+        rule.error_ulps(other.parameters, theirs_wanted.parameters),
     )
-    reason = wrong(errors[0]) or (difference(mine, other, errors) if peer.exact else None)
+    averages = rule.error_ulps(mine.averages, wanted.averages) if mine.averages else 0.0
+    reason = wrong(max(errors[0], averages)) or difference(mine, other, errors, peer.exact)
     if reason is not None:
         return Row.of(scenario, peer.name, versions(peer), reason=reason)
-    del mine, other
+    del mine, other, wanted, theirs_wanted  # memory
     return Row.of(scenario, peer.name, versions(peer), figures=timed(scenario, (ours, theirs), errors, effort))
 
 
@@ -84,8 +88,12 @@ def wrong(error: float) -> str | None:
     return None if error <= APART else f"adamas errs by {error:.3g} ULPs after {steps} steps; rounding allows {APART}"
 
 
-def difference(mine: Checked, other: Checked, errors: tuple[float, ...]) -> str | None:
-    """Why the sides do not agree; None if they do."""
+def difference(mine: Checked, other: Checked, errors: tuple[float, float], exact: bool) -> str | None:
+    """Why the peer's result is not to be timed; None if it may. Only an exact one must agree with ours."""
+    if not math.isfinite(errors[1]):
+        return f"differs: its parameters are not finite after {len(rule.SCALES)} steps"
+    if not exact:
+        return None
     for what, a, b in (
         ("parameters", mine.parameters, other.parameters),
         ("averages", mine.averages, other.averages),
@@ -99,7 +107,7 @@ def difference(mine: Checked, other: Checked, errors: tuple[float, ...]) -> str 
     return None
 
 
-def timed(scenario: Scenario, sides: tuple[Peer, Peer], errors: tuple[float, ...], effort: Effort) -> Figures:
+def timed(scenario: Scenario, sides: tuple[Peer, Peer], errors: tuple[float, float], effort: Effort) -> Figures:
     """Time both sides and the memory pass."""
     parties = [Party(act(side, scenario), side.ready) for side in sides]
     watch = Watch()

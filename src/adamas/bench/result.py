@@ -60,7 +60,8 @@ class Result:
     def from_json(cls, data: dict[str, Any]) -> Result:
         """From plain data."""
         fields = {key: value for key, value in data.items() if key != "schema"}
-        return cls(**{**fields, "rows": [Row.from_json(row) for row in data["rows"]]})
+        fields["rows"] = [Row.from_json(row) for row in data["rows"]]
+        return cls(**fields)
 
     def write(self, path: Path) -> None:
         """Write the JSON, whole or not at all."""

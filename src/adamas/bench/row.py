@@ -121,7 +121,9 @@ class Row:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Row:
         """From plain data."""
-        figures = data["figures"]
-        if figures is not None:
-            figures = Figures(**{**figures, "ours": Side(**figures["ours"]), "peer": Side(**figures["peer"])})
-        return cls(**{**data, "figures": figures})
+        fields = dict(data)
+        if fields["figures"] is not None:
+            figures = dict(fields["figures"])
+            figures |= {side: Side(**figures[side]) for side in ("ours", "peer")}
+            fields["figures"] = Figures(**figures)
+        return cls(**fields)

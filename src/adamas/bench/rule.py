@@ -82,7 +82,7 @@ def error_ulps(found: Sequence[Tensor], wanted: Sequence[NDArray[np.float64]]) -
     largest = 0.0
     for tensor, value in zip(found, wanted, strict=True):
         distance = np.abs(as_float64([tensor])[0] - value) / spacing(value, tensor.dtype)
-        largest = max(largest, float(np.nan_to_num(distance, nan=np.inf).max(initial=0.0)))
+        largest = max(largest, float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf).max(initial=0.0)))
     return largest
 
 

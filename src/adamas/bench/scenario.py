@@ -60,4 +60,6 @@ class Scenario:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Scenario:
         """From plain data."""
-        return cls(**{**data, "shapes": tuple(tuple(shape) for shape in data["shapes"])})
+        fields = dict(data)
+        fields["shapes"] = tuple(tuple(shape) for shape in data["shapes"])
+        return cls(**fields)

@@ -88,7 +88,8 @@ def load(source: str, where: str) -> ModuleType:
 def run_file(path: Path) -> ModuleType:
     """Import a file under its own name."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None, "a path that ends in .py has a loader"
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # data classes in it look themselves up
     spec.loader.exec_module(module)

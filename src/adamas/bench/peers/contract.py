@@ -13,6 +13,8 @@ from adamas.bench.scenario import Scenario
 class Peer(ABC):
     """An optimizer with its parameters, built for one scenario. Made only where its modules can be imported.
 
+    What it holds it may change; what it is given it may not.
+
     Attributes:
         name: what the user types.
         modules: that must be importable.

@@ -22,7 +22,7 @@ class Ours(SteppedByTorch):
 
     def make(self, scenario: Scenario) -> Any:
         """One optimizer that clips and averages too, where a phase is asked for."""
-        phase = {"max_norm": MAX_NORM, "ema_decay": EMA_DECAY} if scenario.work == "phase" else {}
+        phase: dict[str, Any] = {"max_norm": MAX_NORM, "ema_decay": EMA_DECAY} if scenario.work == "phase" else {}
         return AdamW(self.params, **self.options, **phase)
 
     def phase(self) -> None:

@@ -17,7 +17,7 @@ class SteppedByTorch(Peer):
     """Parameters of torch with a `torch.optim.Optimizer`, which `make` returns."""
 
     def __init__(self, scenario: Scenario, params: list[Tensor]) -> None:
-        self.params = [torch.nn.Parameter(param.clone()) for param in params]
+        self.params: list[Tensor] = [torch.nn.Parameter(param.clone()) for param in params]
         self.grads = [torch.zeros_like(param) for param in params]
         self.mean: list[Tensor] = []
         self.options: dict[str, Any] = {
@@ -50,7 +50,7 @@ class SteppedByTorch(Peer):
         self.optimizer.step()
         with torch.no_grad():
             if self.mean:
-                torch._foreach_lerp_(self.mean, self.params, 1 - EMA_DECAY)
+                torch._foreach_lerp_(self.mean, self.params, 1 - EMA_DECAY)  # pyright: ignore[reportPrivateImportUsage]
             else:
                 self.mean = [param.detach().clone() for param in self.params]
         self.optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,7 +17,7 @@ class Torch(SteppedByTorch):
     modules = ("torch",)
     install = "torch"
     exact = True
-    choice: dict[str, bool] = {}  # noqa: RUF012 - read only
+    choice: ClassVar[dict[str, Any]] = {}
 
     def make(self, scenario: Scenario) -> Any:
         """The optimizer."""
@@ -28,11 +28,11 @@ class TorchForeach(Torch):
     """With operations on lists of tensors."""
 
     name = "torch-foreach"
-    choice = {"foreach": True}  # noqa: RUF012 - read only
+    choice: ClassVar[dict[str, Any]] = {"foreach": True}
 
 
 class TorchFused(Torch):
     """With one fused operation."""
 
     name = "torch-fused"
-    choice = {"fused": True}  # noqa: RUF012 - read only
+    choice: ClassVar[dict[str, Any]] = {"fused": True}

@@ -9,6 +9,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+from adamas.bench.neighbours import TOLERABLE
 from adamas.bench.result import Result
 from adamas.bench.row import Figures, Row
 from adamas.bench.rule import SCALES
@@ -45,7 +46,8 @@ def table(result: Result) -> str:
 def compared(figures: Figures) -> tuple[str, ...]:
     """Ratio, its range, and both times."""
     spread = f"{figures.lowest:.2f}-{figures.highest:.2f}"
-    return f"**{figures.ratio:.2f}**", spread, duration(figures.ours.seconds), duration(figures.peer.seconds)
+    ratio = f"**{figures.ratio:.2f}**" if (figures.others or 0.0) <= TOLERABLE else f"{figures.ratio:.2f}, doubtful"
+    return ratio, spread, duration(figures.ours.seconds), duration(figures.peer.seconds)
 
 
 def errors(figures: Figures) -> str:

@@ -40,7 +40,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Scenario, str, Effor
         asked.append((scenario, name, effort))
         return Row.of(scenario, name, {"torch": "2.0"}, figures=row().figures)
 
-    monkeypatch.setattr(command, "conduct", conduct)
+    monkeypatch.setattr(command, "quietest", conduct)
     return asked
 
 
@@ -99,7 +99,7 @@ def test_stopping_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_pa
             raise KeyboardInterrupt
         return Row.of(scenario, name, {}, figures=row().figures)
 
-    monkeypatch.setattr(command, "conduct", conduct)
+    monkeypatch.setattr(command, "quietest", conduct)
     out = tmp_path / "rows.json"
     found = invoke("--shapes", "(3)", "--peers", "torch,torch-foreach,torch-fused", "--out", str(out))
     assert found.exit_code == 130

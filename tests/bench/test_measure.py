@@ -11,7 +11,7 @@ from tests.bench.conftest import BRIEF, tiny
 def test_turns_alternate() -> None:
     said: list[str] = []
     parties = [Party(lambda name=name: said.append(name)) for name in "abc"]
-    times = interleave(parties, Effort(5, 1, 1e-9))
+    times = interleave(parties, Effort(5, turn_seconds=1e-9))
     assert [len(seconds) for seconds in times] == [5, 5, 5]
     assert "".join(said[9:]) == "cba" + "abc" + "cba" + "abc" + "cba"  # after three calls each to warm up
 

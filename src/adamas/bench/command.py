@@ -7,7 +7,7 @@ import json
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adamas.bench.conduct import conduct
+from adamas.bench.conduct import quietest
 from adamas.bench.result import Result
 from adamas.bench.row import Row
 from adamas.bench.settings import Settings
@@ -44,7 +44,7 @@ def measure(settings: Settings, err: Console) -> Result:
         try:
             for scenario, peer in pairs:
                 progress.update(task, description=f"{peer}, {scenario.name}, {scenario.work}")
-                rows.append(conduct(scenario, peer, settings.effort))
+                rows.append(quietest(scenario, peer, settings.effort))
                 progress.advance(task)
                 keep(complete=False)
         except KeyboardInterrupt:

@@ -17,11 +17,13 @@ class Effort:
     Attributes:
         rounds: turns of each party; medians and ratios are taken over them.
         threads: of each implementation.
+        tries: how often a row may be measured while other processes disturb it; the least disturbed counts.
         turn_seconds: length of a turn: long against the timer and a scheduler's slice, short against a burst.
     """
 
     rounds: int = 9
     threads: int = 1
+    tries: int = 1
     turn_seconds: float = 0.15
 
     def __post_init__(self) -> None:

@@ -54,9 +54,16 @@ std::string place(const char* what, size_t index) { return std::string(what) + "
 // The names in a parameter's state of the tensors that a step writes.
 constexpr std::array<const char*, 4> kStates = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema"};
 
+// dict[key], borrowed; null where there is none. A third of PyDict_GetItem's time, which guards pending errors.
+PyObject* item(PyObject* dict, PyObject* key) {
+  PyObject* value = PyDict_GetItemWithError(dict, key);
+  if (!value && PyErr_Occurred()) nb::raise_python_error();
+  return value;
+}
+
 // What we call of torch. Never released: static objects would be, after the interpreter is gone.
 struct Torch {
-  nb::handle tensor, parameter, data_ptr, is_neg;
+  nb::handle tensor, parameter, data_ptr, is_neg, grad;
   std::array<nb::handle, kStates.size()> keys;  // kStates as Python's strings
 } torch;
 
@@ -68,9 +75,6 @@ nb::object call(nb::handle method, nb::handle tensor) {
   return result;
 }
 
-// A third of the time of a full read, for tensors whose layout is known.
-void* address(nb::handle tensor) { return PyLong_AsVoidPtr(call(torch.data_ptr, tensor).ptr()); }
-
 // Whether the tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does.
 bool is_neg(nb::handle tensor) { return call(torch.is_neg, tensor).ptr() == Py_True; }
 
@@ -80,16 +84,31 @@ bool plain(nb::handle tensor) {
   return type == torch.tensor.ptr() || type == torch.parameter.ptr();
 }
 
+// Fills `raw`; false for a tensor without dense memory: sparse, quantised, without storage.
+bool exchanged(nb::handle tensor, DLTensor& raw) {
+  if (exchange->dltensor_from_object(tensor.ptr(), &raw) == 0) return true;
+  PyErr_Clear();
+  return false;
+}
+
+void* start(const DLTensor& raw) { return static_cast<char*>(raw.data) + raw.byte_offset; }
+
+// Where a tensor's elements begin; null where that cannot be told.
+void* address(nb::handle tensor) {
+  if (!exchange) return PyLong_AsVoidPtr(call(torch.data_ptr, tensor).ptr());
+  DLTensor raw;
+  return exchanged(tensor, raw) ? start(raw) : nullptr;
+}
+
 View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
   DLTensor raw;
-  if (exchange->dltensor_from_object(tensor.ptr(), &raw) != 0) {
-    PyErr_Clear();  // sparse, quantised, without storage
+  if (!exchanged(tensor, raw)) {
     throw Mismatch(place(what, index) + " has no memory that can be read as a dense tensor");
   }
   if (raw.device.device_type != 1) throw Mismatch(place(what, index) + " is not on the CPU");
   View view;
   view.dtype = dtype_of(raw.dtype);
-  view.data = static_cast<char*>(raw.data) + raw.byte_offset;
+  view.data = start(raw);
   view.ndim = raw.ndim;
   view.shape = raw.shape;
   view.strides = raw.strides;
@@ -304,7 +323,7 @@ class Table {
   // The address of a state's tensor: `known` if it is still there, else after checking that it fits the parameter.
   void* state_address(size_t k, size_t i, nb::handle state, const View& param, void* known) {
     const char* what = kStates[k];
-    const nb::handle tensor = PyDict_GetItem(state.ptr(), torch.keys[k].ptr());
+    const nb::handle tensor = item(state.ptr(), torch.keys[k].ptr());
     if (!tensor.is_valid()) throw Mismatch(place(what, i) + " is missing");
     if (known && address(tensor) == known) return known;
     const View view = read(tensor, what, i);
@@ -329,6 +348,7 @@ void use_torch(nb::handle tensor, nb::handle parameter, std::optional<nb::capsul
            parameter.inc_ref(),
            nb::getattr(tensor, "data_ptr").release(),
            nb::getattr(tensor, "is_neg").release(),
+           PyUnicode_InternFromString("grad"),
            {}};
   for (size_t k = 0; k < kStates.size(); ++k) torch.keys[k] = PyUnicode_InternFromString(kStates[k]);
   exchange = nullptr;
@@ -338,12 +358,29 @@ void use_torch(nb::handle tensor, nb::handle parameter, std::optional<nb::capsul
   if (table->header.version.major == 1 && table->dltensor_from_object) exchange = table;
 }
 
+// Whether `a[i] is b[i]` for all i.
+bool same_objects(nb::list a, nb::list b) {
+  const size_t count = nb::len(a);
+  if (nb::len(b) != count) return false;
+  for (size_t i = 0; i < count; ++i) {
+    if (nb::handle(a[i]).ptr() != nb::handle(b[i]).ptr()) return false;
+  }
+  return true;
+}
+
+// [tensor.grad for tensor in tensors]
+nb::list grads_of(nb::list tensors) {
+  nb::list grads;
+  for (nb::handle tensor : tensors) grads.append(nb::getattr(tensor, torch.grad));
+  return grads;
+}
+
 // Whether `dicts[i][key] is values[i]` for all i.
 bool items_are(nb::list dicts, nb::str key, nb::list values) {
   const size_t count = nb::len(dicts);
   if (nb::len(values) != count) return false;
   for (size_t i = 0; i < count; ++i) {
-    if (PyDict_GetItem(dicts[i].ptr(), key.ptr()) != nb::handle(values[i]).ptr()) return false;
+    if (item(dicts[i].ptr(), key.ptr()) != nb::handle(values[i]).ptr()) return false;
   }
   return true;
 }
@@ -362,6 +399,8 @@ NB_MODULE(_native, m) {
   m.def("isas", &isas, "Instruction sets this processor can run, best first.");
   m.def("use_torch", &use_torch, nb::arg("tensor"), nb::arg("parameter"), nb::arg("exchange").none(),
         "Name torch's classes and the table by which to read tensors; without one they are read by attributes.");
+  m.def("same_objects", &same_objects, nb::arg("a"), nb::arg("b"), "Whether a[i] is b[i] for all i.");
+  m.def("grads_of", &grads_of, nb::arg("tensors"), "[tensor.grad for tensor in tensors]");
   m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
         "Whether dicts[i][key] is values[i] for all i.");
   nb::class_<Table>(m, "Table", "Addresses of the tensors of one bucket.")

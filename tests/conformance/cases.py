@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,14 @@ class Case:
     def hyper(self) -> Hyper:
         return Hyper(**self.values)
 
+    @property
+    def amsgrad(self) -> bool:
+        return self.hyper.amsgrad != "off"
+
+    @property
+    def averages(self) -> bool:
+        return self.hyper.ema_decay is not None
+
 
 CASES = [
     Case("plain"),
@@ -43,6 +52,9 @@ CASES = [
     Case("no-momentum", {"beta1": 0.0}),
     Case("no-memory", {"beta1": 0.0, "beta2": 0.0}),
     Case("long-memory", {"beta1": 0.99, "beta2": 0.99999}),
+    Case("average", {"ema_decay": 0.99, "weight_decay": 0.1, "decay": "lr"}),
+    Case("short-average", {"ema_decay": 0.3}),
+    Case("average-lr-zero", {"ema_decay": 0.99, "lr": 0.0}),
     Case("lr-zero", {"lr": 0.0, "weight_decay": 0.1, "decay": "lr"}),
     Case("lr-large", {"lr": 1.0, "weight_decay": 0.5, "decay": "lr"}),
 ]
@@ -84,14 +96,17 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass
 class Operands:
-    """Tensors of one step: parameters, gradients, moments."""
+    """Tensors of one step: parameters, gradients, moments and, where they are kept, averages of the weights."""
 
     params: list[Tensor]
     grads: list[Tensor]
     moments: list[list[Tensor]]
+    emas: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def drawn(cls, sizes: list[tuple[int, ...]], dtype: torch.dtype, amsgrad: bool, seed: int = 0) -> Operands:
+    def drawn(
+        cls, sizes: list[tuple[int, ...]], dtype: torch.dtype, amsgrad: bool, seed: int = 0, averages: bool = False
+    ) -> Operands:
         """Random operands of many magnitudes, as after some steps: v of the size of g*g or smaller."""
         random = torch.Generator().manual_seed(seed)
 
@@ -106,7 +121,8 @@ class Operands:
         first = [draw(size, low, 1).to(state) for size in sizes]
         second = [(draw(size, low, 1) ** 2).to(state) for size in sizes]
         maxima = [[(draw(size, low, 1) ** 2).to(state) for size in sizes]] if amsgrad else []
-        return cls(params, grads, [first, second, *maxima])
+        emas = [draw(size, -3, 1).to(state) for size in sizes] if averages else []
+        return cls(params, grads, [first, second, *maxima], emas)
 
     def laid_out(self, layout: Callable[[Tensor], Tensor]) -> Operands:
         """The same values, each tensor by itself in another layout."""
@@ -114,20 +130,35 @@ class Operands:
         def each(tensors: list[Tensor]) -> list[Tensor]:
             return [layout(tensor) for tensor in tensors]
 
-        return Operands(each(self.params), each(self.grads), [each(moments) for moments in self.moments])
+        return Operands(
+            each(self.params), each(self.grads), [each(moments) for moments in self.moments], each(self.emas)
+        )
+
+    def written(self) -> list[Tensor]:
+        """Everything that a step writes."""
+        return [*self.params, *itertools.chain.from_iterable(self.moments), *self.emas]
 
     def bucket(self, **options: Any) -> Bucket:
         """As a kernel takes them."""
-        names = state_names(len(self.moments) > 2, averages=False)
-        states = [dict(zip(names, each, strict=True)) for each in zip(*self.moments, strict=True)]
-        return Bucket(self.params, states, amsgrad=len(self.moments) > 2, **options)
+        amsgrad, averages = len(self.moments) > 2, bool(self.emas)
+        names = state_names(amsgrad, averages)
+        tensors = [*self.moments, *([self.emas] if averages else [])]
+        states = [dict(zip(names, each, strict=True)) for each in zip(*tensors, strict=True)]
+        return Bucket(self.params, states, amsgrad=amsgrad, averages=averages, **options)
 
-    def step(self, kernel: str, scalars: StepScalars, **options: Any) -> None:
+    def step(self, kernel: str, scalars: StepScalars, zero_grad: bool = False, **options: Any) -> None:
         """Step in place with a kernel."""
         module = KERNELS[kernel]
         prepared = module.prepare(self.bucket(**options))
         module.take(prepared, self.grads)
-        module.step(prepared, scalars)
+        module.step(prepared, scalars, zero_grad)
+
+    def squares(self, kernel: str) -> list[float]:
+        """The kernel's sums of squared gradients."""
+        module = KERNELS[kernel]
+        prepared = module.prepare(self.bucket())
+        module.take(prepared, self.grads)
+        return [float(square) for square in module.squares(prepared)]
 
 
 def scalars(hyper: Hyper, step: int) -> StepScalars:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +16,18 @@ from tests.conftest import needs_native
 pytestmark = needs_native
 
 
-def step_on(isa: str, operands: Operands, scalars: StepScalars, threads: int = 1) -> list[torch.Tensor]:
-    """Step in place on a named instruction set; returns everything that was written."""
+def table_of(operands: Operands) -> Any:
+    """The native table that has taken the operands."""
     bucket = operands.bucket()
     table = native._native.Table(bucket.amsgrad, bucket.averages)
     assert table.take(bucket.params, bucket.states, operands.grads) == []
-    table.step(scalars, False, threads, isa)
-    return [*operands.params, *itertools.chain.from_iterable(operands.moments)]
+    return table
+
+
+def step_on(isa: str, operands: Operands, scalars: StepScalars, threads: int = 1) -> list[torch.Tensor]:
+    """Step in place on a named instruction set; returns everything that was written."""
+    table_of(operands).step(scalars, False, threads, isa)
+    return operands.written()
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -34,7 +39,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 def with_specials(operands: Operands) -> Operands:
     """Plants infinities, NaN, signed zeros and subnormals among the operands."""
     specials = [float("inf"), -float("inf"), float("nan"), 0.0, -0.0, 1e-45, -1e-40, 3e38, 6e-8, 65504.0]
-    for tensors in (operands.params, operands.grads, *operands.moments):
+    for tensors in (operands.params, operands.grads, *operands.moments, operands.emas):
         for tensor in tensors:
             flat = tensor.view(-1)
             for i, value in enumerate(specials[: flat.numel()]):
@@ -50,7 +55,7 @@ def test_every_isa_gives_the_same_bits(case: Case, dtype: torch.dtype) -> None:
     sizes = [*SIZES, (20_000,)]
     results = []
     for isa in isas:
-        operands = with_specials(Operands.drawn(sizes, dtype, case.hyper.amsgrad != "off"))
+        operands = with_specials(Operands.drawn(sizes, dtype, case.amsgrad, averages=case.averages))
         results.append(step_on(isa, operands, StepScalars.of(case.hyper, 7)))
     for isa, result in zip(isas[1:], results[1:], strict=True):
         assert all(map(same_bits, result, results[0])), isa
@@ -59,10 +64,27 @@ def test_every_isa_gives_the_same_bits(case: Case, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_threads_do_not_change_bits(threads: int) -> None:
     sizes = [(300_001,), (5,), (70_000,), (0,), (64, 1000)]
-    scalars = StepScalars.of(Hyper(weight_decay=0.1, decay="lr"), 5)
-    one = step_on("", Operands.drawn(sizes, torch.float32, False), scalars, threads=1)
-    many = step_on("", Operands.drawn(sizes, torch.float32, False), scalars, threads=threads)
-    assert all(map(torch.equal, one, many))
+    scalars = StepScalars.of(Hyper(weight_decay=0.1, decay="lr", ema_decay=0.9), 5)
+    first, second = (Operands.drawn(sizes, torch.float32, False, averages=True) for _ in range(2))
+    assert table_of(first).squares(1) == table_of(second).squares(threads)
+    assert all(map(torch.equal, step_on("", first, scalars, threads=1), step_on("", second, scalars, threads=threads)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_isa_squares_alike(dtype: torch.dtype) -> None:
+    operands = Operands.drawn([*SIZES, (20_000,), (16_384 * 3 + 5,)], dtype, False)
+    sums = [table_of(operands).squares(1, isa) for isa in native.isas()]
+    assert all(other == sums[0] for other in sums[1:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("isa", native.isas())
+def test_touching_changes_nothing(isa: str, dtype: torch.dtype) -> None:
+    """What measures the memory writes back what it read."""
+    operands = Operands.drawn(SIZES, dtype, True, averages=True)
+    before = [tensor.clone() for tensor in [*operands.written(), *operands.grads]]
+    table_of(operands).touch(1, isa)
+    assert all(map(torch.equal, [*operands.written(), *operands.grads], before))
 
 
 def test_partition_and_order_do_not_change_bits() -> None:

@@ -122,6 +122,16 @@ def touch(prepared: Prepared) -> None:
     prepared.table.touch(torch.get_num_threads())
 
 
+def same_objects(a: list[Any], b: list[Any]) -> bool:
+    """Whether `a[i] is b[i]` for all i."""
+    return _native.same_objects(a, b) if _native is not None else len(a) == len(b) and all(map(is_, a, b))
+
+
+def grads_of(tensors: list[Tensor]) -> list[Tensor | None]:
+    """The gradients of tensors."""
+    return _native.grads_of(tensors) if _native is not None else [tensor.grad for tensor in tensors]
+
+
 def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bool:
     """Whether `dicts[i][key] is values[i]` for all i."""
     if _native is not None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check, state_keys
+from adamas.kernels.bucket import state_names
+from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check
 from adamas.torch.state import TENSORS, State, conform
 
 if TYPE_CHECKING:
@@ -136,4 +137,5 @@ def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
         key: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()
     }
     copied |= {key: copied[key].to(param.device) for key in TENSORS if isinstance(copied.get(key), Tensor)}
-    return conform(copied, param, state_keys(group), name)
+    # An average that was not saved begins at the next step, as a copy of the weights after it.
+    return conform(copied, param, state_names(bool(group["amsgrad"]), averages=False), name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import is_
 from types import ModuleType
 from typing import Any
 
@@ -44,7 +43,7 @@ class PlannedBucket:
 
     def take(self) -> None:
         """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
-        self.kernel.take(self.prepared, [param.grad for param in self.bucket.params])
+        self.kernel.take(self.prepared, native.grads_of(self.bucket.params))
 
     def step(self, scalars: StepScalars, zero_grad: bool) -> None:
         """Step the parameters and count it."""
@@ -129,9 +128,8 @@ class Plan:
         return (
             (may_skip is self._may_skip or not self.on_accelerator)
             and len(groups) == len(self._params)
-            and len(states) == len(self._states)
-            and all(map(is_, states.values(), self._states))
-            and all(map(_same, (group["params"] for group in groups), self._params))
+            and native.same_objects(list(states.values()), self._states)
+            and all(map(native.same_objects, (group["params"] for group in groups), self._params))
             and all(_flags(group) == flags for group, flags in zip(groups, self._flags, strict=True))
             and all(param.grad is None for param in self._resting)
             and all(bucket.counts_are_ours() for bucket in self.buckets)
@@ -181,10 +179,6 @@ def choose_for(param: Tensor, group: Group) -> Choice:
 
 def _flags(group: Group) -> tuple[Any, ...]:
     return (*map(group.get, FLAG_KEYS), group["ema_decay"] is None)
-
-
-def _same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(map(is_, a, b))
 
 
 def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]:

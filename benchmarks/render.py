@@ -101,10 +101,18 @@ def section(rows: list[Row]) -> str:
             lines.append(line(row.peer, (row.reason or "").replace("|", "\\|"), *[""] * 7))
             continue
         state = f"{figures.ours.state_bytes:.3g} / {figures.peer.state_bytes:.3g}"
-        limits = f"{row.limit:.2f}, {'within' if row.within else 'over'}" if row.limit is not None else ""
         memory = f"{figures.memory_ratio:.2f}"
-        lines.append(line(row.peer, *compared(figures), memory, errors(figures), state, limits))
+        lines.append(line(row.peer, *compared(figures), memory, errors(figures), state, limits(row)))
     return "\n".join(lines)
+
+
+def limits(row: Row) -> str:
+    """The limits of a row's ratios, and whether they are kept."""
+    if row.within is None:
+        return ""
+    ratio = "" if row.limit is None else f"{row.limit:.2f}"
+    memory = "" if row.memory_limit is None else f"memory {row.memory_limit:.2f}"
+    return f"{', '.join(filter(None, (ratio, memory)))}: {'within' if row.within else 'over'}"
 
 
 def filled(readme: str, result: Result) -> str:

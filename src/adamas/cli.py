@@ -211,7 +211,7 @@ def bench(**given: Any) -> None:
         stop(str(error), USAGE_ERROR)
     if not result.complete:
         kept = f" and kept in {options.out}" if options.out else ""
-        stop(f"stopped; the {len(result.rows)} finished rows are shown{kept}", INTERRUPTED)
+        stop(f"stopped; what was finished ({len(result.rows)}) is shown{kept}", INTERRUPTED)
 
 
 def read_bench_settings(options: BenchOptions) -> BenchSettings:

@@ -103,7 +103,7 @@ def test_stopping_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_pa
     out = tmp_path / "rows.json"
     found = invoke("--shapes", "(3)", "--peers", "torch,torch-foreach,torch-fused", "--out", str(out))
     assert found.exit_code == 130
-    assert f"the 1 finished rows are shown and kept in {out}" in found.stderr
+    assert f"what was finished (1) is shown and kept in {out}" in found.stderr
     assert "0.250" in found.stdout
     kept = Result.read(out)
     assert not kept.complete

@@ -13,7 +13,7 @@ def test_turns_alternate() -> None:
     parties = [Party(lambda name=name: said.append(name)) for name in "abc"]
     times = interleave(parties, Effort(5, turn_seconds=1e-9))
     assert [len(seconds) for seconds in times] == [5, 5, 5]
-    assert "".join(said[9:]) == "cba" + "abc" + "cba" + "abc" + "cba"  # after three calls each to warm up
+    assert "".join(said[3:]) == "cba" + "abc" + "cba" + "abc" + "cba"  # after one turn each to warm up
 
 
 def test_what_makes_ready_is_outside_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,8 @@ def test_what_makes_ready_is_outside_the_clock(monkeypatch: pytest.MonkeyPatch) 
         clock[0] += seconds
 
     monkeypatch.setattr("adamas.bench.measure.time.perf_counter", lambda: clock[0])
-    assert turn(Party(lambda: spend(2), lambda: spend(100)), 5) == 2
+    assert turn(Party(lambda: spend(2), lambda: spend(100)), 10) == 2
+    assert clock[0] == 5 * 102
 
 
 def test_ratios_are_taken_round_by_round() -> None:

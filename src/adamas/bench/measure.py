@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-MOST_CALLS = 10_000  # in a turn
-
 
 @dataclass(frozen=True)
 class Effort:
@@ -42,26 +40,27 @@ class Party:
     ready: Callable[[], object] = lambda: None
 
 
-def turn(party: Party, calls: int) -> float:
-    """Seconds of a call: the median of `calls`, each timed by itself."""
+def turn(party: Party, length: float) -> float:
+    """Seconds of a call: the median of as many as fill `length`, at least one, each timed by itself."""
     seconds: list[float] = []
-    for _ in range(calls):
+    spent = 0.0
+    while spent < length or not seconds:
         party.ready()
         start = time.perf_counter()
         party.call()
         seconds.append(time.perf_counter() - start)
+        spent += seconds[-1]
     return statistics.median(seconds)
 
 
 def interleave(parties: Sequence[Party], effort: Effort) -> list[list[float]]:
-    """Seconds of each party in each round; who begins alternates."""
-    calls = [
-        min(MOST_CALLS, max(1, round(effort.turn_seconds / max(turn(party, 3), 1e-7)))) for party in parties
-    ]  # as many as fill a turn, after a warm-up
+    """Seconds of each party in each round; who begins alternates. A first turn of each warms up and does not count."""
+    for party in parties:
+        turn(party, effort.turn_seconds)
     times: list[list[float]] = [[] for _ in parties]
     for index in range(effort.rounds):
         for i in range(len(parties))[:: 1 if index % 2 else -1]:
-            times[i].append(turn(parties[i], calls[i]))
+            times[i].append(turn(parties[i], effort.turn_seconds))
     return times
 
 

@@ -25,7 +25,8 @@ def print_rows(console: Console, result: Result) -> None:
     for (name, dtype, work), group in groupby(result.rows, lambda row: (row.scenario, row.dtype, row.work)):
         rows = list(group)
         title = f"{name}: a {work} in {dtype}, {result.machine['threads']} threads, {result.rounds} rounds"
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        table = Table(box=None, padding=(0, 1, 0, 0))
         for heading in COLUMNS:
             table.add_column(heading, justify="left" if heading in ("peer", "") else "right", no_wrap=True)
         for row in rows:

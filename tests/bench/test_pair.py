@@ -172,6 +172,12 @@ def test_a_process_that_fails_gives_a_row(monkeypatch: pytest.MonkeyPatch) -> No
     assert str(row.reason).startswith("could not be measured: ValueError: dtype='int8'")
 
 
+def test_a_process_that_dies_gives_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct.sys, "executable", "false")
+    row = conduct.conduct(tiny(), "torch", BRIEF)
+    assert row.reason == "could not be measured: its process ended with exit code 1"
+
+
 def test_a_disturbed_row_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = [0.5, 0.2, 0.3, 0.0]
 

@@ -50,7 +50,8 @@ def conduct(scenario: Scenario, name: str, effort: Effort) -> Row:
         check=False,
         env=environment(effort),
     )
-    if process.returncode == 0:
-        return Row.from_json(json.loads(process.stdout))
-    lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-    return Row.of(scenario, name, versions(peer), reason=f"could not be measured: {lines[-1]}")
+    answer = json.loads(process.stdout or "{}")
+    if "row" in answer:
+        return Row.from_json(answer["row"])
+    failed = answer.get("failed", f"its process ended with exit code {process.returncode}")
+    return Row.of(scenario, name, versions(peer), reason=f"could not be measured: {failed}")

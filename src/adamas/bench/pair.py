@@ -1,6 +1,7 @@
 """One comparison in a process of its own, so that the thread pools of rivals never meet.
 
-Started as `python -m adamas.bench.pair`, with an order in JSON on standard input; prints one row in JSON.
+Started as `python -m adamas.bench.pair`, with an order in JSON on standard input; prints, in JSON,
+either its row or what failed.
 """
 
 from __future__ import annotations
@@ -140,10 +141,13 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what peers print is no answer
     order = json.loads(sys.stdin.read())
-    effort = Effort(**order["effort"])
-    torch.set_num_threads(effort.threads)
-    row = compare(Scenario.from_json(order["scenario"]), find(order["peer"]), effort)
-    answer.write(json.dumps(row.to_json()))
+    try:
+        effort = Effort(**order["effort"])
+        torch.set_num_threads(effort.threads)
+        row = compare(Scenario.from_json(order["scenario"]), find(order["peer"]), effort)
+        answer.write(json.dumps({"row": row.to_json()}))
+    except Exception as error:
+        answer.write(json.dumps({"failed": said(error)}))
     answer.close()
 
 

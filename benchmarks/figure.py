@@ -37,7 +37,7 @@ def panel(axes: Any, rows: list[Row]) -> None:
     axes.barh(names, [bars[name] for name in names], color=[OURS if name == "adamas" else OTHERS for name in names])
     axes.axvline(limit, color=LIMIT, linewidth=1, linestyle="--")
     for place, name in enumerate(names):
-        label = f" {bars[name]:.3g} ns" + ("" if name == "adamas" else f", {bars[name] / ours:.2f} x ours")
+        label = f" {number(bars[name])} ns" + ("" if name == "adamas" else f", {number(bars[name] / ours)} x ours")
         axes.text(bars[name], place, label, va="center")
     axes.set_xscale("log")
     axes.set_xlim(min(limit, *bars.values()) / 2, max(bars.values()) * 12)
@@ -48,6 +48,11 @@ def panel(axes: Any, rows: list[Row]) -> None:
     first = rows[0]
     axes.set_title(f"{first.scenario}: a {first.work} in {first.dtype}", loc="left", fontweight="bold")
     axes.set_xlabel("ns a parameter; dashed: the same bytes moved")
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def times(rows: list[Row]) -> tuple[dict[str, float], float]:

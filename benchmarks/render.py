@@ -45,9 +45,14 @@ def table(result: Result) -> str:
 
 def compared(figures: Figures) -> tuple[str, ...]:
     """Ratio, its range, and both times."""
-    spread = f"{figures.lowest:.2f}-{figures.highest:.2f}"
-    ratio = f"**{figures.ratio:.2f}**" if (figures.others or 0.0) <= TOLERABLE else f"{figures.ratio:.2f}, doubtful"
-    return ratio, spread, duration(figures.ours.seconds), duration(figures.peer.seconds)
+    ratio, lowest, highest = (shown(each) for each in (figures.ratio, figures.lowest, figures.highest))
+    ratio = f"**{ratio}**" if (figures.others or 0.0) <= TOLERABLE else f"{ratio}, doubtful"
+    return ratio, f"{lowest}-{highest}", duration(figures.ours.seconds), duration(figures.peer.seconds)
+
+
+def shown(ratio: float) -> str:
+    """Two decimals, three where they would say little."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.3f}"
 
 
 def errors(figures: Figures) -> str:
@@ -110,8 +115,8 @@ def limits(row: Row) -> str:
     """The limits of a row's ratios, and whether they are kept."""
     if row.within is None:
         return ""
-    ratio = "" if row.limit is None else f"{row.limit:.2f}"
-    memory = "" if row.memory_limit is None else f"memory {row.memory_limit:.2f}"
+    ratio = "" if row.limit is None else f"{row.limit:.3g}"
+    memory = "" if row.memory_limit is None else f"memory {row.memory_limit:.3g}"
     return f"{', '.join(filter(None, (ratio, memory)))}: {'within' if row.within else 'over'}"
 
 

@@ -33,7 +33,7 @@ def test_the_page_has_all_rows_losing_ones_too() -> None:
     page = render.page(RESULT)
     assert "## tiny: a step in float32" in page
     assert "| torch-fused | **0.25** |" in page
-    assert "0.50: within |" in page
+    assert "0.5: within |" in page
     assert "| optax | **1.50** |" in page
     assert "| flashoptim | refuses: a \\| b |" in page
 

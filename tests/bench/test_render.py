@@ -44,5 +44,5 @@ def test_the_figure_repeats(tmp_path: Path) -> None:
         render.draw(RESULT, tmp_path / name)
     drawn = (tmp_path / "a.svg").read_text()
     assert drawn == (tmp_path / "b.svg").read_text()
-    assert "1.50" not in drawn  # 0.67 x ours: the bars are times, not ratios
-    assert "0.67 x ours" in drawn
+    assert "1.50" not in drawn  # 0.667 x ours: the bars are times, not ratios
+    assert "0.667 x ours" in drawn

@@ -37,6 +37,7 @@ struct Tensor {
   void* max_exp_avg_sq;  // null without amsgrad
   void* ema;             // null without an average
   int64_t count;
+  int32_t step;  // which of the bucket's steps it takes
 };
 
 // Steps the elements [begin, end) of one tensor.

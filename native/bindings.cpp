@@ -146,7 +146,6 @@ View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
 }
 
 View read(nb::handle tensor, const char* what, size_t index) {
-  if (tensor.is_none()) throw Mismatch(place(what, index) + " is missing");
   return exchange ? read_by_exchange(tensor, what, index) : read_by_attributes(tensor, what, index);
 }
 
@@ -246,39 +245,38 @@ class Table {
   // The sum of squares of each gradient taken.
   std::vector<double> squares(int threads, const std::string& isa) const {
     if (!ready_) throw Mismatch("no gradients were taken for this step");
-    if (tensors_.empty()) return {};
+    if (!dtype_) return {};  // no gradient was ever taken
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
     return square_all(chosen.square[static_cast<int>(*dtype_)], tensors_, threads);
   }
 
-  void step(const nb::tuple& scalars, bool zero_grad, int threads, const std::string& isa) {
+  // Tensor i takes the step of scalars[which[i]], or of the only scalars where `which` is None.
+  void step(nb::list scalars, std::optional<nb::list> which, bool zero_grad, int threads, const std::string& isa) {
     if (!ready_) throw Mismatch("no gradients were taken for this step");
     ready_ = false;
-    if (tensors_.empty()) return;
-    Step step;
-    step.f32 = factors<float>(scalars);
-    step.f64 = factors<double>(scalars);
-    step.l2 = step.f64.l2 != 0;
-    step.decoupled = step.f64.decay != 0;
-    step.averages = step.f64.average.weight != 0;
-    step.zero_grad = zero_grad;
-    step.amsgrad = nb::cast<bool>(scalars[kFactors]);
-    step.moves = nb::cast<bool>(scalars[kFactors + 1]);
-    if (step.amsgrad != has_[2]) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
-    if (step.averages != has_[3]) throw Mismatch("ema is kept with ema_decay and only then");
+    if (!dtype_) return;
+    std::vector<Step> steps;
+    for (nb::handle each : scalars) steps.push_back(read_step(nb::cast<nb::tuple>(each), zero_grad));
+    if (steps.empty() || (!which && steps.size() != 1)) throw Mismatch("several scalars need to know whose they are");
+    if (which && nb::len(*which) != tensors_.size()) throw Mismatch("which and the tensors differ in number");
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      const auto index = which ? nb::cast<size_t>((*which)[i]) : size_t{0};
+      if (index >= steps.size()) throw Mismatch("which names scalars that are not there");
+      tensors_[i].step = static_cast<int32_t>(index);
+    }
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
-    run_all(chosen.step[static_cast<int>(*dtype_)], step, tensors_, threads);
+    run_all(chosen.step[static_cast<int>(*dtype_)], steps, tensors_, threads);
   }
 
   // Moves the bytes of a step, for measuring what the memory allows.
   void touch(int threads, const std::string& isa) const {
     if (!ready_) throw Mismatch("no gradients were taken for this step");
-    if (tensors_.empty()) return;
+    if (!dtype_) return;
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
-    run_all(chosen.touch[static_cast<int>(*dtype_)], Step{}, tensors_, threads);
+    run_all(chosen.touch[static_cast<int>(*dtype_)], {Step{}}, tensors_, threads);
   }
 
  private:
@@ -296,8 +294,26 @@ class Table {
     }
   };
 
+  Step read_step(const nb::tuple& scalars, bool zero_grad) const {
+    Step step;
+    step.f32 = factors<float>(scalars);
+    step.f64 = factors<double>(scalars);
+    step.l2 = step.f64.l2 != 0;
+    step.decoupled = step.f64.decay != 0;
+    step.averages = step.f64.average.weight != 0;
+    step.zero_grad = zero_grad;
+    step.amsgrad = nb::cast<bool>(scalars[kFactors]);
+    step.moves = nb::cast<bool>(scalars[kFactors + 1]);
+    if (step.amsgrad != has_[2]) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
+    if (step.averages != has_[3]) throw Mismatch("ema is kept with ema_decay and only then");
+    return step;
+  }
+
   // Whether the gradient can be used where it is.
   bool take_one(size_t i, nb::handle param_object, nb::handle state, nb::handle grad_object) {
+    tensors_[i].count = 0;
+    tensors_[i].step = 0;
+    if (grad_object.is_none()) return true;  // nothing of this tensor is looked at
     const View param = read(param_object, "param", i), grad = read(grad_object, "grad", i);
     if (!plain(grad_object)) throw Mismatch(place("grad", i) + " is a tensor subclass");
     if (!dtype_) dtype_ = param.dtype;
@@ -375,6 +391,15 @@ nb::list grads_of(nb::list tensors) {
   return grads;
 }
 
+// The indices of those that are None.
+std::vector<size_t> absent(nb::list objects) {
+  std::vector<size_t> found;
+  for (size_t i = 0; i < nb::len(objects); ++i) {
+    if (nb::handle(objects[i]).is_none()) found.push_back(i);
+  }
+  return found;
+}
+
 // Whether `dicts[i][key] is values[i]` for all i.
 bool items_are(nb::list dicts, nb::str key, nb::list values) {
   const size_t count = nb::len(dicts);
@@ -401,6 +426,7 @@ NB_MODULE(_native, m) {
         "Name torch's classes and the table by which to read tensors; without one they are read by attributes.");
   m.def("same_objects", &same_objects, nb::arg("a"), nb::arg("b"), "Whether a[i] is b[i] for all i.");
   m.def("grads_of", &grads_of, nb::arg("tensors"), "[tensor.grad for tensor in tensors]");
+  m.def("absent", &absent, nb::arg("objects"), "The indices of those that are None.");
   m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
         "Whether dicts[i][key] is values[i] for all i.");
   nb::class_<Table>(m, "Table", "Addresses of the tensors of one bucket.")
@@ -409,8 +435,9 @@ NB_MODULE(_native, m) {
           "take", &Table::take, nb::arg("params"), nb::arg("states"), nb::arg("grads"),
           "Check every tensor of a step; returns indices of gradients that must be copied to their parameter's layout.")
       .def("squares", &Table::squares, nb::arg("threads"), nb::arg("isa") = "", "Each gradient's sum of squares.")
-      .def("step", &Table::step, nb::arg("scalars"), nb::arg("zero_grad"), nb::arg("threads"), nb::arg("isa") = "",
-           "Apply adamas.scalars.StepScalars, a tuple, to every tensor.")
+      .def("step", &Table::step, nb::arg("scalars"), nb::arg("which").none(), nb::arg("zero_grad"), nb::arg("threads"),
+           nb::arg("isa") = "",
+           "Apply adamas.scalars.StepScalars, tuples, to every tensor: scalars[which[i]] to tensor i.")
       .def("touch", &Table::touch, nb::arg("threads"), nb::arg("isa") = "",
            "Read and write what a step would, and change nothing: a measure of the memory.");
 }

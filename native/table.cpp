@@ -39,7 +39,8 @@ constexpr int64_t kElementsPerThread = 32768;
 constexpr int64_t kAlignment = 64;  // threads meet at multiples of this many elements: no cache line has two writers
 
 // Runs over the elements [begin, end) of all tensors laid end to end.
-void run_span(StepRange range, const Step& step, const std::vector<Tensor>& tensors, int64_t begin, int64_t end) {
+void run_span(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int64_t begin,
+              int64_t end) {
   const DefaultFloatingPoint scope;
   int64_t first = 0;
   for (const Tensor& tensor : tensors) {
@@ -48,7 +49,7 @@ void run_span(StepRange range, const Step& step, const std::vector<Tensor>& tens
       const auto cut = [&](int64_t at) {  // a position inside this tensor, on an aligned boundary of it
         return at <= first ? 0 : at >= last ? tensor.count : (at - first) / kAlignment * kAlignment;
       };
-      range(step, tensor, cut(begin), cut(end));
+      range(steps[tensor.step], tensor, cut(begin), cut(end));
     }
     first = last;
   }
@@ -110,10 +111,10 @@ const Isa& isa_named(const std::string& name) {
   throw std::invalid_argument("isa='" + name + "' is not available on this processor: see adamas doctor");
 }
 
-void run_all(StepRange range, const Step& step, const std::vector<Tensor>& tensors, int threads) {
+void run_all(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int threads) {
   const int64_t total = elements(tensors);
   in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
-    run_span(range, step, tensors, total * index / count, total * (index + 1) / count);
+    run_span(range, steps, tensors, total * index / count, total * (index + 1) / count);
   });
 }
 

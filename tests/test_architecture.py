@@ -94,11 +94,11 @@ def test_kernels_have_one_signature(kernel: str) -> None:
     assert kernel == module.NAME
     signatures = {
         name: list(inspect.signature(getattr(module, name)).parameters)
-        for name in ("refuses", "prepare", "take", "squares", "step")
+        for name in ("refuses", "prepare", "take", "squares", "step", "release")
     }
     assert signatures == {
         "refuses": ["traits"], "prepare": ["bucket"], "take": ["prepared", "grads"],
-        "squares": ["prepared"], "step": ["prepared", "scalars", "zero_grad"],
+        "squares": ["prepared"], "step": ["prepared", "scalars", "which", "zero_grad"], "release": ["prepared"],
     }  # fmt: skip
 
 

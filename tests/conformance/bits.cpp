@@ -46,7 +46,7 @@ void run(const Isa& isa, Dtype dtype, const Step& step, uint16_t infinity) {
     v_max[i] = largest * largest;
     ema[i] = value();
   }
-  const Tensor tensor{param.data(), grad.data(), m.data(), v.data(), v_max.data(), ema.data(), kCount};
+  const Tensor tensor{param.data(), grad.data(), m.data(), v.data(), v_max.data(), ema.data(), kCount, 0};
   std::vector<double> squares{isa.square[static_cast<int>(dtype)](tensor, 5, kCount)};
   isa.step[static_cast<int>(dtype)](step, tensor, 0, kCount);
   if (infinity) {

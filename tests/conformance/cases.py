@@ -151,7 +151,7 @@ class Operands:
         module = KERNELS[kernel]
         prepared = module.prepare(self.bucket(**options))
         module.take(prepared, self.grads)
-        module.step(prepared, scalars, zero_grad)
+        module.step(prepared, [scalars], None, zero_grad)
 
     def squares(self, kernel: str) -> list[float]:
         """The kernel's sums of squared gradients."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from adamas.kernels import native
 from adamas.kernels.bucket import MismatchError, Traits
 from adamas.scalars import Hyper, StepScalars
+from adamas.torch import dispatch
 from tests.conformance.cases import CASES, DTYPES, SIZES, Case, Operands
-from tests.conftest import needs_native
+from tests.conftest import KERNELS, needs_native
 
 pytestmark = needs_native
 
@@ -26,7 +28,7 @@ def table_of(operands: Operands) -> Any:
 
 def step_on(isa: str, operands: Operands, scalars: StepScalars, threads: int = 1) -> list[torch.Tensor]:
     """Step in place on a named instruction set; returns everything that was written."""
-    table_of(operands).step(scalars, False, threads, isa)
+    table_of(operands).step([scalars], None, False, threads, isa)
     return operands.written()
 
 
@@ -171,7 +173,6 @@ def test_tensors_are_read_alike_with_and_without_the_exchange_table(exchange: bo
 
 
 MISMATCHES = {
-    "grad missing": lambda o: o.grads.__setitem__(1, None),
     "grad shape": lambda o: o.grads.__setitem__(1, torch.zeros(4, 3)),
     "grad dtype": lambda o: o.grads.__setitem__(1, torch.zeros(3, 4, dtype=torch.float64)),
     "grad sparse": lambda o: o.grads.__setitem__(1, torch.zeros(3, 4).to_sparse()),
@@ -198,6 +199,40 @@ def test_mismatches_are_refused_before_anything_is_written(wrong: str) -> None:
     assert torch.equal(operands.moments[0][0], before[1])
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_each_tensor_takes_its_own_step_and_those_without_a_gradient_none(kernel: str) -> None:
+    """Several scalars in one call give each tensor what it gets alone; without a gradient nothing is touched."""
+    sizes = [(5,), (300, 200), (3, 4), (), (0,), (70_001,), (64,)]
+    which = [0, 1, 2, 1, 0, 2, 2]
+    several = [StepScalars.of(Hyper(weight_decay=0.1, decay="lr", ema_decay=0.9), step) for step in (1, 7, 300)]
+    together, alone = (Operands.drawn(sizes, torch.float32, False, averages=True) for _ in range(2))
+    missing = {0, 5}
+    grads = [None if i in missing else grad for i, grad in enumerate(together.grads)]
+    module = dispatch.KERNELS[kernel]
+    prepared = module.prepare(together.bucket())
+    module.take(prepared, grads)
+    versions = [param._version for param in together.params]
+    squares = module.squares(prepared)
+    assert math.fsum(map(float, squares)) == pytest.approx(sum(float((g**2).sum()) for g in grads if g is not None))
+    module.step(prepared, several, which)
+    for i in range(len(sizes)):
+        one = Operands([alone.params[i]], [alone.grads[i]], [[m[i]] for m in alone.moments], [alone.emas[i]])
+        if i not in missing:
+            one.step(kernel, several[which[i]])
+        got = Operands([together.params[i]], [], [[m[i]] for m in together.moments], [together.emas[i]])
+        assert all(map(torch.equal, got.written(), one.written()))
+        if i in missing:
+            assert together.params[i]._version == versions[i], "autograd is not told of a change that was none"
+
+
+def test_scalars_must_be_somebodys() -> None:
+    operands = Operands.drawn([(5,), (3,)], torch.float32, False)
+    one = StepScalars.of(Hyper(), 1)
+    for scalars, which in (([one, one], None), ([], None), ([one], [0, 1]), ([one], [0])):
+        with pytest.raises(native._native.Mismatch):
+            table_of(operands).step(scalars, which, False, 1)
+
+
 def test_gradients_in_another_layout_are_copied_and_left_alone() -> None:
     plain = Operands.drawn([(30, 20)], torch.float32, False)
     other = plain.laid_out(torch.clone)
@@ -219,7 +254,7 @@ def test_a_table_notices_tensors_that_were_moved() -> None:
         for tensor in moved:
             tensor.data = tensor.data.clone()
         native.take(prepared, operands.grads)
-        native.step(prepared, scalars)
+        native.step(prepared, [scalars])
         mirror.step("native", scalars)
         assert torch.equal(operands.params[0], mirror.params[0])
 

@@ -33,7 +33,7 @@ class Prepared:
     """A bucket and the gradients of the coming step, which are let go after it."""
 
     bucket: Bucket
-    grads: list[Tensor]
+    grads: list[Tensor | None]
 
 
 def prepare(bucket: Bucket) -> Prepared:
@@ -43,10 +43,10 @@ def prepare(bucket: Bucket) -> Prepared:
 
 def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Take the gradients, after checking that they and the moments fit their parameters."""
-    bucket, taken = prepared.bucket, list[Tensor]()
+    bucket = prepared.bucket
     for i, (param, state, grad) in enumerate(zip(bucket.params, bucket.states, grads, strict=True)):
         if grad is None:
-            raise MismatchError(f"grad {i} is missing")
+            continue
         if grad.layout is not torch.strided:
             raise MismatchError(f"grad {i} is {grad.layout}")
         _check_place(f"grad {i}", grad, param)
@@ -54,8 +54,7 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
             _check_place(f"{name} {i}", state[name], param)
             if state[name].dtype != moment_dtype(param):
                 raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
-        taken.append(grad)
-    prepared.grads = taken
+    prepared.grads = grads
 
 
 def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
@@ -65,39 +64,54 @@ def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
         )
 
 
+def release(prepared: Prepared) -> None:
+    """Let the gradients go."""
+    prepared.grads = []
+
+
 def squares(prepared: Prepared) -> list[Tensor]:
     """Each gradient's sum of squares, a 0-d tensor on its device: float64 where the device has it."""
+    grads = [grad for grad in prepared.grads if grad is not None]
     with torch.no_grad():
-        return [torch.linalg.vector_norm(_real(grad), dtype=_widest(grad.device)).square() for grad in prepared.grads]
+        return [torch.linalg.vector_norm(_real(grad), dtype=_widest(grad.device)).square() for grad in grads]
 
 
 def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def step(prepared: Prepared, scalars: StepScalars, zero_grad: bool = False) -> None:
-    """Step every tensor of a bucket: all at once with foreach, else one after the other."""
+def step(
+    prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
+) -> None:
+    """Step every tensor of a bucket that has a gradient: with foreach all that take the same step at once."""
     bucket, grads = prepared.bucket, prepared.grads
     prepared.grads = []
-    states = [[state[name] for state in bucket.states] for name in state_names(bucket.amsgrad, bucket.averages)]
-    tensors = [bucket.params, grads, *states]
+    names = state_names(bucket.amsgrad, bucket.averages)
     with torch.set_grad_enabled(bucket.differentiable):
-        if bucket.foreach and scalars.skip is None:
-            for indices in _alike(bucket.params, grads):
-                _step_list([[group[i] for i in indices] for group in tensors], scalars)
-        else:
-            for one in zip(*tensors, strict=True):
-                _step_one(list(one), scalars, bucket.differentiable)
+        for n, each in enumerate(scalars):
+            members = [
+                [param, grad, *(state[name] for name in names)]
+                for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True))
+                if grad is not None and (which is None or which[i] == n)
+            ]
+            if bucket.foreach and each.skip is None:
+                for alike in _alike(members):
+                    _step_list([list(tensors) for tensors in zip(*alike, strict=True)], each)
+            else:
+                for one in members:
+                    _step_one(one, each, bucket.differentiable)
     if zero_grad:
         for grad in grads:
-            grad.detach().zero_()
+            if grad is not None:
+                grad.detach().zero_()
 
 
-def _alike(params: list[Tensor], grads: list[Tensor]) -> list[list[int]]:
-    """Indices of tensors, by device and dtypes: torch's list operations are fast on uniform lists only."""
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
-        alike.setdefault((param.device, param.dtype, grad.dtype), []).append(i)
+def _alike(members: list[list[Tensor]]) -> list[list[list[Tensor]]]:
+    """Members (parameter, gradient, states) by device and dtypes: torch's list operations want uniform lists."""
+    alike: dict[tuple[Any, ...], list[list[Tensor]]] = {}
+    for member in members:
+        param, grad, *_ = member
+        alike.setdefault((param.device, param.dtype, grad.dtype), []).append(member)
     return list(alike.values())
 
 

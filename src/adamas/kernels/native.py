@@ -101,15 +101,24 @@ def squares(prepared: Prepared) -> list[float]:
     return prepared.table.squares(torch.get_num_threads())
 
 
-def step(prepared: Prepared, scalars: StepScalars, zero_grad: bool = False) -> None:
-    """Step every tensor of a bucket whose gradients were taken, in torch's number of threads."""
-    prepared.table.step(scalars, zero_grad, torch.get_num_threads())
-    written = prepared.bucket.params
+def release(prepared: Prepared) -> None:
+    """Let the gradients go."""
+    prepared.grads, prepared.copied = [], {}
+
+
+def step(
+    prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
+) -> None:
+    """Step every tensor of a bucket whose gradient was taken, in one call and torch's number of threads."""
+    prepared.table.step(scalars, which, zero_grad, torch.get_num_threads())
+    written, grads = prepared.bucket.params, prepared.grads
+    if absent(grads):
+        written = [param for param, grad in zip(written, grads, strict=True) if grad is not None]
     if zero_grad:
         for original in prepared.copied.values():
             original.detach().zero_()
-        written = written + [grad for grad in prepared.grads if grad is not None]
-    prepared.grads, prepared.copied = [], {}
+        written = written + [grad for grad in grads if grad is not None]
+    release(prepared)
     try:  # tell autograd, which may have saved tensors for a backward pass, that they have changed
         torch.autograd.graph.increment_version(written)
     except TypeError:  # older than the lists that torch 2.7 takes
@@ -130,6 +139,11 @@ def same_objects(a: list[Any], b: list[Any]) -> bool:
 def grads_of(tensors: list[Tensor]) -> list[Tensor | None]:
     """The gradients of tensors."""
     return _native.grads_of(tensors) if _native is not None else [tensor.grad for tensor in tensors]
+
+
+def absent(grads: list[Tensor | None]) -> list[int]:
+    """The indices of those that are None."""
+    return _native.absent(grads) if _native is not None else [i for i, grad in enumerate(grads) if grad is None]
 
 
 def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bool:

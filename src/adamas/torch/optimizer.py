@@ -16,7 +16,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from adamas.kernels import gradient
 from adamas.kernels.bucket import MismatchError, moment_dtype
-from adamas.scalars import StepScalars, check_max_norm, grad_factor
+from adamas.scalars import check_max_norm, grad_factor
 from adamas.torch import averaging, checkpoint
 from adamas.torch.groups import (
     DEFAULT_WEIGHT_DECAY,
@@ -26,7 +26,7 @@ from adamas.torch.groups import (
     refuse_integers,
     refuse_near_misses,
 )
-from adamas.torch.plan import Plan, choose_for
+from adamas.torch.plan import Due, Plan, choose_for
 
 Scalar = float | Tensor
 
@@ -187,10 +187,10 @@ class Adam(Optimizer):
             self._plan = plan if plan.committed else None
             return
         factor = grad_factor(scale, self._norm, self.max_norm)
-        scalars = self._scalars(plan, factor, None if skip is False else skip)
+        due = self._due(plan, factor, None if skip is False else skip)
         plan.commit(self.state)
-        for bucket, factors in zip(plan.buckets, scalars, strict=True):
-            bucket.step(factors, zero_in_place)
+        for bucket, each in zip(plan.buckets, due, strict=True):
+            bucket.step(each, zero_in_place)
         self._plan = plan
 
     _hooked_step = Optimizer.profile_hook_step(_step)
@@ -228,12 +228,11 @@ class Adam(Optimizer):
             bucket.take()
         return plan
 
-    def _scalars(self, plan: Plan, factor: Any, skip: Tensor | None) -> list[StepScalars]:
+    def _due(self, plan: Plan, factor: Any, skip: Tensor | None) -> list[Due]:
         if plan.on_accelerator:  # renamed in torch 2.12
             name = "_accelerator_graph_capture_health_check"
             getattr(self, name if hasattr(self, name) else "_cuda_graph_capture_health_check")()
-        scalars = [plan.scalars(bucket, self.param_groups[bucket.group], factor) for bucket in plan.buckets]
-        return scalars if skip is None else [each._replace(skip=skip) for each in scalars]
+        return [plan.due(bucket, self.param_groups[bucket.group], factor, skip) for bucket in plan.buckets]
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

@@ -1,22 +1,22 @@
 """The plan of a step: which parameters go to which kernel together. Made when something changed, used until it does.
 
-A bucket holds parameters of one group, kernel, device and dtype that have taken the same number of steps, so that one
-set of scalars serves them all.
+A bucket holds parameters of one group, kernel, device and dtype. Mostly they have taken the same number of steps, and
+one set of scalars serves them all; where some had no gradient for a while there are a few.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from adamas.kernels import native
-from adamas.kernels.bucket import Bucket, param_traits
+from adamas.kernels.bucket import Bucket, moment_dtype, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
@@ -29,6 +29,13 @@ Groups = list[Group]
 States = defaultdict[Tensor, State]
 
 
+class Due(NamedTuple):
+    """What a bucket's step is given: the scalars of its different steps, and which of them each parameter takes."""
+
+    scalars: list[StepScalars]
+    which: list[int] | None
+
+
 @dataclass(slots=True)
 class PlannedBucket:
     """Parameters that take the same step, with the kernel that takes it and the reason for that kernel."""
@@ -39,17 +46,35 @@ class PlannedBucket:
     bucket: Bucket
     counter: StepCounter | DeviceCounter
     prepared: Any
-    average_begins: bool
+    beginning: set[int]  # whose averages begin at their next step
+    absent: list[int] = field(default_factory=list)  # who has no gradient at this step
 
     def take(self) -> None:
         """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
-        self.kernel.take(self.prepared, native.grads_of(self.bucket.params))
+        grads = native.grads_of(self.bucket.params)
+        self.absent = native.absent(grads)
+        self.kernel.take(self.prepared, grads)
 
-    def step(self, scalars: StepScalars, zero_grad: bool) -> None:
-        """Step the parameters and count it."""
-        self.kernel.step(self.prepared, scalars, zero_grad)
-        self.counter.advance(scalars.skip)
-        self.average_begins = False
+    def upcoming(self) -> tuple[list[tuple[Any, bool]], list[int] | None]:
+        """The different steps that are due, as (number, whether averages begin), and which each parameter takes.
+
+        The latter is None where all take the same.
+        """
+        counts = self.counter.upcoming()
+        if not isinstance(counts, list):
+            if len(self.beginning) in (0, len(self.bucket.params)):
+                return [(counts, bool(self.beginning))], None
+            counts = [counts] * len(self.bucket.params)
+        keys = [(count, i in self.beginning) for i, count in enumerate(counts)]
+        different = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+        return list(different), [different[key] for key in keys]
+
+    def step(self, due: Due, zero_grad: bool) -> None:
+        """Step the parameters that have a gradient, and count it."""
+        self.kernel.step(self.prepared, due.scalars, due.which, zero_grad)
+        self.counter.advance(self.absent, due.scalars[0].skip)
+        if self.beginning:
+            self.beginning &= set(self.absent)
 
     def counts_are_ours(self) -> bool:
         """Whether every state still shows this bucket's counter, and nobody else wrote to it."""
@@ -102,18 +127,18 @@ class Plan:
             if param in self._seen:
                 continue  # listed twice, which torch warns of when the group is made: stepped once
             self._seen.add(param)
-            if param.grad is None:
+            name = names[i] if names else f"parameter {i} of group {index}"
+            before = states.get(param, {})
+            if param.grad is None and not _is_known(before, param, state_keys(group)):
                 self._resting.append(param)
                 continue
-            name = names[i] if names else f"parameter {i} of group {index}"
-            if param.grad.layout is not torch.strided:
+            if param.grad is not None and param.grad.layout is not torch.strided:
                 raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
             if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
                 raise ValueError(
                     f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it"
                 )
             choice = choose_for(param, group)
-            before = states.get(param, {})
             state = conform(before, param, state_keys(group), name)
             averages = group["ema_decay"] is not None
             device_counts = bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS)
@@ -138,7 +163,7 @@ class Plan:
     def release(self, zero_in_place: bool) -> None:
         """Let the gradients go without a step."""
         for bucket in self.buckets:
-            bucket.prepared.grads = []
+            bucket.kernel.release(bucket.prepared)
             for param in bucket.bucket.params if zero_in_place else ():
                 if param.grad is not None:
                     param.grad.detach().zero_()
@@ -147,8 +172,8 @@ class Plan:
         """The sum of squares of each gradient taken."""
         return [square for bucket in self.buckets for square in bucket.kernel.squares(bucket.prepared)]
 
-    def scalars(self, bucket: PlannedBucket, group: Group, grad_factor: Any) -> StepScalars:
-        """The scalars of a bucket's next step; the group's values are read, and validated, again when they changed."""
+    def due(self, bucket: PlannedBucket, group: Group, grad_factor: Any, skip: Tensor | None) -> Due:
+        """What a bucket's next step is given; the group's values are read, and validated, again when they changed."""
         known = self._hypers[bucket.group]
         values = tuple(map(group.get, HYPER_KEYS))
         if has_tensors(group):
@@ -156,7 +181,9 @@ class Plan:
             self._hypers[bucket.group] = None
         elif known is None or known[0] != values:
             known = self._hypers[bucket.group] = (values, check(group))
-        return StepScalars.of(known[1], bucket.counter.next(), grad_factor, bucket.average_begins)
+        different, which = bucket.upcoming()
+        scalars = [StepScalars.of(known[1], count, grad_factor, begins) for count, begins in different]
+        return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
 
 
 @dataclass(slots=True)
@@ -169,6 +196,18 @@ class _Member:
     choice: Choice
     average_begins: bool
     device_counts: bool
+
+
+def _is_known(state: State, param: Tensor, keys: tuple[str, ...]) -> bool:
+    """Whether a parameter without a gradient is in the plan, to be stepped when it has one: its state is complete."""
+    return "step" in state and all(
+        key in state
+        and state[key].shape == param.shape
+        and state[key].stride() == param.stride()
+        and state[key].device == param.device
+        and state[key].dtype == moment_dtype(param)
+        for key in keys
+    )
 
 
 def choose_for(param: Tensor, group: Group) -> Choice:
@@ -186,16 +225,16 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
     together: dict[tuple[Any, ...], list[_Member]] = {}
     for member in members:
         param, choice = member.param, member.choice
-        key: tuple[Any, ...] = (member.group, choice, param.device, param.dtype, member.average_begins)
         # A count that lies on a device is not looked at: each parameter has its own.
-        key += (id(param),) if member.device_counts else (steps_taken(member.state),)
+        alone = id(param) if member.device_counts else None
+        key: tuple[Any, ...] = (member.group, choice, param.device, param.dtype, alone)
         together.setdefault(key, []).append(member)
     for (index, choice, device, *_), alike in together.items():
         group = groups[index]
         if alike[0].device_counts:
             counter = DeviceCounter(alike[0].state.get("step", 0), device)
         else:
-            counter = StepCounter(steps_taken(alike[0].state), len(alike))
+            counter = StepCounter([steps_taken(member.state) for member in alike])
         for member, view in zip(alike, counter.views, strict=True):
             member.state["step"] = view
         bucket = Bucket(
@@ -208,7 +247,8 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
         )
         module = KERNELS[choice.kernel]
         prepared = module.prepare(bucket)
-        yield PlannedBucket(index, module, choice.reason, bucket, counter, prepared, alike[0].average_begins)
+        beginning = {i for i, member in enumerate(alike) if member.average_begins}
+        yield PlannedBucket(index, module, choice.reason, bucket, counter, prepared, beginning)
 
 
 def _foreach(group: Group, device: torch.device) -> bool:

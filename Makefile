@@ -11,7 +11,7 @@ help:
 	@echo "make compare   Adam or AdamW? on real digits: a verdict, and report/index.html"
 	@echo "make test      what CI runs: lint, types, tests"
 	@echo "make lint      ruff, pyright, clang-format"
-	@echo "make bench     speed against torch, as ratios; writes benchmarks/results/"
+	@echo "make bench     speed and error beside other implementations; half an hour on a quiet machine, and 4 GB of them"
 	@echo "make gpu       the tests and benchmarks that need a GPU"
 	@echo "make loc       lines of code against their budgets"
 	@echo "make clean     remove what was built"
@@ -40,8 +40,9 @@ test: lint
 	$(BIN)/python -m pytest -q --doctest-glob='*.md' README.md docs
 
 bench: install
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python -m pip install -q -c constraints.txt '.[bench]'
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.render
 
 gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest -q -m gpu -p no:cacheprovider tests

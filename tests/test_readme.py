@@ -1,33 +1,55 @@
-"""The README's figures are those of the results, and its files exist."""
+"""The README's and the docs' figures are those of the results, and their files exist."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
 from pathlib import Path
 
+import pytest
+
+from adamas.bench.result import Result
+from benchmarks import render
+from benchmarks.scenarios import SCENARIOS
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RESULT = Result.read(render.RESULTS)
 
 
 def test_benchmark_table_is_the_result_file() -> None:
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(readme)
-    result = json.loads((ROOT / "benchmarks/results/step-cpu.json").read_text())
-    assert readme.table(result) in README, "run python benchmarks/readme.py"
-    within = [row["ratio"] <= row["limit"] for row in result["rows"] if row["limit"] is not None]
-    assert len(within) == 3
-    assert all(within)
+    assert render.filled(README, RESULT) == README, "run python -m benchmarks.render"
+    assert render.table(RESULT) in README
 
 
-def test_links_and_figures_exist() -> None:
-    local = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("http")]
+def test_benchmark_page_is_the_result_file() -> None:
+    assert render.page(RESULT) == render.PAGE.read_text(), "run python -m benchmarks.render"
+
+
+def test_benchmark_figure_is_the_result_file(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    render.draw(RESULT, tmp_path / "again.svg")
+    labels = [
+        set(re.findall(r">([^<>]*\S[^<>]*)</text>", path.read_text()))
+        for path in (tmp_path / "again.svg", render.FIGURE)
+    ]
+    assert labels[0] == labels[1], "run python -m benchmarks.render"
+
+
+def test_results_are_of_all_scenarios_and_within_their_limits() -> None:
+    assert RESULT.complete
+    measured = {(row.scenario, row.dtype, row.work) for row in RESULT.rows}
+    assert measured == {(scenario.name, scenario.dtype, scenario.work) for scenario in SCENARIOS}
+    limited = [row for row in RESULT.rows if row.limit is not None]
+    assert limited
+    assert [row for row in limited if not row.within] == []
+    assert [row for row in limited if row.disturbed] == [], "measure again on a quiet machine"
+
+
+@pytest.mark.parametrize("path", [render.README, render.PAGE], ids=lambda path: path.name)
+def test_links_and_figures_exist(path: Path) -> None:
+    local = [target for target in re.findall(r"\]\(([^)]+)\)", path.read_text()) if not target.startswith("http")]
     assert local
-    assert [target for target in local if not (ROOT / target).exists()] == []
+    assert [target for target in local if not (path.parent / target).exists()] == []
 
 
 def test_commands_named_are_in_the_makefile() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `adamas compare`, `adamas doctor`.
+"""The command line: `adamas compare`, `adamas bench`, `adamas doctor`.
 
 Nothing here imports torch, Optuna or Plotly before a command needs them: `adamas --help` is quick, and works without.
 """
@@ -19,6 +19,7 @@ from rich.console import Console
 import adamas
 
 if TYPE_CHECKING:
+    from adamas.bench.settings import Settings as BenchSettings
     from adamas.compare.settings import Settings
 
 USAGE_ERROR, FAILED, UNDECIDED, INTERRUPTED = 2, 1, 3, 130
@@ -147,6 +148,82 @@ def read_settings(options: CompareOptions) -> Settings:
         storage=options.storage,
         out=options.out,
         fresh=options.fresh,
+    )
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of `adamas bench`, as typed."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(help="Shapes of your model: path/to/file.py:factory or package.module:factory."),
+    ] = None
+    shapes: Annotated[str | None, typer.Option(help='Shapes written out: "24x(20,20) 24x(16)".')] = None
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32"
+    peers: Annotated[
+        str, typer.Option(help='Beside whom: names with commas, "installed", or "all", which names what is missing.')
+    ] = "torch-fused,torch"
+    phase: Annotated[
+        bool, typer.Option("--phase/--step", help="Clip, step, average and clear the gradients, or a step alone.")
+    ] = False
+    rounds: Annotated[int, typer.Option(help="Turns that each takes; the median counts.")] = 9
+    threads: Annotated[int | None, typer.Option(help="Of each implementation.", show_default="as torch chooses")] = None
+    out: Annotated[Path | None, typer.Option(help="File for the rows in JSON, kept up to date after each.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas bench`: three sets of shapes beside torch, about a minute
+
+`adamas bench --model train.py:make_model --phase`: your own model, with clipping and averaging
+
+`adamas bench --shapes "24x(20,20) 24x(16)" --peers installed`: beside everything that is here
+
+`adamas bench --dtype bfloat16 --peers torch-fused,optimi --out bfloat16.json`: keep the figures
+
+Ratios under 1 mean that Adamas is faster. Peers that are not installed, or that refuse, are listed with the reason.
+
+Stop it with Ctrl-C whenever you like: finished rows are shown, and kept in `--out`.
+
+Exit codes: 0 finished, 1 failed, 2 wrong usage, 130 stopped.
+"""
+)
+@with_options(BenchOptions)
+def bench(**given: Any) -> None:
+    """How fast, and how exact, is a step beside other implementations, on your shapes and your machine?
+
+    Each peer is measured beside Adamas in a process of its own, in turns, with the same parameters, gradients and
+    threads. A row shows the ratio of times, the error of both against float64, the bytes of state of both, and how
+    near Adamas comes to the speed of memory. Peers that follow the same rule are held equal first.
+    """
+    options = BenchOptions(**given)
+    try:
+        from adamas.bench.command import bench as measure_and_report
+    except ModuleNotFoundError as error:
+        missing(error, "torch")
+    try:
+        consoles = Console(highlight=False), Console(stderr=True)
+        result = measure_and_report(read_bench_settings(options), *consoles, options.as_json)
+    except (ValueError, OSError) as error:  # an option out of its range, or a file that cannot be written
+        stop(str(error), USAGE_ERROR)
+    if not result.complete:
+        kept = f" and kept in {options.out}" if options.out else ""
+        stop(f"stopped; what was finished ({len(result.rows)}) is shown{kept}", INTERRUPTED)
+
+
+def read_bench_settings(options: BenchOptions) -> BenchSettings:
+    """Check the options."""
+    from adamas.bench.measure import Effort
+    from adamas.bench.settings import Settings, choose_peers, choose_scenarios, choose_threads
+
+    return Settings(
+        scenarios=choose_scenarios(options.model, options.shapes, options.dtype, "phase" if options.phase else "step"),
+        peers=choose_peers(options.peers),
+        effort=Effort(options.rounds, choose_threads(options.threads)),
+        out=options.out,
     )
 
 

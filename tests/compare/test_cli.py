@@ -123,7 +123,8 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "package", "extra"), [("compare", "optuna", "compare"), ("doctor", "torch", "torch")]
+    ("command", "package", "extra"),
+    [("compare", "optuna", "compare"), ("bench", "torch", "torch"), ("doctor", "torch", "torch")],
 )
 def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> None:
     hide = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['adamas', {command!r}]"

@@ -173,20 +173,21 @@ class Adam(Optimizer):
     def _apply(self, zero_in_place: bool) -> None:
         """Step with the gradients as they are, unless they are not fit to."""
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
-        plan = self._ready(may_skip=self.skip_nonfinite or found_inf is not None)
+        max_norm, skip_nonfinite = self._max_norm, self._skip_nonfinite
+        plan = self._ready(may_skip=skip_nonfinite or found_inf is not None)
         if not plan.on_device:
             found_inf = None if found_inf is None else float(found_inf)
             scale = None if scale is None else float(scale)
         scale = 1.0 if scale is None else scale
-        if self.max_norm is not None or self.skip_nonfinite:
+        if max_norm is not None or skip_nonfinite:
             self._norm = gradient.global_norm(plan.squares(), scale, plan.on_device)
-        skip = gradient.unfit(self._norm if self.skip_nonfinite else None, found_inf)
+        skip = gradient.unfit(self._norm if skip_nonfinite else None, found_inf)
         self._skipped = self._skipped + skip
         if skip is True:
             plan.release(zero_in_place)
             self._plan = plan if plan.committed else None
             return
-        factor = grad_factor(scale, self._norm, self.max_norm)
+        factor = grad_factor(scale, self._norm, max_norm)
         due = self._due(plan, factor, None if skip is False else skip)
         plan.commit(self.state)
         for bucket, each in zip(plan.buckets, due, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_sc
 from adamas.torch.state import State, conform, steps_taken
 
 ACCELERATORS = ("cuda", "xpu")
+
+hyper_values, flag_values = itemgetter(*HYPER_KEYS), itemgetter(*FLAG_KEYS)
 
 Groups = list[Group]
 States = defaultdict[Tensor, State]
@@ -174,13 +177,10 @@ class Plan:
 
     def due(self, bucket: PlannedBucket, group: Group, grad_factor: Any, skip: Tensor | None) -> Due:
         """What a bucket's next step is given; the group's values are read, and validated, again when they changed."""
-        known = self._hypers[bucket.group]
-        values = tuple(map(group.get, HYPER_KEYS))
-        if has_tensors(group):
+        known, values = self._hypers[bucket.group], hyper_values(group)
+        if known is None or known[0] != values:
             known = (values, check(group) if has_host_scalars(group) else read(group))
-            self._hypers[bucket.group] = None
-        elif known is None or known[0] != values:
-            known = self._hypers[bucket.group] = (values, check(group))
+            self._hypers[bucket.group] = None if has_tensors(group) else known
         different, which = bucket.upcoming()
         scalars = [StepScalars.of(known[1], count, grad_factor, begins) for count, begins in different]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
@@ -217,7 +217,7 @@ def choose_for(param: Tensor, group: Group) -> Choice:
 
 
 def _flags(group: Group) -> tuple[Any, ...]:
-    return (*map(group.get, FLAG_KEYS), group["ema_decay"] is None)
+    return (*flag_values(group), group["ema_decay"] is None)
 
 
 def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]:

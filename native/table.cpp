@@ -58,10 +58,11 @@ void run_span(StepRange range, const std::vector<Step>& steps, const std::vector
 // Where the gradient's squares are added by one thread.
 struct Chunk {
   size_t tensor;
-  int64_t begin;
+  int64_t begin, end;
+  int64_t before;  // elements in the chunks before it
   double sum;
 };
-constexpr int64_t kChunk = 16384;
+constexpr int64_t kChunk = 65536;
 
 int64_t elements(const std::vector<Tensor>& tensors) {
   int64_t total = 0;
@@ -119,18 +120,20 @@ void run_all(StepRange range, const std::vector<Step>& steps, const std::vector<
 }
 
 std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& tensors, int threads) {
-  const int64_t total = elements(tensors);
   std::vector<Chunk> chunks;
-  chunks.reserve(tensors.size() + static_cast<size_t>(total / kChunk));
+  int64_t total = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    for (int64_t begin = 0; begin < tensors[i].count; begin += kChunk) chunks.push_back({i, begin, 0.0});
+    for (int64_t begin = 0; begin < tensors[i].count; begin += kChunk) {
+      const int64_t end = std::min(begin + kChunk, tensors[i].count);
+      chunks.push_back({i, begin, end, total, 0.0});
+      total += end - begin;
+    }
   }
-  const auto size = static_cast<int64_t>(chunks.size());
   in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
     const DefaultFloatingPoint scope;
-    for (int64_t c = size * index / count; c < size * (index + 1) / count; ++c) {
-      const Tensor& tensor = tensors[chunks[c].tensor];
-      chunks[c].sum = square(tensor, chunks[c].begin, std::min(chunks[c].begin + kChunk, tensor.count));
+    for (Chunk& chunk : chunks) {  // each belongs to the thread in whose share of the elements it begins
+      if (chunk.before * count / total != index) continue;
+      chunk.sum = square(tensors[chunk.tensor], chunk.begin, chunk.end);
     }
   });
   std::vector<double> sums(tensors.size());

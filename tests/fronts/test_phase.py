@@ -638,6 +638,16 @@ def test_what_concerns_all_groups_is_refused_in_one(key: str) -> None:
         AdamW([{"params": drawn(), key: 1.0}])
 
 
+def test_clipping_in_a_recorded_step_is_refused() -> None:
+    """The factor would be a constant to autograd: a wrong derivative, silently."""
+    params = drawn()
+    optimizer = AdamW(params, max_norm=1.0, differentiable=True)
+    give(params, 0)
+    with pytest.raises(ValueError, match="max_norm is not for differentiable=True"):
+        optimizer.step()
+    assert not optimizer.state
+
+
 def test_averages_of_a_recorded_step_are_refused() -> None:
     with pytest.raises(ValueError, match="ema_decay is not for differentiable=True"):
         AdamW(drawn(), ema_decay=0.9, differentiable=True)

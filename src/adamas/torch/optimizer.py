@@ -224,6 +224,8 @@ class Adam(Optimizer):
                 pass  # a gradient is missing or a tensor was moved: plan anew, and let what is really wrong raise below
         for group in self.param_groups:
             check(group)
+            if group["differentiable"] and self._max_norm is not None:
+                raise ValueError("max_norm is not for differentiable=True: clip outside of the step, recorded")
         plan = Plan(self.param_groups, self.state, may_skip)
         for bucket in plan.buckets:
             bucket.take()

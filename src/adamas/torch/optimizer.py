@@ -78,6 +78,8 @@ class Adam(Optimizer):
     """
 
     _plan: Plan | None = None
+    _max_norm: float | None = None
+    _skip_nonfinite: bool = False
     _norm: float | Tensor | None = None
     _skipped: int | Tensor = 0
     _swapped: bool = False  # whether the weights are their averages: see `averaged`
@@ -221,7 +223,7 @@ class Adam(Optimizer):
                     bucket.take()
                 return plan
             except MismatchError:
-                pass  # a gradient is missing or a tensor was moved: plan anew, and let what is really wrong raise below
+                pass  # a tensor was moved or laid out anew: plan again, and let what is really wrong raise below
         for group in self.param_groups:
             check(group)
             if group["differentiable"] and self._max_norm is not None:

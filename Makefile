@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find native src -name '*.?pp' -o -name '*.inc' -o -name '*.py') CMakeLists.txt pyproject.toml
 REQUIRE_NATIVE := $(if $(shell command -v c++),--require-native)
 
-.PHONY: help install compare test lint bench gpu clean loc
+.PHONY: help install compare test lint bench sanitize docs gpu clean loc
 help:
 	@echo "make install   the package with all that is needed, in $(VENV)"
 	@echo "make compare   Adam or AdamW? on real digits: a verdict, and report/index.html"
 	@echo "make test      what CI runs: lint, types, tests"
 	@echo "make lint      ruff, pyright, clang-format"
 	@echo "make bench     speed and error beside other implementations; half an hour on a quiet machine, and 4 GB of them"
+	@echo "make sanitize  the native kernel under address, undefined-behaviour and thread sanitizers"
+	@echo "make docs      the documentation as a site, in site/"
 	@echo "make gpu       the tests and benchmarks that need a GPU"
 	@echo "make loc       lines of code against their budgets"
 	@echo "make clean     remove what was built"
@@ -32,7 +34,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/clang-format --dry-run --Werror native/*
+	$(BIN)/clang-format --dry-run --Werror native/* tests/native/*.cpp tests/conformance/*.cpp
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(REQUIRE_NATIVE)
@@ -44,6 +46,13 @@ bench: install
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.render
 
+sanitize: install
+	tests/native/sanitize.sh
+
+docs: install
+	$(BIN)/python -m pip install -q -c constraints.txt '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest -q -m gpu -p no:cacheprovider tests
 
@@ -52,4 +61,4 @@ loc:
 	@echo "native C++  $$(cat native/* | wc -l) of 2000"
 
 clean:
-	rm -rf $(VENV) build dist report .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist report site .pytest_cache .ruff_cache .hypothesis

@@ -41,7 +41,7 @@ class Due(NamedTuple):
 
 @dataclass(slots=True)
 class PlannedBucket:
-    """Parameters that take the same step, with the kernel that takes it and the reason for that kernel."""
+    """Parameters that are stepped in one call, with the kernel that does it and the reason for that kernel."""
 
     group: int
     kernel: ModuleType
@@ -124,7 +124,7 @@ class Plan:
         self._states = list(states.values())
 
     def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
-        """The parameters of a group that have a gradient, checked; nothing is written yet."""
+        """The parameters of a group that have a gradient, or have had one, checked; nothing is written yet."""
         names = group.get("param_names")
         for i, param in enumerate(group["params"]):
             if param in self._seen:
@@ -150,8 +150,8 @@ class Plan:
     def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
         """Whether groups, states and gradients are still those that the buckets were made of.
 
-        What is not looked at here (a gradient that went missing, a parameter or moment that was moved or resized) the
-        kernels refuse in `take`, before anything is written.
+        A gradient that went missing changes nothing: its parameter rests in its bucket. What is not looked at here (a
+        parameter or moment that was moved or resized) the kernels refuse in `take`, before anything is written.
         """
         return (
             (may_skip is self._may_skip or not self.on_accelerator)
@@ -188,7 +188,7 @@ class Plan:
 
 @dataclass(slots=True)
 class _Member:
-    """A parameter with a gradient, its complete state and its kernel."""
+    """A parameter of the plan, its complete state and its kernel."""
 
     group: int
     param: Tensor

@@ -31,7 +31,7 @@ struct Step {
 // Moments and averages are float32, or float64 for float64 parameters.
 struct Tensor {
   void* param;
-  void* grad;  // written only to zero it
+  void* grad;  // written only to zero it; null where there is none: then only the average goes on
   void* exp_avg;
   void* exp_avg_sq;
   void* max_exp_avg_sq;  // null without amsgrad

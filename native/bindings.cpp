@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "exchange.hpp"
@@ -48,6 +49,8 @@ std::optional<Dtype> dtype_of(DLDataType type) {
   if (type.bits == 16) return Dtype::float16;
   return std::nullopt;
 }
+
+int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2; }
 
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
@@ -311,17 +314,17 @@ class Table {
 
   // Whether the gradient can be used where it is.
   bool take_one(size_t i, nb::handle param_object, nb::handle state, nb::handle grad_object) {
-    tensors_[i].count = 0;
-    tensors_[i].step = 0;
-    if (grad_object.is_none()) return true;  // nothing of this tensor is looked at
-    const View param = read(param_object, "param", i), grad = read(grad_object, "grad", i);
-    if (!plain(grad_object)) throw Mismatch(place("grad", i) + " is a tensor subclass");
+    Tensor& tensor = tensors_[i];
+    tensor.count = 0;
+    tensor.grad = nullptr;
+    tensor.step = 0;
+    const bool absent = grad_object.is_none();
+    if (absent && !has_[3]) return true;  // without an average, nothing of this tensor is looked at
+    const View param = read(param_object, "param", i);
     if (!dtype_) dtype_ = param.dtype;
     if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
-    if (param.dtype != dtype_ || grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
-    if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
+    if (param.dtype != dtype_) throw Mismatch(place("param", i) + ": dtypes differ");
     if (param.data == nullptr && param.count > 0) throw Mismatch(place("param", i) + " has no memory");
-    Tensor& tensor = tensors_[i];
     const bool known = tensor.param == param.data && rows_[i].matches(param);
     if (!known && !dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
     void** const addresses[] = {&tensor.exp_avg, &tensor.exp_avg_sq, &tensor.max_exp_avg_sq, &tensor.ema};
@@ -331,8 +334,13 @@ class Table {
     // Only now, when every state has been checked against it, is this the parameter's known place and layout.
     if (!known) rows_[i].keep(param);
     tensor.param = param.data;
-    tensor.grad = grad.data;
     tensor.count = param.count;
+    if (absent) return true;
+    const View grad = read(grad_object, "grad", i);
+    if (!plain(grad_object)) throw Mismatch(place("grad", i) + " is a tensor subclass");
+    if (grad.dtype != dtype_) throw Mismatch(place("grad", i) + ": dtypes differ");
+    if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
+    tensor.grad = grad.data;
     return same_order(grad, param) && !is_neg(grad_object) && (grad.data != nullptr || grad.count == 0);
   }
 
@@ -400,6 +408,30 @@ std::vector<size_t> absent(nb::list objects) {
   return found;
 }
 
+// Whether no two of the tensors, of which some may be None, share memory; false where that cannot be told.
+bool disjoint(nb::list tensors) {
+  std::vector<std::pair<const char*, const char*>> spans;
+  for (nb::handle tensor : tensors) {
+    if (tensor.is_none()) continue;
+    try {
+      const View view = read(tensor, "tensor", spans.size());
+      if (!view.dtype) return false;
+      if (view.count == 0) continue;
+      int64_t last = 0;
+      for (int d = 0; d < view.ndim; ++d) last += (view.shape[d] - 1) * view.strides[d];
+      const char* begin = static_cast<const char*>(view.data);
+      spans.emplace_back(begin, begin + (last + 1) * bytes_of(*view.dtype));
+    } catch (const Mismatch&) {  // not on the CPU
+      return false;
+    }
+  }
+  std::sort(spans.begin(), spans.end());
+  for (size_t i = 1; i < spans.size(); ++i) {
+    if (spans[i].first < spans[i - 1].second) return false;
+  }
+  return true;
+}
+
 // Whether `dicts[i][key] is values[i]` for all i.
 bool items_are(nb::list dicts, nb::str key, nb::list values) {
   const size_t count = nb::len(dicts);
@@ -428,6 +460,7 @@ NB_MODULE(_native, m) {
   m.def("same_objects", &same_objects, nb::arg("a"), nb::arg("b"), "Whether a[i] is b[i] for all i.");
   m.def("grads_of", &grads_of, nb::arg("tensors"), "[tensor.grad for tensor in tensors]");
   m.def("absent", &absent, nb::arg("objects"), "The indices of those that are None.");
+  m.def("disjoint", &disjoint, nb::arg("tensors"), "Whether no two of the tensors share memory.");
   m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
         "Whether dicts[i][key] is values[i] for all i.");
   nb::class_<Table>(m, "Table", "Addresses of the tensors of one bucket.")

@@ -123,6 +123,7 @@ std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& te
   std::vector<Chunk> chunks;
   int64_t total = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!tensors[i].grad) continue;
     for (int64_t begin = 0; begin < tensors[i].count; begin += kChunk) {
       const int64_t end = std::min(begin + kChunk, tensors[i].count);
       chunks.push_back({i, begin, end, total, 0.0});

@@ -146,20 +146,21 @@ class StepScalars(NamedTuple):
     eps_root: Any
     decay: Any
     max_factor: Any
-    average: float
+    average: Any
     amsgrad: bool
     moves: bool
     skip: Any = None
 
     @classmethod
-    def of(cls, hyper: Hyper, step: Any, grad_factor: Any = 1.0, average_begins: bool = False) -> StepScalars:
+    def of(cls, hyper: Hyper, step: Any, grad_factor: Any = 1.0, average_begins: Any = False) -> StepScalars:
         """The scalars of step number `step` (1 for the first; a number or a 0-d float64 tensor).
 
         Args:
             hyper: the group's hyperparameters.
             step: the number of this step, counted from 1.
             grad_factor: what the gradients are to be multiplied with before anything else: see `grad_factor`.
-            average_begins: whether the moving average starts at this step, as a copy of the new parameter.
+            average_begins: whether the moving average starts at this step, as a copy of the new parameter: a bool, or
+                a 0-d tensor where only the device knows.
 
         Example:
             >>> StepScalars.of(Hyper(lr=0.1, beta1=0.5, beta2=0.75, eps=0.0), step=1).step_size
@@ -184,10 +185,19 @@ class StepScalars(NamedTuple):
             eps_root=hyper.eps_root if corrected else hyper.eps_root * c2,
             decay=decay,
             max_factor=1 / c2 if corrected else 1.0,
-            average=0.0 if hyper.ema_decay is None else 1.0 if average_begins else 1 - hyper.ema_decay,
+            average=_average(hyper.ema_decay, average_begins),
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
         )
+
+
+def _average(ema_decay: float | None, begins: Any) -> Any:
+    """The weight of the new parameter in its moving average."""
+    if ema_decay is None:
+        return 0.0
+    if hasattr(begins, "detach"):
+        return begins.double().clamp_min(1 - ema_decay)
+    return 1.0 if begins else 1 - ema_decay
 
 
 def check_max_norm(max_norm: Any) -> None:

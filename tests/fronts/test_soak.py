@@ -47,11 +47,15 @@ class Twin:
         else:
             self.param.grad = values
 
-    def follow(self, clipped: np.ndarray, hyper: Hyper) -> None:
-        """The reference's step."""
-        self.theta, self.state = reference.step(self.theta, clipped, self.state, hyper)
-        known = self.theta if self.average is None else self.average
-        self.average = reference.average(known, self.theta, EMA_DECAY)
+    def follow(self, clipped: np.ndarray | None, hyper: Hyper, begins: bool) -> None:
+        """The reference's step, if there was a gradient, and what a loop over all weights makes of their averages."""
+        before = self.theta
+        if clipped is not None:
+            self.theta, self.state = reference.step(self.theta, clipped, self.state, hyper)
+            if self.average is None:
+                self.average = self.theta if begins else before
+        if self.average is not None:
+            self.average = reference.average(self.average, self.theta, EMA_DECAY)
 
     def agrees(self, optimizer: AdamW) -> None:
         np.testing.assert_allclose(self.param.detach().numpy(), self.theta, rtol=1e-9, atol=1e-11)
@@ -119,9 +123,13 @@ def test_soak(kernel: str) -> None:
             skipped += 1
         else:
             clipped = reference.clip([twin.param.grad.numpy() for twin in active], MAX_NORM)
-            for twin, g in zip(active, clipped, strict=True):
-                group = next(group for group in optimizer.param_groups if any(p is twin.param for p in group["params"]))
-                twin.follow(g, Hyper(lr=group["lr"], weight_decay=0.1, decay="lr"))
+            gradients = {id(twin): g for twin, g in zip(active, clipped, strict=True)}
+            for group in optimizer.param_groups:
+                ours = [twin for twin in twins if any(twin.param is param for param in group["params"])]
+                begins = all(twin.average is None for twin in ours)
+                for twin in ours:
+                    hyper = Hyper(lr=group["lr"], weight_decay=0.1, decay="lr")
+                    twin.follow(gradients.get(id(twin)), hyper, begins)
         optimizer.step()
         if step % (steps // 50) == 0 or step == steps - 1:
             for twin in twins:

@@ -45,12 +45,15 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Take the gradients, after checking that they and the moments fit their parameters."""
     bucket = prepared.bucket
     for i, (param, state, grad) in enumerate(zip(bucket.params, bucket.states, grads, strict=True)):
-        if grad is None:
+        if grad is None and not bucket.averages:
             continue
-        if grad.layout is not torch.strided:
-            raise MismatchError(f"grad {i} is {grad.layout}")
-        _check_place(f"grad {i}", grad, param)
+        if grad is not None:
+            if grad.layout is not torch.strided:
+                raise MismatchError(f"grad {i} is {grad.layout}")
+            _check_place(f"grad {i}", grad, param)
         for name in state_names(bucket.amsgrad, bucket.averages):
+            if name not in state:
+                raise MismatchError(f"{name} {i} is missing")
             _check_place(f"{name} {i}", state[name], param)
             if state[name].dtype != moment_dtype(param):
                 raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
@@ -87,19 +90,23 @@ def step(
     bucket, grads = prepared.bucket, prepared.grads
     prepared.grads = []
     names = state_names(bucket.amsgrad, bucket.averages)
+    members: list[list[list[Any]]] = [[] for _ in scalars]  # those of each different step
+    for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
+        if grad is not None or bucket.averages:
+            members[which[i] if which else 0].append([param, grad, *(state[name] for name in names)])
     with torch.set_grad_enabled(bucket.differentiable):
-        for n, each in enumerate(scalars):
-            members = [
-                [param, grad, *(state[name] for name in names)]
-                for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True))
-                if grad is not None and (which is None or which[i] == n)
-            ]
+        for each, alike in zip(scalars, members, strict=True):
+            present = [member for member in alike if member[1] is not None]
             if bucket.foreach and each.skip is None:
-                for alike in _alike(members):
-                    _step_list([list(tensors) for tensors in zip(*alike, strict=True)], each)
+                for uniform in _alike(present):
+                    _step_list([list(tensors) for tensors in zip(*uniform, strict=True)], each, bucket.averages)
             else:
-                for one in members:
-                    _step_one(one, each, bucket.differentiable)
+                for member in present:
+                    _step_one(member, each, bucket)
+            if len(present) < len(alike):
+                for param, grad, *states in alike:
+                    if grad is None:
+                        _average(param, states[-1], each, _in_place if each.skip is None else _recorded)
     if zero_grad:
         for grad in grads:
             if grad is not None:
@@ -130,13 +137,13 @@ def _recorded(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return args[0] if name == "copy_" else getattr(first, name.rstrip("_"))(*args, **kwargs)
 
 
-def _step_list(tensors: list[list[Tensor]], scalars: StepScalars) -> None:
+def _step_list(tensors: list[list[Tensor]], scalars: StepScalars, averages: bool) -> None:
     """Step a uniform list of tensors with one operation for all at a time."""
     params, grads, *states = ([_real(tensor) for tensor in group] for group in tensors)
     dtype = states[0][0].dtype
     wide = params if params[0].dtype == dtype else [param.to(dtype) for param in params]
     grads = grads if grads[0].dtype == dtype else [grad.to(dtype) for grad in grads]
-    emas = states.pop() if scalars.average else []
+    emas = states.pop() if averages else []
     _rule(_foreach, [wide, grads, *states], scalars, dtype)
     if wide is not params and scalars.moves:
         _foreach("copy_", params, wide)
@@ -145,11 +152,11 @@ def _step_list(tensors: list[list[Tensor]], scalars: StepScalars) -> None:
         _mean(_foreach, emas, stored, scalars.average)
 
 
-def _step_one(tensors: list[Tensor], scalars: StepScalars, differentiable: bool) -> None:
+def _step_one(tensors: list[Tensor], scalars: StepScalars, bucket: Bucket) -> None:
     """Step one parameter: in place, or recorded by autograd and copied back, or copied back unless told to skip."""
     param, grad, *states = (_real(tensor) for tensor in tensors)
     dtype = states[0].dtype
-    ema = states.pop() if scalars.average else None
+    ema, differentiable = states.pop() if bucket.averages else None, bucket.differentiable
     in_place = not differentiable and scalars.skip is None
     apply = _in_place if in_place else _recorded
     wide = param.clone() if differentiable and param.dtype == dtype else param.to(dtype)
@@ -160,7 +167,13 @@ def _step_one(tensors: list[Tensor], scalars: StepScalars, differentiable: bool)
     if scalars.moves:
         _put(param, results[0], scalars.skip)
     if ema is not None:
-        _put(ema, _mean(apply, ema, param.to(dtype), scalars.average), scalars.skip)
+        _average(param, ema, scalars, apply)
+
+
+def _average(param: Tensor, ema: Tensor, scalars: StepScalars, apply: Ops) -> None:
+    """Let the average of one parameter go on."""
+    param, ema = _real(param), _real(ema)
+    _put(ema, _mean(apply, ema, param.to(ema.dtype), scalars.average), scalars.skip)
 
 
 def _put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
@@ -169,8 +182,10 @@ def _put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
         target.copy_(value if skip is None else torch.where(skip, target, value))
 
 
-def _mean(apply: Ops, ema: Operand, stored: Operand, weight: float) -> Operand:
+def _mean(apply: Ops, ema: Operand, stored: Operand, weight: Any) -> Operand:
     """The moving average of the weights as they are stored; with a weight of 1 it begins as their copy."""
+    if isinstance(weight, Tensor):
+        return apply("lerp_", ema, stored, weight.to(ema.dtype))
     return apply("copy_", ema, stored) if weight == 1 else apply("lerp_", ema, stored, weight)
 
 

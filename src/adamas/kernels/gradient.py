@@ -34,6 +34,18 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
         return math.inf
 
 
+def counted(skipped: Any, skip: Any) -> Any:
+    """The count of skipped steps after this one: once a device decides, one tensor there, written in place.
+
+    In place, so that a graph which captured the step goes on counting.
+    """
+    if not isinstance(skip, Tensor):
+        return skipped + skip
+    if not isinstance(skipped, Tensor):
+        skipped = torch.full((), skipped, dtype=torch.int64, device=skip.device)
+    return skipped.add_(skip)
+
+
 def unfit(norm: Any, found_inf: Any) -> Any:
     """Whether a step is to be skipped: a bool, or a 0-d bool tensor where one of the two is a tensor.
 

@@ -141,6 +141,11 @@ def grads_of(tensors: list[Tensor]) -> list[Tensor | None]:
     return _native.grads_of(tensors) if _native is not None else [tensor.grad for tensor in tensors]
 
 
+def disjoint(tensors: list[Tensor | None]) -> bool:
+    """Whether no two of the tensors share memory; False where that cannot be told."""
+    return _native is not None and _native.disjoint(tensors)
+
+
 def absent(grads: list[Tensor | None]) -> list[int]:
     """The indices of those that are None."""
     return _native.absent(grads) if _native is not None else [i for i, grad in enumerate(grads) if grad is None]

@@ -137,5 +137,5 @@ def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
         key: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()
     }
     copied |= {key: copied[key].to(param.device) for key in TENSORS if isinstance(copied.get(key), Tensor)}
-    # An average that was not saved begins at the next step, as a copy of the weights after it.
-    return conform(copied, param, state_names(bool(group["amsgrad"]), averages=False), name)
+    # An average that was saved is kept, to be looked at at least; one that was not begins at the next step.
+    return conform(copied, param, state_names(bool(group["amsgrad"]), averages="ema" in copied), name)

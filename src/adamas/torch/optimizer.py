@@ -154,12 +154,13 @@ class Adam(Optimizer):
         Args:
             closure: re-evaluates the model and returns the loss.
             zero_grad: True sets every `.grad` to None after the step, "in_place" fills those it used with zeros, in the
-                same pass; a skipped step does so too.
+                same pass; a step skipped here does so too. A loss scaler without fused=True does not call `step` after
+                an overflow: keep `zero_grad()` beside it.
 
         Returns:
             What the closure returned, or None.
         """
-        if zero_grad not in (False, True, "in_place"):
+        if not isinstance(zero_grad, bool) and zero_grad != "in_place":
             raise ValueError(f"zero_grad={zero_grad!r} must be False, True (set to None) or 'in_place'")
         if self._swapped:
             raise RuntimeError("step() inside averaged(): the weights are their averages there. Leave it first")
@@ -183,8 +184,10 @@ class Adam(Optimizer):
         scale = 1.0 if scale is None else scale
         if max_norm is not None or skip_nonfinite:
             self._norm = gradient.global_norm(plan.squares(), scale, plan.on_device)
+        else:
+            self._norm = None
         skip = gradient.unfit(self._norm if skip_nonfinite else None, found_inf)
-        self._skipped = self._skipped + skip
+        self._skipped = gradient.counted(self._skipped, skip)
         if skip is True:
             plan.release(zero_in_place)
             self._plan = plan if plan.committed else None
@@ -192,8 +195,7 @@ class Adam(Optimizer):
         factor = grad_factor(scale, self._norm, max_norm)
         due = self._due(plan, factor, None if skip is False else skip)
         plan.commit(self.state)
-        for bucket, each in zip(plan.buckets, due, strict=True):
-            bucket.step(each, zero_in_place)
+        plan.step(due, zero_in_place)
         self._plan = plan
 
     _hooked_step = Optimizer.profile_hook_step(_step)
@@ -256,6 +258,7 @@ class Adam(Optimizer):
         """Restore, completing what older or foreign checkpoints lack."""
         super().__setstate__(state)
         self._plan = None
+        self.defaults.setdefault("ema_decay", None)  # an older pickle's
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
@@ -279,6 +282,7 @@ class Adam(Optimizer):
     def max_norm(self, value: float | None) -> None:
         check_max_norm(value)
         self._max_norm = value
+        self._plan = None  # which is where it is checked against the groups
 
     @property
     def skip_nonfinite(self) -> bool:
@@ -306,9 +310,10 @@ class Adam(Optimizer):
 
     @property
     def skipped_steps(self) -> int:
-        """How many steps changed nothing, for skip_nonfinite or a loss scaler's overflow, since this object was made.
+        """How many calls of `step` changed nothing, for skip_nonfinite or found_inf, since this object was made.
 
-        Reading it waits for the device that decided; the step did not.
+        A loss scaler counts its own: without fused=True it does not call `step` after an overflow. Reading it waits for
+        the device that decided; the step did not.
         """
         return int(self._skipped)
 

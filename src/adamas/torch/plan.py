@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adamas.kernels import native
-from adamas.kernels.bucket import Bucket, moment_dtype, param_traits
+from adamas.kernels.bucket import Bucket, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
@@ -49,7 +49,7 @@ class PlannedBucket:
     bucket: Bucket
     counter: StepCounter | DeviceCounter
     prepared: Any
-    beginning: set[int]  # whose averages begin at their next step
+    begins: Any  # whether averages begin at the next step; a 0-d tensor where only the device knows
     absent: list[int] = field(default_factory=list)  # who has no gradient at this step
 
     def take(self) -> None:
@@ -58,26 +58,20 @@ class PlannedBucket:
         self.absent = native.absent(grads)
         self.kernel.take(self.prepared, grads)
 
-    def upcoming(self) -> tuple[list[tuple[Any, bool]], list[int] | None]:
-        """The different steps that are due, as (number, whether averages begin), and which each parameter takes.
-
-        The latter is None where all take the same.
-        """
+    def upcoming(self) -> tuple[list[Any], list[int] | None]:
+        """The numbers of the different steps that are due, and which of them each parameter takes: None if all one."""
         counts = self.counter.upcoming()
         if not isinstance(counts, list):
-            if len(self.beginning) in (0, len(self.bucket.params)):
-                return [(counts, bool(self.beginning))], None
-            counts = [counts] * len(self.bucket.params)
-        keys = [(count, i in self.beginning) for i, count in enumerate(counts)]
-        different = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-        return list(different), [different[key] for key in keys]
+            return [counts], None
+        different = {count: n for n, count in enumerate(dict.fromkeys(counts))}
+        return list(different), [different[count] for count in counts]
 
     def step(self, due: Due, zero_grad: bool) -> None:
         """Step the parameters that have a gradient, and count it."""
         self.kernel.step(self.prepared, due.scalars, due.which, zero_grad)
-        self.counter.advance(self.absent, due.scalars[0].skip)
-        if self.beginning:
-            self.beginning &= set(self.absent)
+        skip = due.scalars[0].skip
+        self.counter.advance(self.absent, skip)
+        self.begins = False if skip is None or self.begins is False else skip & self.begins
 
     def counts_are_ours(self) -> bool:
         """Whether every state still shows this bucket's counter, and nobody else wrote to it."""
@@ -109,8 +103,11 @@ class Plan:
         members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
         self.buckets = list(_bucketed(members, groups))
         self.on_accelerator = any(member.param.device.type in ACCELERATORS for member in members)
-        # Whether norms and verdicts stay in tensors, for which the host does not wait.
-        self.on_device = self.on_accelerator or any(member.device_counts for member in members)
+        # Whether norms and verdicts stay in tensors, for which the host does not wait. Where parameters lie on several
+        # devices, or some have their steps counted by the host, the host decides for all.
+        counted = [member.device_counts for member in members]
+        single = len({member.param.device for member in members}) == 1
+        self.on_device = single and (all(counted) or (self.on_accelerator and not may_skip))
 
     def commit(self, states: States) -> None:
         """Write the buckets' complete states into the optimizer's, whose dicts stay the same objects."""
@@ -119,6 +116,8 @@ class Plan:
         self.committed = True
         for bucket in self.buckets:
             for i, (param, complete) in enumerate(zip(bucket.bucket.params, bucket.bucket.states, strict=True)):
+                for key in states[param].keys() - complete.keys():
+                    del states[param][key]
                 states[param].update(complete)
                 bucket.bucket.states[i] = states[param]
         self._states = list(states.values())
@@ -126,6 +125,9 @@ class Plan:
     def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
         """The parameters of a group that have a gradient, or have had one, checked; nothing is written yet."""
         names = group.get("param_names")
+        # An average begins as a copy of the weights after a group's first step with one. Who gets a first gradient
+        # later has not moved before: its average begins at the weight before that step, as if it had been kept.
+        begins = group["ema_decay"] is not None and not any("ema" in states.get(p, {}) for p in group["params"])
         for i, param in enumerate(group["params"]):
             if param in self._seen:
                 continue  # listed twice, which torch warns of when the group is made: stepped once
@@ -143,9 +145,8 @@ class Plan:
                 )
             choice = choose_for(param, group)
             state = conform(before, param, state_keys(group), name)
-            averages = group["ema_decay"] is not None
             device_counts = bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS)
-            yield _Member(index, param, state, choice, averages and "ema" not in before, device_counts)
+            yield _Member(index, param, state, choice, begins, device_counts)
 
     def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
         """Whether groups, states and gradients are still those that the buckets were made of.
@@ -163,13 +164,29 @@ class Plan:
             and all(bucket.counts_are_ours() for bucket in self.buckets)
         )
 
+    def step(self, due: list[Due], zero_in_place: bool) -> None:
+        """Step every bucket; then its gradients are let go, and zeroed where asked to."""
+        # In the same pass only where no gradient is also another's: that one would be read as zeros.
+        in_pass = zero_in_place and native.disjoint([param.grad for param in self._present()])
+        for bucket, each in zip(self.buckets, due, strict=True):
+            bucket.step(each, in_pass)
+        if zero_in_place and not in_pass:
+            self._zero()
+
     def release(self, zero_in_place: bool) -> None:
         """Let the gradients go without a step."""
         for bucket in self.buckets:
             bucket.kernel.release(bucket.prepared)
-            for param in bucket.bucket.params if zero_in_place else ():
-                if param.grad is not None:
-                    param.grad.detach().zero_()
+        if zero_in_place:
+            self._zero()
+
+    def _present(self) -> Iterator[Tensor]:
+        """The parameters that have a gradient."""
+        return (param for bucket in self.buckets for param in bucket.bucket.params if param.grad is not None)
+
+    def _zero(self) -> None:
+        for param in self._present():
+            param.grad.detach().zero_()  # pyright: ignore[reportOptionalMemberAccess] - present
 
     def squares(self) -> list[Any]:
         """The sum of squares of each gradient taken."""
@@ -178,11 +195,13 @@ class Plan:
     def due(self, bucket: PlannedBucket, group: Group, grad_factor: Any, skip: Tensor | None) -> Due:
         """What a bucket's next step is given; the group's values are read, and validated, again when they changed."""
         known, values = self._hypers[bucket.group], hyper_values(group)
-        if known is None or known[0] != values:
+        if has_tensors(group):
             known = (values, check(group) if has_host_scalars(group) else read(group))
-            self._hypers[bucket.group] = None if has_tensors(group) else known
+            self._hypers[bucket.group] = None
+        elif known is None or known[0] != values:
+            known = self._hypers[bucket.group] = (values, check(group))
         different, which = bucket.upcoming()
-        scalars = [StepScalars.of(known[1], count, grad_factor, begins) for count, begins in different]
+        scalars = [StepScalars.of(known[1], count, grad_factor, bucket.begins) for count in different]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
 
 
@@ -194,7 +213,7 @@ class _Member:
     param: Tensor
     state: State
     choice: Choice
-    average_begins: bool
+    begins: bool
     device_counts: bool
 
 
@@ -203,9 +222,8 @@ def _is_known(state: State, param: Tensor, keys: tuple[str, ...]) -> bool:
     return "step" in state and all(
         key in state
         and state[key].shape == param.shape
-        and state[key].stride() == param.stride()
         and state[key].device == param.device
-        and state[key].dtype == moment_dtype(param)
+        and state[key].is_complex() == param.is_complex()
         for key in keys
     )
 
@@ -247,8 +265,7 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
         )
         module = KERNELS[choice.kernel]
         prepared = module.prepare(bucket)
-        beginning = {i for i, member in enumerate(alike) if member.average_begins}
-        yield PlannedBucket(index, module, choice.reason, bucket, counter, prepared, beginning)
+        yield PlannedBucket(index, module, choice.reason, bucket, counter, prepared, alike[0].begins)
 
 
 def _foreach(group: Group, device: torch.device) -> bool:

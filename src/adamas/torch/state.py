@@ -33,7 +33,7 @@ def conform(state: State, param: Tensor, needed: tuple[str, ...], name: str) -> 
         state: a state or a part of one; empty for a new parameter. Not changed.
         param: the parameter.
         needed: which tensors a step needs. Where it is missing, a moment starts at zero, a running maximum at the
-            second moment and an average at the parameter.
+            second moment and an average at the parameter. An average that is not needed is left out.
         name: how to call the parameter in an error.
 
     Raises:
@@ -42,6 +42,9 @@ def conform(state: State, param: Tensor, needed: tuple[str, ...], name: str) -> 
     whole = dict(state)
     for key in TENSORS:
         tensor = whole.get(key)
+        if key == "ema" and key not in needed:
+            whole.pop(key, None)  # what is no longer kept up would be taken for the weights' average later
+            continue
         if tensor is None and key not in needed:
             continue
         if tensor is None:

@@ -16,7 +16,7 @@ order = torch.randperm(len(x))
 train, test = order[:1400], order[1400:]
 
 model = nn.Sequential(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.GELU(), nn.Linear(128, 10))
-optimizer = AdamW(model.parameters(), lr=3e-3, max_norm=1.0, ema_decay=0.98, skip_nonfinite=True)
+optimizer = AdamW(model.parameters(), lr=1e-2, max_norm=1.0, ema_decay=0.95, skip_nonfinite=True)
 
 
 def batches() -> list[torch.Tensor]:

@@ -47,7 +47,8 @@ bench: install
 	$(BIN)/python -m benchmarks.render
 
 sanitize: install
-	tests/native/sanitize.sh
+	$(BIN)/python -m pip install -q -c constraints.txt nanobind cmake
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/native/sanitize.sh
 
 docs: install
 	$(BIN)/python -m pip install -q -c constraints.txt '.[docs]'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
@@ -55,6 +54,7 @@ def refuse_near_misses(group: Group) -> None:
         ...
         ValueError: parameter group key 'wieght_decay' is not known: did you mean 'weight_decay'?
     """
+    unknown: list[str] = []
     for key in group:
         if key in WHOLE_KEYS:
             raise ValueError(f"{key} concerns the gradients of all groups together: give it to the constructor")
@@ -62,6 +62,12 @@ def refuse_near_misses(group: Group) -> None:
             continue
         if any(key.startswith(f"{known}_") for known in KNOWN_KEYS):
             continue  # lr_scale, weight_decay_multiplier: a name of its own
+        unknown.append(key)
+    if not unknown:
+        return
+    from difflib import get_close_matches  # two milliseconds of import that few need
+
+    for key in unknown:
         near = get_close_matches(key.lower().replace("-", "_"), KNOWN_KEYS, n=1, cutoff=0.82)
         if near:
             raise ValueError(f"parameter group key {key!r} is not known: did you mean {near[0]!r}?")

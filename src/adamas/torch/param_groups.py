@@ -25,9 +25,9 @@ _POSITIONS = ("*pos_emb*", "*position_emb*", "*positional_emb*", "*rel_pos*", "*
 _SCALES = ("*layer_scale*", "*logit_scale", "gamma", "beta", "A_log")
 # Own names of parameters that may have any shape and are no matrices: positions, learned tokens, scales.
 NO_DECAY_NAMES: tuple[str, ...] = (*_POSITIONS, "*_token", "*_tokens", *_SCALES)
-_BIAS = re.compile(r"(^|_)bias(es)?(_|$)")
+_BIAS = r"(^|_)bias(es)?(_|$)"  # compiled, and kept, at the first search: importing need not wait for it
 # LlamaRMSNorm, LayerNorm2d, RMSNormGated; not NormalFlow, NormedLinear, LayerNormLSTMCell, which hold matrices.
-_NORM = re.compile(r"[Nn]orm(ali[sz]ation)?(?![a-z])(?!\w*(Linear|Conv|LSTM|GRU|RNN|Attention|M[Ll][Pp]|Block))")
+_NORM = r"[Nn]orm(ali[sz]ation)?(?![a-z])(?!\w*(Linear|Conv|LSTM|GRU|RNN|Attention|M[Ll][Pp]|Block))"
 _MATRICES = ("torch.nn.modules.linear", "torch.nn.modules.conv", "torch.nn.modules.rnn")
 
 
@@ -138,11 +138,11 @@ def _why_no_decay(role: _Role, patterns: tuple[str, ...], declared: tuple[str, .
         return "marked _no_weight_decay"
     if matched := [pattern for pattern in patterns if any(_matches(name, pattern) for name in names)]:
         return f"name matches {matched[0]}"
-    if not holds_matrices and any(_NORM.search(c.__name__) for c in ancestors):
+    if not holds_matrices and any(re.search(_NORM, c.__name__) for c in ancestors):
         return f"normalisation layer ({kind})"
     if isinstance(role.owner, (nn.Embedding, nn.EmbeddingBag)):
         return f"embedding ({kind})"
-    if _BIAS.search(own_name):
+    if re.search(_BIAS, own_name):
         return "bias"
     if role.is_magnitude:
         return "weight-norm magnitude"

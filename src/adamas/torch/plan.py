@@ -41,11 +41,10 @@ class Due(NamedTuple):
 
 @dataclass(slots=True)
 class PlannedBucket:
-    """Parameters that are stepped in one call, with the kernel that does it and the reason for that kernel."""
+    """Parameters that are stepped in one call, with the kernel that does it."""
 
     group: int
     kernel: ModuleType
-    reason: str
     bucket: Bucket
     counter: StepCounter | DeviceCounter
     prepared: Any
@@ -265,7 +264,7 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
         )
         module = KERNELS[choice.kernel]
         prepared = module.prepare(bucket)
-        yield PlannedBucket(index, module, choice.reason, bucket, counter, prepared, alike[0].begins)
+        yield PlannedBucket(index, module, bucket, counter, prepared, alike[0].begins)
 
 
 def _foreach(group: Group, device: torch.device) -> bool:

@@ -21,22 +21,43 @@ struct Factors {
 enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };
 constexpr int kDtypes = 4;
 
+// How moments and weights are stored (adamas.kernels.bucket.Storage); not `plain`, the step goes through stored.inc.
+enum class Moments : uint8_t { wide, bfloat16, packed16, packed12 };
+
+struct Storage {
+  Dtype dtype;  // of parameters and gradients
+  Moments moments;
+  int master_bits;  // 0 without master weights
+  bool stochastic;
+  bool plain() const { return moments == Moments::wide && !master_bits && !stochastic; }
+};
+
+// Of a step's random bits (adamas.formats.random_bits).
+struct Key {
+  uint32_t first, second;
+};
+
 struct Step {
   Factors<float> f32;
   Factors<double> f64;
+  Storage storage;
+  Key moments_key, weights_key;
   bool l2, decoupled, amsgrad, moves, averages, zero_grad;
 };
 
 // One parameter with everything that belongs to it: `count` elements in the same order in each array.
-// Moments and averages are float32, or float64 for float64 parameters.
+// Moments and averages are float32, or float64 for float64 parameters; with a Storage that is not plain, what it says.
 struct Tensor {
   void* param;
-  void* grad;  // written only to zero it; null where there is none: then only the average goes on
-  void* exp_avg;
+  void* grad;     // written only to zero it; null where there is none: then only the average goes on
+  void* exp_avg;  // or the words of packed moments
   void* exp_avg_sq;
   void* max_exp_avg_sq;  // null without amsgrad
   void* ema;             // null without an average
+  void* param_low;       // null without master weights
+  void *scale, *low, *high;   // float32 of each block of packed moments
   int64_t count;
+  int64_t columns;  // where not 0, blocks begin anew in each row of so many elements
   int32_t step;  // which of the bucket's steps it takes
 };
 
@@ -50,6 +71,7 @@ using SquareRange = double (*)(const Tensor&, int64_t begin, int64_t end);
 struct Isa {
   const char* name;
   StepRange step[kDtypes];
+  StepRange stored;  // the step of a storage that is not plain; ranges begin and end where blocks do
   StepRange touch[kDtypes];  // moves the bytes of a step and computes nothing: the memory's limit
   SquareRange square[kDtypes];
 };

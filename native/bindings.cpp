@@ -33,6 +33,7 @@ const DLPackExchange* exchange = nullptr;  // torch's, where it has one (2.10 an
 struct View {
   void* data = nullptr;
   std::optional<Dtype> dtype;  // empty for what this kernel does not know
+  int64_t item = 0;            // bytes of an element
   int64_t count = 1;
   const int64_t* shape = nullptr;
   const int64_t* strides = nullptr;
@@ -55,7 +56,10 @@ int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float64 ? 8 : dtype == Dt
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
 // The names in a parameter's state of the tensors that a step writes.
-constexpr std::array<const char*, 4> kStates = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema"};
+enum StateName { kExpAvg, kExpAvgSq, kMax, kEma, kPacked16, kPacked12, kScale, kLow, kHigh, kParamLow };
+constexpr std::array<const char*, 10> kStates = {
+    "exp_avg",  "exp_avg_sq",    "max_exp_avg_sq", "ema",             "packed16",
+    "packed12", "exp_avg_scale", "exp_avg_sq_low", "exp_avg_sq_high", "param_low"};
 
 // dict[key], borrowed; null where there is none. A third of PyDict_GetItem's time, which guards pending errors.
 PyObject* item(PyObject* dict, PyObject* key) {
@@ -111,6 +115,7 @@ View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
   if (raw.device.device_type != 1) throw Mismatch(place(what, index) + " is not on the CPU");
   View view;
   view.dtype = dtype_of(raw.dtype);
+  view.item = raw.dtype.bits / 8;
   view.data = start(raw);
   view.ndim = raw.ndim;
   view.shape = raw.shape;
@@ -129,6 +134,7 @@ View read_attributes(nb::handle tensor, const char* what, size_t index) {
   if (name == "torch.float64") view.dtype = Dtype::float64;
   if (name == "torch.bfloat16") view.dtype = Dtype::bfloat16;
   if (name == "torch.float16") view.dtype = Dtype::float16;
+  view.item = nb::cast<int64_t>(tensor.attr("element_size")());
   view.data = address(tensor);
   for (const char* numbers : {"size", "stride"}) {
     for (nb::handle number : nb::tuple(tensor.attr(numbers)())) view.owned.push_back(nb::cast<int64_t>(number));
@@ -166,6 +172,16 @@ bool same_order(const View& a, const View& b) {
   if (a.count == 0) return true;
   for (int d = 0; d < a.ndim; ++d) {
     if (a.shape[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  }
+  return true;
+}
+
+// Whether the elements lie in the order of their indices, without gaps.
+bool row_major(const View& view) {
+  int64_t expected = 1;
+  for (int d = view.ndim - 1; d >= 0; --d) {
+    if (view.shape[d] != 1 && view.strides[d] != expected) return view.count == 0;
+    expected *= view.shape[d];
   }
   return true;
 }
@@ -227,7 +243,15 @@ Factors<T> factors(const nb::tuple& scalars) {
 // `take` to the end of `step`, and Python's garbage collector sees all references.
 class Table {
  public:
-  Table(bool amsgrad, bool averages) : has_{true, true, amsgrad, averages} {}
+  // `names` are those of the tensors kept of each parameter, in the kernels' order.
+  Table(const std::vector<std::string>& names, const std::string& moments, int master_bits, bool stochastic)
+      : storage_{Dtype::float32, moments_of(moments), master_bits, stochastic} {
+    for (const std::string& name : names) {
+      const auto at = std::find(kStates.begin(), kStates.end(), name);
+      if (at == kStates.end()) throw std::invalid_argument("no state is called " + name);
+      kept_.push_back(static_cast<StateName>(at - kStates.begin()));
+    }
+  }
 
   // Reads and checks every tensor of a step; nothing is written. Returns the indices of gradients that must be copied
   // into their parameter's layout before `step`.
@@ -270,7 +294,7 @@ class Table {
     }
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
-    run_all(chosen.step[static_cast<int>(*dtype_)], steps, tensors_, threads);
+    run_all(storage_.plain() ? chosen.step[static_cast<int>(*dtype_)] : chosen.stored, steps, tensors_, threads);
   }
 
   // Moves the bytes of a step, for measuring what the memory allows.
@@ -297,8 +321,28 @@ class Table {
     }
   };
 
+  static Moments moments_of(const std::string& name) {
+    if (name == "wide") return Moments::wide;
+    if (name == "bfloat16") return Moments::bfloat16;
+    if (name == "packed16") return Moments::packed16;
+    if (name == "packed12") return Moments::packed12;
+    throw std::invalid_argument("moments='" + name + "' have no native kernel");
+  }
+
+  static Key key_of(nb::handle key) { return {nb::cast<uint32_t>(key[0]), nb::cast<uint32_t>(key[1])}; }
+
+  bool keeps(StateName name) const { return std::find(kept_.begin(), kept_.end(), name) != kept_.end(); }
+
   Step read_step(const nb::tuple& scalars, bool zero_grad) const {
-    Step step;
+    Step step{};
+    step.storage = storage_;
+    step.storage.dtype = *dtype_;
+    if (!scalars[kFactors + 2].is_none()) {
+      step.moments_key = key_of(scalars[kFactors + 2][0]);
+      step.weights_key = key_of(scalars[kFactors + 2][1]);
+    } else if (storage_.stochastic || storage_.moments != Moments::wide) {
+      throw Mismatch("random rounding needs a seed");
+    }
     step.f32 = factors<float>(scalars);
     step.f64 = factors<double>(scalars);
     step.l2 = step.f64.l2 != 0;
@@ -307,8 +351,8 @@ class Table {
     step.zero_grad = zero_grad;
     step.amsgrad = nb::cast<bool>(scalars[kFactors]);
     step.moves = nb::cast<bool>(scalars[kFactors + 1]);
-    if (step.amsgrad != has_[2]) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
-    if (step.averages != has_[3]) throw Mismatch("ema is kept with ema_decay and only then");
+    if (step.amsgrad != keeps(kMax)) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
+    if (step.averages != keeps(kEma)) throw Mismatch("ema is kept with ema_decay and only then");
     return step;
   }
 
@@ -319,7 +363,7 @@ class Table {
     tensor.grad = nullptr;
     tensor.step = 0;
     const bool absent = grad_object.is_none();
-    if (absent && !has_[3]) return true;  // without an average, nothing of this tensor is looked at
+    if (absent && !keeps(kEma)) return true;  // without an average, nothing of this tensor is looked at
     const View param = read(param_object, "param", i);
     if (!dtype_) dtype_ = param.dtype;
     if (!dtype_) throw Mismatch(place("param", i) + " has a dtype without a native kernel");
@@ -327,14 +371,16 @@ class Table {
     if (param.data == nullptr && param.count > 0) throw Mismatch(place("param", i) + " has no memory");
     const bool known = tensor.param == param.data && rows_[i].matches(param);
     if (!known && !dense(param)) throw Mismatch(place("param", i) + " has gaps or overlaps in memory");
-    void** const addresses[] = {&tensor.exp_avg, &tensor.exp_avg_sq, &tensor.max_exp_avg_sq, &tensor.ema};
-    for (size_t k = 0; k < kStates.size(); ++k) {
-      if (has_[k]) *addresses[k] = state_address(k, i, state, param, known ? *addresses[k] : nullptr);
+    if (!known && !storage_.plain() && !row_major(param)) throw Mismatch(place("param", i) + " is not row-major");
+    for (const StateName name : kept_) {
+      void*& kept = address_of(tensor, name);
+      kept = state_address(name, i, state, param, known ? kept : nullptr);
     }
     // Only now, when every state has been checked against it, is this the parameter's known place and layout.
     if (!known) rows_[i].keep(param);
     tensor.param = param.data;
     tensor.count = param.count;
+    if (!storage_.plain()) tensor.columns = row_of(param);
     if (absent) return true;
     const View grad = read(grad_object, "grad", i);
     if (!plain(grad_object)) throw Mismatch(place("grad", i) + " is a tensor subclass");
@@ -344,25 +390,81 @@ class Table {
     return same_order(grad, param) && !is_neg(grad_object) && (grad.data != nullptr || grad.count == 0);
   }
 
+  // Where a tensor of this name is kept; floats' addresses are of the same size and are only carried.
+  static void*& address_of(Tensor& tensor, StateName name) {
+    switch (name) {
+      case kExpAvgSq:
+        return tensor.exp_avg_sq;
+      case kMax:
+        return tensor.max_exp_avg_sq;
+      case kEma:
+        return tensor.ema;
+      case kScale:
+        return tensor.scale;
+      case kLow:
+        return tensor.low;
+      case kHigh:
+        return tensor.high;
+      case kParamLow:
+        return tensor.param_low;
+      default:
+        return tensor.exp_avg;  // itself, or the words in its place
+    }
+  }
+
+  // Elements in which blocks follow each other without beginning anew.
+  int64_t row_of(const View& param) const {
+    const bool in_rows = storage_.moments == Moments::packed16 || storage_.moments == Moments::packed12;
+    if (!in_rows || param.ndim == 0 || param.shape[0] == 0) return std::max<int64_t>(param.count, 1);
+    return std::max<int64_t>(param.count / param.shape[0], 1);
+  }
+
+  // The bytes of a part that is stored in rows; 0 for what is laid out as the parameter.
+  int64_t bytes_of_part(StateName name, const View& param) const {
+    const int64_t columns = row_of(param), rows = param.count / columns;
+    switch (name) {
+      case kPacked16:
+        return 2 * param.count;
+      case kPacked12:
+        return rows * (columns + columns / 256 * 128 + (columns % 256 + 1) / 2);
+      case kScale:
+      case kLow:
+      case kHigh:
+        return rows * ((columns + 255) / 256) * static_cast<int64_t>(sizeof(float));
+      case kParamLow:
+        return param.count * (storage_.master_bits == 24 ? 1 : 2);
+      default:
+        return 0;
+    }
+  }
+
   // The address of a state's tensor: `known` if it is still there, else after checking that it fits the parameter.
-  void* state_address(size_t k, size_t i, nb::handle state, const View& param, void* known) {
-    const char* what = kStates[k];
-    const nb::handle tensor = item(state.ptr(), torch.keys[k].ptr());
+  void* state_address(StateName name, size_t i, nb::handle state, const View& param, void* known) {
+    const char* what = kStates[name];
+    const nb::handle tensor = item(state.ptr(), torch.keys[name].ptr());
     if (!tensor.is_valid()) throw Mismatch(place(what, i) + " is missing");
     if (known && address(tensor) == known) return known;
     const View view = read(tensor, what, i);
-    const Dtype wanted = *dtype_ == Dtype::float64 ? Dtype::float64 : Dtype::float32;
-    if (view.dtype != wanted) throw Mismatch(place(what, i) + " has another dtype than float32 (float64)");
+    if (view.data == nullptr && view.count > 0) throw Mismatch(place(what, i) + " has no memory");
+    if (name >= kPacked16) {
+      if (view.count * view.item != bytes_of_part(name, param) || !row_major(view)) {
+        throw Mismatch(place(what, i) + " does not fit its parameter");
+      }
+      return view.data;
+    }
+    const bool brief = storage_.moments == Moments::bfloat16 && (name == kExpAvg || name == kExpAvgSq);
+    const Dtype wanted = brief ? Dtype::bfloat16 : *dtype_ == Dtype::float64 ? Dtype::float64 : Dtype::float32;
+    if (view.dtype != wanted) throw Mismatch(place(what, i) + " has another dtype than its storage's");
     if (!same_shape(view, param)) throw Mismatch(place(what, i) + " has another shape than its parameter");
     if (!same_order(view, param)) throw Mismatch(place(what, i) + " is laid out otherwise than its parameter");
-    if (view.data == nullptr && view.count > 0) throw Mismatch(place(what, i) + " has no memory");
     return view.data;
   }
 
   std::vector<Tensor> tensors_;
   std::vector<Row> rows_;
   std::optional<Dtype> dtype_;
-  const std::array<bool, kStates.size()> has_;  // which of the states there are
+  Storage storage_;
+  std::vector<StateName> kept_;  // which of the states there are
   bool ready_ = false;
 };
 
@@ -464,7 +566,8 @@ NB_MODULE(_native, m) {
   m.def("items_are", &items_are, nb::arg("dicts"), nb::arg("key"), nb::arg("values"),
         "Whether dicts[i][key] is values[i] for all i.");
   nb::class_<Table>(m, "Table", "Addresses of the tensors of one bucket.")
-      .def(nb::init<bool, bool>(), nb::arg("amsgrad"), nb::arg("averages"))
+      .def(nb::init<const std::vector<std::string>&, const std::string&, int, bool>(), nb::arg("names"),
+           nb::arg("moments") = "wide", nb::arg("master_bits") = 0, nb::arg("stochastic") = false)
       .def(
           "take", &Table::take, nb::arg("params"), nb::arg("states"), nb::arg("grads"),
           "Check every tensor of a step; returns indices of gradients that must be copied to their parameter's layout.")

@@ -23,13 +23,13 @@ inline T mean(const Mean<T>& f, T old, T value) {
   return f.keep * old + f.weight * (value - f.pull * old);
 }
 
-// theta, m, v, v_max are read and written; g is the incoming gradient.
+// The change of one parameter. m, v, v_max are read and written; g is the incoming gradient.
 //   g     = grad_factor * g (+ l2 * theta)
 //   m     = beta1 * m + (1 - beta1) * g                      see Mean
 //   v     = beta2 * v + (beta2_complement * g) * g           in this order g*g, which may overflow, is never formed
-//   theta = theta - (step_size * m / (sqrt(v + eps_root) + eps) + decay * theta)
+//   theta = theta - change, change = step_size * m / (sqrt(v + eps_root) + eps) + decay * theta
 template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
-inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
+inline T update(const Factors<T>& f, T g, T theta, T& m, T& v, T& v_max) {
   g = g * f.grad_factor;
   if constexpr (kL2) g = g + f.l2 * theta;
   m = mean(f.exp_avg, m, g);
@@ -42,7 +42,7 @@ inline void update(const Factors<T>& f, T g, T& theta, T& m, T& v, T& v_max) {
   }
   T change = f.step_size * (m / (root(second + f.eps_root) + f.eps));
   if constexpr (kDecoupled) change = change + f.decay * theta;
-  theta = theta - change;
+  return change;
 }
 
 }  // namespace

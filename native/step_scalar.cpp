@@ -1,4 +1,4 @@
 // The step for any processor: built without vectorisation.
 #define ADAMAS_ISA kScalar
 #define ADAMAS_ISA_NAME "scalar"
-#include "step.inc"
+#include "isa.inc"

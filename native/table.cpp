@@ -36,7 +36,14 @@ class DefaultFloatingPoint {
 // Below this many elements a thread, waking it costs more than it saves (about 2 us against 0.1 ns an element in
 // cache).
 constexpr int64_t kElementsPerThread = 32768;
+constexpr int64_t kBlockOfRow = 256;
 constexpr int64_t kAlignment = 64;  // threads meet at multiples of this many elements: no cache line has two writers
+
+// The last boundary before element `at`: of a tensor in rows the beginning of a block of 256.
+int64_t aligned(const Tensor& tensor, int64_t at) {
+  if (!tensor.columns) return at / kAlignment * kAlignment;
+  return at - at % tensor.columns % kBlockOfRow;
+}
 
 // Runs over the elements [begin, end) of all tensors laid end to end.
 void run_span(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int64_t begin,
@@ -47,7 +54,7 @@ void run_span(StepRange range, const std::vector<Step>& steps, const std::vector
     const int64_t last = first + tensor.count;
     if (last > begin && first < end) {
       const auto cut = [&](int64_t at) {  // a position inside this tensor, on an aligned boundary of it
-        return at <= first ? 0 : at >= last ? tensor.count : (at - first) / kAlignment * kAlignment;
+        return at <= first ? 0 : at >= last ? tensor.count : aligned(tensor, at - first);
       };
       range(steps[tensor.step], tensor, cut(begin), cut(end));
     }

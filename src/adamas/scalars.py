@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
+from adamas.formats.random_bits import Key, step_keys
+
 Decay = Literal["l2", "lr", "independent"]
 DECAYS: tuple[Decay, ...] = ("l2", "lr", "independent")
 
@@ -132,6 +134,8 @@ class StepScalars(NamedTuple):
             0 where none is kept.
         amsgrad: whether a running maximum is kept.
         moves: whether parameters may change: False exactly when lr is the number 0.
+        random: the keys of the step's random bits, for moments and for weights (`adamas.formats.random_bits`); None
+            where nothing is rounded at random.
         skip: a 0-d tensor that says on the device whether this step is to change nothing; None where the host decided.
     """
 
@@ -149,10 +153,13 @@ class StepScalars(NamedTuple):
     average: Any
     amsgrad: bool
     moves: bool
+    random: tuple[Key, Key] | None = None
     skip: Any = None
 
     @classmethod
-    def of(cls, hyper: Hyper, step: Any, grad_factor: Any = 1.0, average_begins: Any = False) -> StepScalars:
+    def of(
+        cls, hyper: Hyper, step: Any, grad_factor: Any = 1.0, average_begins: Any = False, seed: int | None = None
+    ) -> StepScalars:
         """The scalars of step number `step` (1 for the first; a number or a 0-d float64 tensor).
 
         Args:
@@ -161,6 +168,7 @@ class StepScalars(NamedTuple):
             grad_factor: what the gradients are to be multiplied with before anything else: see `grad_factor`.
             average_begins: whether the moving average starts at this step, as a copy of the new parameter: a bool, or
                 a 0-d tensor where only the device knows.
+            seed: of random rounding; None where there is none.
 
         Example:
             >>> StepScalars.of(Hyper(lr=0.1, beta1=0.5, beta2=0.75, eps=0.0), step=1).step_size
@@ -188,6 +196,7 @@ class StepScalars(NamedTuple):
             average=_average(hyper.ema_decay, average_begins),
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
+            random=None if seed is None else step_keys(seed, step),
         )
 
 

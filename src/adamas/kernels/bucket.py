@@ -8,9 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamas.formats.moments import MOMENTS
+
 
 class MismatchError(ValueError):
     """A tensor no longer fits the bucket it was put in; nothing has been written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How moments and weights are stored: see `adamas.formats`.
+
+    Args:
+        moments: "wide" for float32, or what is wider of the parameter's own; else a key of `adamas.formats.MOMENTS`.
+        master_bits: 24 or 32 where a bfloat16 parameter is the upper part of a longer weight.
+        stochastic: whether a weight of 16 or 24 bits is rounded without bias, not to nearest.
+    """
+
+    moments: str = "wide"
+    master_bits: int | None = None
+    stochastic: bool = False
+
+    @property
+    def random(self) -> bool:
+        """Whether a step draws random bits."""
+        return self.moments in ("bfloat16", "packed16", "packed12") or (self.stochastic and self.master_bits != 32)
+
+    @property
+    def plain(self) -> bool:
+        """Whether moments are wide, and weights rounded to nearest without a master."""
+        return self == PLAIN
+
+
+PLAIN = Storage()
 
 
 @dataclass(slots=True)
@@ -19,8 +49,9 @@ class Bucket:
 
     Args:
         params: the parameters, written by the kernel.
-        states: their states, of which the kernel writes the tensors that `state_names` names: float32 or wider, laid
-            out as the parameter.
+        states: their states, of which the kernel writes the tensors that `state_names` names.
+        storage: how moments and weights are stored. Wide moments, running maxima and averages are laid out as the
+            parameter, everything else in rows.
         amsgrad: whether running maxima of the second moments are kept.
         averages: whether moving averages of the weights are kept.
         foreach: whether `eager` may hold temporaries for all tensors at once.
@@ -29,6 +60,7 @@ class Bucket:
 
     params: list[Tensor]
     states: list[dict[str, Any]]
+    storage: Storage = PLAIN
     amsgrad: bool = False
     averages: bool = False
     foreach: bool = False
@@ -47,6 +79,8 @@ class Traits:
             negated view.
         dense: its elements fill one block of memory, each exactly once.
         host_scalars: learning rate and step are host numbers, not tensors (capturable, differentiable).
+        storage: how its moments and weights are stored.
+        row_major: its elements lie in the order of its indices.
     """
 
     device: str
@@ -55,6 +89,8 @@ class Traits:
     plain: bool
     dense: bool
     host_scalars: bool
+    storage: Storage = PLAIN
+    row_major: bool = True
 
 
 def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -74,22 +110,28 @@ def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-def state_names(amsgrad: bool, averages: bool) -> tuple[str, ...]:
+def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tuple[str, ...]:
     """The keys of a state's tensors, in the kernels' order."""
-    return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()), *(("ema",) if averages else ()))
+    return (
+        *(("exp_avg", "exp_avg_sq") if storage.moments == "wide" else MOMENTS[storage.moments].parts(())),
+        *(("param_low",) if storage.master_bits else ()),
+        *(("max_exp_avg_sq",) if amsgrad else ()),
+        *(("ema",) if averages else ()),
+    )
 
 
 def moment_dtype(param: Tensor) -> torch.dtype:
-    """The dtype of a parameter's moments and average: its own, at least float32; complex if it is complex."""
+    """The dtype of a parameter's wide moments and average: its own, at least float32; complex if it is complex."""
     if param.dtype == torch.complex32:
         return torch.complex64
     return param.dtype if param.dtype.is_complex else torch.promote_types(param.dtype, torch.float32)
 
 
-def param_traits(param: Tensor, grad: Tensor, host_scalars: bool) -> Traits:
+def param_traits(param: Tensor, grad: Tensor, host_scalars: bool, storage: Storage = PLAIN) -> Traits:
     """The `Traits` of a parameter and the gradient it has now."""
     ordinary = (Tensor, torch.nn.Parameter)
     plain = type(param) in ordinary and type(grad) in ordinary and not param.is_neg()
     strided = param.layout is torch.strided
-    dense = plain and strided and (param.is_contiguous() or is_dense(tuple(param.shape), param.stride()))
-    return Traits(param.device.type, param.dtype, grad.dtype, plain, dense, host_scalars)
+    row_major = plain and strided and param.is_contiguous()
+    dense = row_major or (plain and strided and is_dense(tuple(param.shape), param.stride()))
+    return Traits(param.device.type, param.dtype, grad.dtype, plain, dense, host_scalars, storage, row_major)

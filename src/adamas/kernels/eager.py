@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from adamas.kernels import stored
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, state_names
 
 if TYPE_CHECKING:
@@ -51,9 +52,14 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
             if grad.layout is not torch.strided:
                 raise MismatchError(f"grad {i} is {grad.layout}")
             _check_place(f"grad {i}", grad, param)
-        for name in state_names(bucket.amsgrad, bucket.averages):
+        packed = {} if bucket.storage.plain else stored.parts(bucket.storage, param)
+        for name in state_names(bucket.amsgrad, bucket.averages, bucket.storage):
             if name not in state:
                 raise MismatchError(f"{name} {i} is missing")
+            if name in packed:
+                if (state[name].dtype, state[name].shape) != packed[name] or state[name].device != param.device:
+                    raise MismatchError(f"{name} {i} does not fit a parameter of shape {tuple(param.shape)}")
+                continue
             _check_place(f"{name} {i}", state[name], param)
             if state[name].dtype != moment_dtype(param):
                 raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
@@ -90,6 +96,8 @@ def step(
     bucket, grads = prepared.bucket, prepared.grads
     prepared.grads = []
     names = state_names(bucket.amsgrad, bucket.averages)
+    if not bucket.storage.plain:
+        return _step_stored(bucket, grads, scalars, which, zero_grad)
     members: list[list[list[Any]]] = [[] for _ in scalars]  # those of each different step
     for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
         if grad is not None or bucket.averages:
@@ -108,9 +116,48 @@ def step(
                     if grad is None:
                         _average(param, states[-1], each, _in_place if each.skip is None else _recorded)
     if zero_grad:
-        for grad in grads:
-            if grad is not None:
-                grad.detach().zero_()
+        _zero(grads)
+
+
+def _zero(grads: list[Tensor | None]) -> None:
+    for grad in grads:
+        if grad is not None:
+            grad.detach().zero_()
+
+
+@torch.no_grad()
+def _step_stored(
+    bucket: Bucket, grads: list[Tensor | None], scalars: list[StepScalars], which: list[int] | None, zero_grad: bool
+) -> None:
+    """Step tensors whose moments or weights are stored in fewer bits, one by one: decode, the rule, encode."""
+    for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
+        each = scalars[which[i] if which else 0]
+        if grad is not None:
+            _rule_stored(param, grad, state, each, bucket)
+        if bucket.averages:
+            wide = stored.weight(bucket.storage, state, param)
+            _put(state["ema"], _mean(_recorded, state["ema"], wide, each.average), each.skip)
+    if zero_grad:
+        _zero(grads)
+
+
+def _rule_stored(param: Tensor, grad: Tensor, state: dict[str, Any], scalars: StepScalars, bucket: Bucket) -> None:
+    storage, (moments_key, weights_key) = bucket.storage, scalars.random or (None, None)
+    wide = stored.weight(storage, state, param)
+    moments = stored.moments(storage, state, param)
+    maxima = [state["max_exp_avg_sq"]] if bucket.amsgrad else []
+    change, *results = _rule(_recorded, [wide, grad.detach().to(wide.dtype), *moments, *maxima], scalars, wide.dtype)
+    if storage.moments == "wide":
+        for name, result in zip(state_names(bucket.amsgrad, averages=False), results, strict=True):
+            _put(state[name], result, scalars.skip)
+    else:
+        for name, value in stored.encoded_moments(storage, *results, moments_key).items():
+            stored.put(state[name], value, scalars.skip)
+    if scalars.moves:
+        value = wide - change
+        rest = (wide - value) - change
+        for name, each in stored.encoded_weight(storage, value, rest, param.dtype, weights_key).items():
+            stored.put(param.detach() if name == "param" else state[name], each, scalars.skip)
 
 
 def _alike(members: list[list[Tensor]]) -> list[list[list[Tensor]]]:
@@ -144,7 +191,9 @@ def _step_list(tensors: list[list[Tensor]], scalars: StepScalars, averages: bool
     wide = params if params[0].dtype == dtype else [param.to(dtype) for param in params]
     grads = grads if grads[0].dtype == dtype else [grad.to(dtype) for grad in grads]
     emas = states.pop() if averages else []
-    _rule(_foreach, [wide, grads, *states], scalars, dtype)
+    change, *_ = _rule(_foreach, [wide, grads, *states], scalars, dtype)
+    if scalars.moves:
+        _foreach("sub_", wide, change)
     if wide is not params and scalars.moves:
         _foreach("copy_", params, wide)
     if emas:
@@ -161,11 +210,11 @@ def _step_one(tensors: list[Tensor], scalars: StepScalars, bucket: Bucket) -> No
     apply = _in_place if in_place else _recorded
     wide = param.clone() if differentiable and param.dtype == dtype else param.to(dtype)
     operands = [wide, grad.to(dtype), *(state.clone() if differentiable else state for state in states)]
-    results = _rule(apply, operands, scalars, dtype)
-    for state, result in zip(states, results[1:], strict=True):
+    change, *results = _rule(apply, operands, scalars, dtype)
+    for state, result in zip(states, results, strict=True):
         _put(state, result, scalars.skip)
     if scalars.moves:
-        _put(param, results[0], scalars.skip)
+        _put(param, apply("sub_", wide, change), scalars.skip)
     if ema is not None:
         _average(param, ema, scalars, apply)
 
@@ -190,7 +239,7 @@ def _mean(apply: Ops, ema: Operand, stored: Operand, weight: Any) -> Operand:
 
 
 def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torch.dtype) -> list[Operand]:
-    """The recurrence of `adamas.scalars`, in the operations of `apply`; returns the parameter and its moments.
+    """The recurrence of `adamas.scalars`, in the operations of `apply`; the parameter's change, and its new moments.
 
     Args:
         apply: calls the torch operation of a name on tensors or on lists of them.
@@ -220,9 +269,7 @@ def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torc
     if isinstance(s.step_size, Tensor) and not s.step_size.requires_grad:
         # lr = 0 moves nothing, not even where the change is not a number.
         change = change.masked_fill(s.step_size == 0, 0.0)
-    if s.moves:
-        param = apply("sub_", param, change)
-    return [param, exp_avg, exp_avg_sq, *max_exp_avg_sq]
+    return [change, exp_avg, exp_avg_sq, *max_exp_avg_sq]
 
 
 def _is(number: int, scalar: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The native CPU kernel (`native/` in the repository): float32, float64, and bfloat16 or float16 with float32 moments.
+"""The native CPU kernel (`native/` in the repository): float32, float64, bfloat16 and float16, in every storage.
 
 One call steps all tensors of a bucket, in the process's OpenMP threads, without the GIL. Where the extension was not
 built, `refuses` says so and `eager` takes its place.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, MismatchError, Traits
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names
 
 if TYPE_CHECKING:
     from adamas.scalars import StepScalars
@@ -55,6 +55,10 @@ def refuses(traits: Traits) -> str | None:
         return "the parameter or its gradient is a tensor subclass"
     if not traits.dense:
         return "the parameter has gaps in memory (a strided view)"
+    if traits.storage.moments == "float16":
+        return "float16 moments have no native kernel"
+    if not traits.storage.plain and not traits.row_major:
+        return "the parameter is not row-major, and moments or weights of fewer bits are stored in rows"
     if not traits.host_scalars:
         return "capturable and differentiable steps keep scalars in tensors"
     return None
@@ -75,7 +79,10 @@ class Prepared:
 
 def prepare(bucket: Bucket) -> Prepared:
     """Make the table that keeps the tensors' addresses from one step to the next."""
-    return Prepared(bucket, _native.Table(bucket.amsgrad, bucket.averages), [], {})
+    storage = bucket.storage
+    names = list(state_names(bucket.amsgrad, bucket.averages, storage))
+    table = _native.Table(names, storage.moments, storage.master_bits or 0, storage.stochastic)
+    return Prepared(bucket, table, [], {})
 
 
 def take(prepared: Prepared, grads: list[Tensor | None]) -> None:

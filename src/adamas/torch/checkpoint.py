@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from adamas.kernels.bucket import state_names
+from adamas.kernels import stored
 from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check
-from adamas.torch.state import TENSORS, State, conform
+from adamas.torch.state import PARTS, TENSORS, WIDE, State, conform, has_moments
+from adamas.torch.storage import storage_of
 
 if TYPE_CHECKING:
     from adamas.torch.optimizer import Adam
@@ -125,7 +126,8 @@ def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
     """A copy of a saved state in the optimizer's dtype, device and layout; never narrower than float32."""
     if not saved:
         return {}
-    lacking = [key for key in ("step", "exp_avg", "exp_avg_sq") if saved.get(key) is None]
+    needed = ("step",) if has_moments(saved) else ("step", *WIDE)
+    lacking = [key for key in needed if saved.get(key) is None]
     if lacking:
         raise ValueError(
             f"the state of {name} lacks {', '.join(lacking)}: it has {', '.join(map(str, saved))}, "
@@ -138,4 +140,28 @@ def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
     }
     copied |= {key: copied[key].to(param.device) for key in TENSORS if isinstance(copied.get(key), Tensor)}
     # An average that was saved is kept, to be looked at at least; one that was not begins at the next step.
-    return conform(copied, param, state_names(bool(group["amsgrad"]), averages="ema" in copied), name)
+    extras = (*(("max_exp_avg_sq",) if group["amsgrad"] else ()), *(("ema",) if "ema" in copied else ()))
+    return conform(copied, param, storage_of(param, group), extras, name)
+
+
+def decoded(optimizer: Adam, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A state dict with moments as torch.optim keeps them, whatever their format here; low bits of weights are left out.
+
+    Args:
+        optimizer: whose state it is.
+        state_dict: from `optimizer.state_dict()`; not changed.
+    """
+    groups = zip(optimizer.param_groups, state_dict["param_groups"], strict=True)
+    homes = {
+        key: (param, group)
+        for group, saved in groups
+        for key, param in zip(saved["params"], group["params"], strict=True)
+    }
+    state = dict(state_dict["state"])
+    for key, saved in state.items():
+        if key in homes and has_moments(saved):
+            param, group = homes[key]
+            moments = stored.moments(storage_of(param, group), saved, param)
+            rest = {name: value for name, value in saved.items() if name not in (*PARTS, "param_low")}
+            state[key] = {**rest, **dict(zip(WIDE, moments, strict=True))}
+    return {**state_dict, "state": state}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import state_names
 from adamas.scalars import Hyper
 from adamas.torch.dispatch import Request, check_request
+from adamas.torch.storage import STORAGE_KEYS, check_storage
 
 Group = dict[str, Any]
 
@@ -25,8 +25,9 @@ HYPER_KEYS = (
     "decay",
     "decay_base_lr",
     "ema_decay",
+    "seed",
 )
-FLAG_KEYS = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "kernel")
+FLAG_KEYS = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "kernel", *STORAGE_KEYS)
 # Decided at construction: a checkpoint does not change them.
 CONSTRUCTED_KEYS = (
     "decoupled_weight_decay",
@@ -37,6 +38,7 @@ CONSTRUCTED_KEYS = (
     "differentiable",
     "fused",
     "kernel",
+    *STORAGE_KEYS,
 )
 KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS)
 WHOLE_KEYS = ("max_norm", "skip_nonfinite")  # of the optimizer as a whole, not of a group
@@ -95,6 +97,7 @@ def check(group: Group) -> Hyper:
     if group["decay"] not in ("lr", "independent"):
         raise ValueError(f"decay={group['decay']!r} must be 'lr' or 'independent'; for L2 in the gradient use Adam")
     check_request(Request(group["kernel"], group["fused"], group["foreach"]))
+    check_storage(group)
     if group["ema_decay"] is not None and group["differentiable"]:
         raise ValueError("ema_decay is not for differentiable=True: average the weights outside of the step")
     if group["fused"] and group["differentiable"]:
@@ -139,9 +142,9 @@ def read(group: Group) -> Hyper:
     )
 
 
-def state_keys(group: Group) -> tuple[str, ...]:
-    """The tensors that a step of this group keeps of a parameter."""
-    return state_names(bool(group["amsgrad"]), group["ema_decay"] is not None)
+def extras(group: Group) -> tuple[str, ...]:
+    """The tensors that a step of this group keeps of a parameter beside its moments and low bits."""
+    return (*(("max_exp_avg_sq",) if group["amsgrad"] else ()), *(("ema",) if group["ema_decay"] is not None else ()))
 
 
 def has_tensors(group: Group) -> bool:

@@ -14,8 +14,8 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from adamas.kernels import gradient
-from adamas.kernels.bucket import MismatchError, moment_dtype
+from adamas.kernels import gradient, stored
+from adamas.kernels.bucket import PLAIN, MismatchError, Storage, moment_dtype
 from adamas.scalars import check_max_norm, grad_factor
 from adamas.torch import averaging, checkpoint
 from adamas.torch.groups import (
@@ -27,8 +27,19 @@ from adamas.torch.groups import (
     refuse_near_misses,
 )
 from adamas.torch.plan import Due, Plan, choose_for
+from adamas.torch.state import has_moments
+from adamas.torch.storage import check_parameters, storage_of
 
 Scalar = float | Tensor
+
+# What a pickle of an earlier version lacks.
+OLDER_DEFAULTS: Group = {
+    "ema_decay": None,
+    "state_dtype": "float32",
+    "master_weight_bits": None,
+    "stochastic_rounding": None,
+    "seed": 0,
+}
 
 
 class Adam(Optimizer):
@@ -54,17 +65,25 @@ class Adam(Optimizer):
         differentiable: let autograd record the step.
         fused: True demands a kernel that does the step in one pass (native), False excludes it.
         decoupled_weight_decay: AdamW's decay instead of L2.
+        state_dtype: how both moments are stored: "float32", or as wide as a wider parameter; "bfloat16" (4 B a parameter
+            for both), "packed16" (2.05 B), "packed12" (1.55 B), all rounded without bias; "param": as the parameter.
+            Tensors with fewer than 4,096 elements, one dimension or rows below 64 keep float32, save for "param".
+        master_weight_bits: 24 or 32: bfloat16 parameters get the low bits that they lack, 1 or 2 B each; training with
+            32 is that in float32, bit for bit. Not for float16.
+        stochastic_rounding: round weights of 16 bits (and of 24) without bias, not to nearest; None: yes.
         max_norm: clip the global norm of all gradients to this inside the step, as `clip_grad_norm_` before it would;
             math.inf only measures. > 0.
         ema_decay: keep an exponential moving average of the weights, of this memory in [0, 1): see `averaged`.
         skip_nonfinite: a step whose gradients hold an inf or a NaN changes nothing and is counted.
+        seed: of the random bits that rounding draws: with the step and the element's place it determines them.
         kernel: None chooses; "native" or "eager" demands.
 
     Raises:
         ValueError: a value out of its range, a misspelt group key, an integer parameter; with value, rule and fix.
         RuntimeError: a demanded kernel that cannot step a parameter (at the step), sparse gradients.
 
-    Differs from torch: moments are float32 or wider even for 16-bit parameters; arithmetic likewise; a checkpoint is
+    Differs from torch: moments are float32 or wider even for 16-bit parameters; arithmetic likewise; such parameters are
+    rounded without bias (`stochastic_rounding=False`: to nearest, where small steps and decay are lost); a checkpoint is
     matched by name where names exist, and never changes the decay mode or the implementation; lr = 0 changes no
     parameter; inf and misspelt keys are refused.
 
@@ -99,9 +118,13 @@ class Adam(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        state_dtype: str = "float32",
+        master_weight_bits: int | None = None,
+        stochastic_rounding: bool | None = None,
         max_norm: float | None = None,
         ema_decay: float | None = None,
         skip_nonfinite: bool = False,
+        seed: int = 0,
         kernel: str | None = None,
     ) -> None:
         self.max_norm = max_norm
@@ -119,7 +142,11 @@ class Adam(Optimizer):
             "fused": fused,
             "decoupled_weight_decay": decoupled_weight_decay,
             "decay": self._decay,
+            "state_dtype": state_dtype,
+            "master_weight_bits": master_weight_bits,
+            "stochastic_rounding": stochastic_rounding,
             "ema_decay": ema_decay,
+            "seed": seed,
             "kernel": kernel,
         }
         # None only for decay="independent" without a weight decay: every group must then have one of its own.
@@ -143,6 +170,7 @@ class Adam(Optimizer):
                     "step. adamas.decay.to_independent(weight_decay, lr) converts torch's"
                 )
             check(whole)
+            check_parameters([params] if isinstance(params, Tensor) else list(params), whole)
         super().add_param_group(param_group)
         added = self.param_groups[-1]
         added["betas"] = tuple(added["betas"])  # a list changed in place would not be noticed
@@ -258,7 +286,7 @@ class Adam(Optimizer):
         """Restore, completing what older or foreign checkpoints lack."""
         super().__setstate__(state)
         self._plan = None
-        self.defaults.setdefault("ema_decay", None)  # an older pickle's
+        self.defaults = {**OLDER_DEFAULTS, **self.defaults}
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
@@ -333,12 +361,38 @@ class Adam(Optimizer):
         Raises:
             ValueError: `param` is not one of this optimizer's.
         """
-        if not any(param is mine for group in self.param_groups for mine in group["params"]):
-            raise ValueError(f"a parameter of shape {tuple(param.shape)} is not in this optimizer's groups")
+        storage = self._storage(param)
         state = self.state.get(param) or {}
-        zeros = torch.zeros_like(param, dtype=moment_dtype(param), requires_grad=False)
-        exp_avg, exp_avg_sq = (state.get(key, zeros).detach().clone() for key in ("exp_avg", "exp_avg_sq"))
-        return exp_avg, exp_avg_sq
+        if not has_moments(state):
+            zeros = torch.zeros_like(param, dtype=moment_dtype(param), requires_grad=False)
+            return zeros, zeros.clone()
+        exp_avg, exp_avg_sq = stored.moments(storage, state, param.detach())
+        return exp_avg.detach().clone(), exp_avg_sq.detach().clone()
+
+    def master(self, param: Tensor) -> Tensor:
+        """A copy of a weight in float32 or wider, with the low bits that its parameter lacks, where it has some.
+
+        Raises:
+            ValueError: `param` is not one of this optimizer's.
+        """
+        storage, state = self._storage(param), self.state.get(param) or {}
+        return stored.weight(storage if "param_low" in state else PLAIN, state, param)
+
+    def _storage(self, param: Tensor) -> Storage:
+        for group in self.param_groups:
+            if any(param is mine for mine in group["params"]):
+                return storage_of(param, group)
+        raise ValueError(f"a parameter of shape {tuple(param.shape)} is not in this optimizer's groups")
+
+    def state_dict(self, *, decoded: bool = False) -> dict[str, Any]:
+        """The state as torch.optim's `state_dict`, moments as they are stored.
+
+        Args:
+            decoded: give the moments as torch.optim keeps them, float32 or wider, in whatever format they are here:
+                `torch.optim.AdamW` loads that. Low bits of master weights are left out: see `master`.
+        """
+        state_dict = super().state_dict()
+        return checkpoint.decoded(self, state_dict) if decoded else state_dict
 
     def state_bytes(self) -> int:
         """Bytes of optimizer state now held, step counters included."""
@@ -380,9 +434,13 @@ class AdamW(Adam):
         differentiable: as `Adam`.
         fused: as `Adam`.
         decay: "lr" or "independent"; see `adamas.decay.to_independent` for the conversion.
+        state_dtype: as `Adam`.
+        master_weight_bits: as `Adam`.
+        stochastic_rounding: as `Adam`.
         max_norm: as `Adam`.
         ema_decay: as `Adam`.
         skip_nonfinite: as `Adam`.
+        seed: as `Adam`.
         kernel: as `Adam`.
 
     Raises:
@@ -414,9 +472,13 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decay: str = "lr",
+        state_dtype: str = "float32",
+        master_weight_bits: int | None = None,
+        stochastic_rounding: bool | None = None,
         max_norm: float | None = None,
         ema_decay: float | None = None,
         skip_nonfinite: bool = False,
+        seed: int = 0,
         kernel: str | None = None,
     ) -> None:
         if decay not in ("lr", "independent"):
@@ -435,9 +497,13 @@ class AdamW(Adam):
             differentiable=differentiable,
             fused=fused,
             decoupled_weight_decay=True,
+            state_dtype=state_dtype,
+            master_weight_bits=master_weight_bits,
+            stochastic_rounding=stochastic_rounding,
             max_norm=max_norm,
             ema_decay=ema_decay,
             skip_nonfinite=skip_nonfinite,
+            seed=seed,
             kernel=kernel,
         )
 

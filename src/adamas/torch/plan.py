@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from adamas.kernels import native
-from adamas.kernels.bucket import Bucket, param_traits
+from adamas.kernels.bucket import Bucket, Storage, param_traits
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
-from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, has_host_scalars, has_tensors, read, state_keys
-from adamas.torch.state import State, conform, steps_taken
+from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, extras, has_host_scalars, has_tensors, read
+from adamas.torch.state import State, conform, is_complete, steps_taken
+from adamas.torch.storage import storage_of
 
 ACCELERATORS = ("cuda", "xpu")
 
@@ -133,7 +134,8 @@ class Plan:
             self._seen.add(param)
             name = names[i] if names else f"parameter {i} of group {index}"
             before = states.get(param, {})
-            if param.grad is None and not _is_known(before, param, state_keys(group)):
+            storage = storage_of(param, group)
+            if param.grad is None and not is_complete(before, param, storage, extras(group)):
                 self._resting.append(param)
                 continue
             if param.grad is not None and param.grad.layout is not torch.strided:
@@ -143,9 +145,9 @@ class Plan:
                     f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it"
                 )
             choice = choose_for(param, group)
-            state = conform(before, param, state_keys(group), name)
+            state = conform(before, param, storage, extras(group), name)
             device_counts = bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS)
-            yield _Member(index, param, state, choice, begins, device_counts)
+            yield _Member(index, param, state, storage, choice, begins, device_counts)
 
     def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
         """Whether groups, states and gradients are still those that the buckets were made of.
@@ -200,7 +202,8 @@ class Plan:
         elif known is None or known[0] != values:
             known = self._hypers[bucket.group] = (values, check(group))
         different, which = bucket.upcoming()
-        scalars = [StepScalars.of(known[1], count, grad_factor, bucket.begins) for count in different]
+        seed = group["seed"] if bucket.bucket.storage.random else None
+        scalars = [StepScalars.of(known[1], count, grad_factor, bucket.begins, seed) for count in different]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
 
 
@@ -211,25 +214,16 @@ class _Member:
     group: int
     param: Tensor
     state: State
+    storage: Storage
     choice: Choice
     begins: bool
     device_counts: bool
 
 
-def _is_known(state: State, param: Tensor, keys: tuple[str, ...]) -> bool:
-    """Whether a parameter without a gradient is in the plan, to be stepped when it has one: its state is complete."""
-    return "step" in state and all(
-        key in state
-        and state[key].shape == param.shape
-        and state[key].device == param.device
-        and state[key].is_complex() == param.is_complex()
-        for key in keys
-    )
-
-
 def choose_for(param: Tensor, group: Group) -> Choice:
     """The kernel for a parameter of a group with the gradient it has; without one, as if it were like the parameter."""
-    traits = param_traits(param, param if param.grad is None else param.grad, has_host_scalars(group))
+    grad = param if param.grad is None else param.grad
+    traits = param_traits(param, grad, has_host_scalars(group), storage_of(param, group))
     return choose(traits, Request(group["kernel"], group["fused"], group["foreach"]))
 
 
@@ -244,7 +238,7 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
         param, choice = member.param, member.choice
         # A count that lies on a device is not looked at: each parameter has its own.
         alone = id(param) if member.device_counts else None
-        key: tuple[Any, ...] = (member.group, choice, param.device, param.dtype, alone)
+        key: tuple[Any, ...] = (member.group, choice, param.device, param.dtype, member.storage, alone)
         together.setdefault(key, []).append(member)
     for (index, choice, device, *_), alike in together.items():
         group = groups[index]
@@ -257,6 +251,7 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
         bucket = Bucket(
             params=[member.param for member in alike],
             states=[member.state for member in alike],
+            storage=alike[0].storage,
             amsgrad=bool(group["amsgrad"]),
             averages=group["ema_decay"] is not None,
             foreach=_foreach(group, device),

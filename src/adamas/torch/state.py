@@ -1,9 +1,10 @@
 """What is kept of a parameter: `step`, `exp_avg`, `exp_avg_sq` and, with amsgrad, `max_exp_avg_sq`, as in torch.
 
-With ema_decay also `ema`, the moving average of the weights.
+With ema_decay also `ema`, the moving average of the weights; with master weights `param_low`; and with a state_dtype of
+fewer bits the parts that `adamas.formats.moments` names in place of both moments.
 
-Unlike torch's the moments are float32 or wider, whatever the parameter's dtype: in bfloat16 a second moment with
-beta2 = 0.999 never moves again.
+Unlike torch's the moments are float32 or wider unless asked otherwise, whatever the parameter's dtype: in bfloat16
+rounded to nearest a second moment with beta2 = 0.999 never moves again.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import is_dense, moment_dtype, state_names
+from adamas.formats.moments import MOMENTS
+from adamas.formats.random_bits import FOR_MOMENTS, step_key
+from adamas.kernels import stored
+from adamas.kernels.bucket import Storage, is_dense, moment_dtype
 
 State = dict[str, Any]
-TENSORS = state_names(amsgrad=True, averages=True)
+WIDE = ("exp_avg", "exp_avg_sq")
+PACKED = ("packed16", "packed12")  # told by the words' name
+PARTS = tuple(dict.fromkeys(key for name in PACKED for key in MOMENTS[name].parts(())))
+TENSORS = (*WIDE, *PARTS, "param_low", "max_exp_avg_sq", "ema")
 
 
 def steps_taken(state: State) -> int:
@@ -24,41 +31,126 @@ def steps_taken(state: State) -> int:
     return int(state.get("step", 0))
 
 
-def conform(state: State, param: Tensor, needed: tuple[str, ...], name: str) -> State:
+def has_moments(state: State) -> bool:
+    """Whether there are moments, in whatever form."""
+    return all(key in state for key in WIDE) or any(name in state for name in PACKED)
+
+
+def is_complete(state: State, param: Tensor, storage: Storage, extras: tuple[str, ...]) -> bool:
+    """Whether a step finds all it needs in a state, perhaps laid out anew."""
+    parts = stored.parts(storage, param)
+    alike = (*(WIDE if storage.moments == "wide" else ()), *extras)
+    return (
+        "step" in state
+        and all(key in state and _fits(state[key], part, param) for key, part in parts.items())
+        and all(
+            key in state
+            and state[key].shape == param.shape
+            and state[key].device == param.device
+            and state[key].is_complex() == param.is_complex()
+            for key in alike
+        )
+    )
+
+
+def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ...], name: str) -> State:
     """A complete state for `param` from what `state` has: same tensors where they fit, new ones where not.
 
-    They get the parameter's layout, so that element k of one lies where element k of the other does.
+    Wide moments, maxima and averages get the parameter's layout, so that element k of one lies where element k of the
+    other does. Moments in another form than the storage's are decoded, and encoded anew.
 
     Args:
         state: a state or a part of one; empty for a new parameter. Not changed.
         param: the parameter.
-        needed: which tensors a step needs. Where it is missing, a moment starts at zero, a running maximum at the
-            second moment and an average at the parameter. An average that is not needed is left out.
+        storage: how moments and weight are to be stored.
+        extras: what a step needs beside: "max_exp_avg_sq", "ema". Where something is missing, a moment starts at zero,
+            a running maximum at the second moment and an average at the weight. An average that is not needed is left
+            out.
         name: how to call the parameter in an error.
 
     Raises:
         ValueError: a tensor has another shape than the parameter or lies on another device.
     """
     whole = dict(state)
-    for key in TENSORS:
+    _conform_moments(whole, param, storage, name)
+    low, part = whole.pop("param_low", None), stored.parts(storage, param).get("param_low")
+    if part is not None:
+        low = torch.zeros(part[1], dtype=part[0], device=param.device) if low is None else low
+        low = stored.convert_low(low, storage.master_bits or 0)
+        _check_part(low, part, param, f"param_low of {name}")
+        whole["param_low"] = low.contiguous()
+    for key in ("max_exp_avg_sq", "ema"):
         tensor = whole.get(key)
-        if key == "ema" and key not in needed:
+        if key == "ema" and key not in extras:
             whole.pop(key, None)  # what is no longer kept up would be taken for the weights' average later
             continue
-        if tensor is None and key not in needed:
+        if tensor is None and key not in extras:
             continue
-        if tensor is None:
-            tensor = _beginning(key, param, whole)
+        if tensor is None and key == "ema":
+            tensor = _like(param).copy_(stored.weight(storage, whole, param))
+        elif tensor is None:
+            tensor = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
         whole[key] = _fitting(tensor, param, f"{key} of {name}")
     return whole
 
 
-def _beginning(key: str, param: Tensor, state: State) -> Tensor:
-    """A new tensor of a state."""
-    if key == "max_exp_avg_sq":
-        return state["exp_avg_sq"].clone(memory_format=torch.preserve_format)
-    like = torch.zeros_like(param, dtype=moment_dtype(param), memory_format=torch.preserve_format, requires_grad=False)
-    return like.copy_(param.detach()) if key == "ema" else like
+def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -> None:
+    """Bring the moments of a state into the storage's form, in place."""
+    packed = next((key for key in PACKED if key in whole), None)
+    if packed is not None and packed != storage.moments:
+        form = Storage(packed)
+        for key, part in stored.parts(form, param).items():
+            if key not in whole:
+                raise ValueError(f"the state of {name} has {packed}, but lacks {key}")
+            _check_part(whole[key], part, param, f"{key} of {name}")
+        whole |= dict(zip(WIDE, stored.moments(form, whole, param), strict=True))
+        for key in PARTS:
+            whole.pop(key, None)
+    if storage.moments == "wide":
+        for key in WIDE:
+            whole[key] = _fitting(whole[key] if whole.get(key) is not None else _like(param), param, f"{key} of {name}")
+        return
+    parts = {key: part for key, part in stored.parts(storage, param).items() if key != "param_low"}
+    if all(key in whole for key in parts) and (packed or all(whole[key].dtype == parts[key][0] for key in parts)):
+        for key, part in parts.items():
+            _check_part(whole[key], part, param, f"{key} of {name}")
+            whole[key] = whole[key].contiguous()
+        return
+    moments = [whole.pop(key, None) for key in WIDE]
+    whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in parts.items()}
+    if moments[0] is not None and moments[1] is not None:
+        wide = [_fitting(x, param, f"{key} of {name}") for key, x in zip(WIDE, moments, strict=True)]
+        key = step_key(0, steps_taken(whole), FOR_MOMENTS)
+        for part, value in stored.encoded_moments(storage, wide[0], wide[1], key).items():
+            stored.put(whole[part], value, None)
+
+
+def _fits(tensor: Tensor, part: stored.Part, param: Tensor) -> bool:
+    return (tensor.dtype, tuple(tensor.shape)) == part and tensor.device == param.device
+
+
+def _check_part(tensor: Tensor, part: stored.Part, param: Tensor, what: str) -> None:
+    dtype, shape = part
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+        raise ValueError(
+            f"{what} is {tensor.dtype} of shape {tuple(tensor.shape)}; a parameter of shape {tuple(param.shape)} has "
+            f"{dtype} of shape {shape}: they must agree"
+        )
+    if tensor.device != param.device:
+        raise _elsewhere(tensor, param, what)
+
+
+def _elsewhere(tensor: Tensor, param: Tensor, what: str) -> ValueError:
+    return ValueError(
+        f"{what} is on {tensor.device}, the parameter on {param.device}: move the model before making its "
+        "optimizer, or load the optimizer's state again after moving it"
+    )
+
+
+def _like(param: Tensor) -> Tensor:
+    """Zeros as wide as moments, laid out as the parameter."""
+    dtype = moment_dtype(param)
+    return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
 
 
 def _fitting(moment: Tensor, param: Tensor, what: str) -> Tensor:
@@ -70,10 +162,7 @@ def _fitting(moment: Tensor, param: Tensor, what: str) -> Tensor:
     if moment.shape != param.shape:
         raise ValueError(f"{what} has shape {tuple(moment.shape)}, the parameter {tuple(param.shape)}: they must agree")
     if moment.device != param.device:
-        raise ValueError(
-            f"{what} is on {moment.device}, the parameter on {param.device}: move the model before making its "
-            "optimizer, or load the optimizer's state again after moving it"
-        )
+        raise _elsewhere(moment, param, what)
     if moment.is_complex() != param.is_complex():
         raise ValueError(f"{what} is {moment.dtype}, which a {param.dtype} parameter cannot use")
     if moment.dtype == dtype and not is_dense(tuple(param.shape), param.stride()):

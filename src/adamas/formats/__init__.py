@@ -1,0 +1,11 @@
+"""How moments and master weights are stored in fewer bits, for any array library. No optimizer in here.
+
+    packed.py       a block of both moments: v on a logarithmic grid, m in units of sqrt(v)
+    moments.py      the table of formats: bfloat16, packed16, packed12, and their bytes
+    master.py       bfloat16 parameters with the bits they lack: 24 and 32 bits
+    rounding.py     float32 to fewer bits without bias
+    random_bits.py  the random bits of all that, a hash without a state
+    arrays.py       what NumPy, torch and JAX call the same things
+
+These functions are the specification; the kernels are tested against them, bit for bit.
+"""

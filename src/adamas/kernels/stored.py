@@ -1,0 +1,118 @@
+"""Tensors in a parameter's state <-> float32 moments and weights, through the codecs of `adamas.formats`.
+
+For `eager`, for reading a state (`opt.moments`, `opt.master`), and for turning one format into another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamas.formats import master, rounding
+from adamas.formats.moments import MOMENTS, rows_and_columns
+from adamas.formats.random_bits import Key, random_bits
+from adamas.kernels.bucket import Storage, moment_dtype
+
+State = dict[str, Any]
+Part = tuple[torch.dtype, tuple[int, ...]]
+LOW = {24: torch.int8, 32: torch.uint8}  # 16 bits travel as two bytes: collectives know no int16
+
+
+def parts(storage: Storage, param: Tensor) -> dict[str, Part]:
+    """The dtype and shape of the tensors in which moments and low bits are stored, by name; all of them row-major.
+
+    Wide moments are not among them: they are laid out as the parameter.
+    """
+    shape = tuple(param.shape)
+    found: dict[str, Part] = {}
+    if storage.moments != "wide":
+        found = {
+            key: (getattr(torch, part.dtype), part.shape) for key, part in MOMENTS[storage.moments].parts(shape).items()
+        }
+    if storage.master_bits:
+        found["param_low"] = (LOW[storage.master_bits], shape if storage.master_bits == 24 else (*shape, 2))
+    return found
+
+
+def random_of(key: Key, param: Tensor) -> Tensor:
+    """A step's random bits for each element, by its place in the parameter, shaped like it."""
+    index = torch.arange(param.numel(), dtype=torch.int64, device=param.device)
+    return random_bits(key, index).reshape(param.shape)
+
+
+def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tensor]:
+    """Both moments, shaped like the parameter: the stored tensors themselves where they are wide, else float32."""
+    if storage.moments == "wide":
+        return state["exp_avg"], state["exp_avg_sq"]
+    rows, columns = rows_and_columns(tuple(param.shape))
+    found = {key: _patterns(state[key]) for key in MOMENTS[storage.moments].parts(())}
+    if storage.moments in ("bfloat16", "float16"):
+        found = {key: value.reshape(rows, columns) for key, value in found.items()}
+    elif storage.moments == "packed16":
+        found[storage.moments] = found[storage.moments].reshape(rows, columns, 2)
+    exp_avg, exp_avg_sq = MOMENTS[storage.moments].decode(found, columns)
+    return exp_avg.reshape(param.shape), exp_avg_sq.reshape(param.shape)
+
+
+def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, key: Key) -> State:
+    """What is to be stored of two float32 moments: values for `put`."""
+    rows, columns = rows_and_columns(tuple(exp_avg.shape))
+    random = random_of(key, exp_avg).reshape(rows, columns)
+    operands = (x.detach().to(torch.float32).reshape(rows, columns) for x in (exp_avg, exp_avg_sq))
+    return MOMENTS[storage.moments].encode(*operands, random)
+
+
+def weight(storage: Storage, state: State, param: Tensor) -> Tensor:
+    """A new tensor with the weight as the rule sees it: float32 or wider, low bits and all."""
+    if not storage.master_bits:
+        return param.detach().to(moment_dtype(param), copy=True)
+    return master.join(_patterns(param.detach()), _low(state["param_low"], storage.master_bits), storage.master_bits)
+
+
+def encoded_weight(storage: Storage, value: Tensor, rest: Tensor, dtype: torch.dtype, key: Key | None) -> State:
+    """What is to be stored of a float32 weight: values for `put`, "param" that of the parameter itself.
+
+    Args:
+        storage: how.
+        value: the weight.
+        rest: what float32 lost of it: see `adamas.formats.rounding`.
+        dtype: the parameter's.
+        key: of the random bits; may be None where none are drawn.
+    """
+    random = random_of(key, value) if storage.stochastic and storage.master_bits != 32 and key is not None else None
+    if storage.master_bits:
+        high, low = master.split(value, storage.master_bits, random, rest)
+        return {"param": high, "param_low": low if storage.master_bits == 24 else low[..., None].view(torch.uint8)}
+    if random is None:
+        return {"param": value.to(dtype)}
+    if dtype == torch.bfloat16:
+        return {"param": rounding.bfloat16_bits(value, random, rest)}
+    return {"param": rounding.float16_value(value, random, rest).to(dtype)}
+
+
+def put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
+    """Write what is to be stored where it belongs, patterns as patterns, unless the device says to skip."""
+    if target.dtype == torch.bfloat16 and not value.is_floating_point():
+        target = target.view(torch.int16)
+    value = value.reshape(target.shape).to(target.dtype)
+    target.copy_(value if skip is None else torch.where(skip, target, value))
+
+
+def convert_low(low: Tensor, width: int) -> Tensor:
+    """Low bits of a master weight of one width as those of another; the parameter does not change."""
+    if (low.dtype == torch.int8) == (width == 24):
+        return low
+    if width == 32:
+        return (low.to(torch.int16) << 8)[..., None].view(torch.uint8)
+    return ((_low(low, 32).to(torch.int32) + 0x80) >> 8).clamp_max(127).to(torch.int8)
+
+
+def _patterns(tensor: Tensor) -> Tensor:
+    """bfloat16 as the integers of its patterns, others as they are."""
+    return tensor.view(torch.int16).to(torch.int64) & 0xFFFF if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _low(low: Tensor, width: int) -> Tensor:
+    return low if width == 24 else low.contiguous().view(torch.int16)[..., 0]

@@ -1,0 +1,121 @@
+"""What a step in fewer bits must do, bit for bit: the native rule's operations in NumPy float32 between the codecs.
+
+NumPy's float32 operations round after each, as the kernels' do, so there is nothing to tolerate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamas.formats import master, rounding
+from adamas.formats.arrays import bits_of, float_of
+from adamas.formats.moments import MOMENTS, rows_and_columns
+from adamas.formats.random_bits import random_bits
+from adamas.kernels.bucket import Storage
+from adamas.scalars import StepScalars
+
+Floats = NDArray[np.float32]
+f32 = np.float32
+
+
+@dataclass
+class Model:
+    """One parameter with its state, as patterns.
+
+    Args:
+        storage: how moments and weight are stored.
+        dtype: "float32", "bfloat16" or "float16".
+        param: float32 where dtype is, else patterns of 16 bits (uint16).
+    """
+
+    storage: Storage
+    dtype: str
+    param: NDArray
+    state: dict[str, NDArray] = field(default_factory=dict)
+
+    def floats(self, patterns: NDArray) -> Floats:
+        if self.dtype == "bfloat16":
+            return float_of(patterns.astype(np.int64) << 16)
+        return patterns.view(np.float16).astype(f32) if self.dtype == "float16" else patterns
+
+    def weight(self) -> Floats:
+        if self.storage.master_bits:
+            return master.join(self.param.astype(np.int64), self.state["param_low"], self.storage.master_bits)
+        return self.floats(self.param)
+
+    def moments(self) -> tuple[Floats, Floats]:
+        if self.storage.moments == "wide":
+            return self.state["exp_avg"], self.state["exp_avg_sq"]
+        rows, columns = rows_and_columns(self.param.shape)
+        m, v = MOMENTS[self.storage.moments].decode(self.state, columns)
+        return m.reshape(self.param.shape), v.reshape(self.param.shape)
+
+    def begin(self) -> Model:
+        """Zero moments and low bits."""
+        shape = self.param.shape
+        parts = MOMENTS[self.storage.moments].parts(rows_and_columns(shape)) if self.storage.moments != "wide" else {}
+        kinds = {"bfloat16": np.uint16, "uint8": np.uint8, "float32": f32}
+        self.state = {key: np.zeros(part.shape, kinds[part.dtype]) for key, part in parts.items()}
+        if not parts:
+            self.state = {"exp_avg": np.zeros(shape, f32), "exp_avg_sq": np.zeros(shape, f32)}
+        if self.storage.master_bits:
+            self.state["param_low"] = np.zeros(shape, np.int8 if self.storage.master_bits == 24 else np.int16)
+        return self
+
+    @np.errstate(all="ignore")
+    def step(self, grad: NDArray, scalars: StepScalars) -> None:
+        """One step, as native/rule.hpp computes it."""
+        s = {k: f32(x) for k, x in scalars._asdict().items() if isinstance(x, float | int)}
+        theta, (m, v) = self.weight(), self.moments()
+        g = self.floats(grad) * s["grad_factor"]
+        if scalars.l2 != 0:
+            g = g + s["l2"] * theta
+        if scalars.beta1 >= 0.5:
+            m = m + s["beta1_complement"] * (g - m)
+        else:
+            m = s["beta1"] * m + s["beta1_complement"] * g
+        v = s["beta2"] * v + (s["beta2_complement"] * g) * g
+        change = s["step_size"] * (m / (np.sqrt(v + s["eps_root"]) + s["eps"]))
+        if scalars.decay != 0:
+            change = change + s["decay"] * theta
+        now = theta - change
+        self._store(m, v, now, (theta - now) - change, scalars)
+
+    def _store(self, m: Floats, v: Floats, weight: Floats, rest: Floats, scalars: StepScalars) -> None:
+        index = np.arange(weight.size).reshape(weight.shape)
+        keys = scalars.random or ((0, 0), (0, 0))
+        if self.storage.moments == "wide":
+            self.state |= {"exp_avg": m, "exp_avg_sq": v}
+        else:
+            shape = rows_and_columns(weight.shape)
+            operands = (x.reshape(shape) for x in (m, v, random_bits(keys[0], index)))
+            self.state |= MOMENTS[self.storage.moments].encode(*operands)
+        if not scalars.moves:
+            return
+        random = random_bits(keys[1], index) if self.storage.stochastic else None
+        if self.storage.master_bits:
+            high, self.state["param_low"] = master.split(weight, self.storage.master_bits, random, rest)
+            self.param = high.astype(np.uint16)
+        elif self.dtype == "float32" or random is None:
+            self.param = patterns(weight, self.dtype)
+        elif self.dtype == "bfloat16":
+            self.param = rounding.bfloat16_bits(weight, random, rest).astype(np.uint16)
+        else:
+            self.param = rounding.float16_value(weight, random, rest).astype(np.float16).view(np.uint16)
+
+    def same_bits(self, name: str, other: NDArray) -> bool:
+        """Whether a stored array ("param" for the parameter) has these bytes."""
+        mine = self.param if name == "param" else self.state[name]
+        mine = mine.astype(np.uint16) if mine.dtype == np.int64 else mine
+        return np.ascontiguousarray(mine).tobytes() == np.ascontiguousarray(other).tobytes()
+
+
+def patterns(x: Floats, dtype: str) -> NDArray:
+    """float32 numbers rounded to nearest in a dtype of 16 bits, as patterns; float32 as they are."""
+    if dtype == "bfloat16":
+        bits = bits_of(x)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return x.astype(np.float16).view(np.uint16) if dtype == "float16" else x

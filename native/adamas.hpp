@@ -41,7 +41,7 @@ struct Step {
   Factors<float> f32;
   Factors<double> f64;
   Storage storage;
-  Key moments_key, weights_key;
+  Key key;
   bool l2, decoupled, amsgrad, moves, averages, zero_grad;
 };
 
@@ -52,13 +52,13 @@ struct Tensor {
   void* grad;     // written only to zero it; null where there is none: then only the average goes on
   void* exp_avg;  // or the words of packed moments
   void* exp_avg_sq;
-  void* max_exp_avg_sq;  // null without amsgrad
-  void* ema;             // null without an average
-  void* param_low;       // null without master weights
-  void *scale, *low, *high;   // float32 of each block of packed moments
+  void* max_exp_avg_sq;      // null without amsgrad
+  void* ema;                 // null without an average
+  void* param_low;           // null without master weights
+  void *scale, *low, *high;  // float32 of each block of packed moments
   int64_t count;
   int64_t columns;  // where not 0, blocks begin anew in each row of so many elements
-  int32_t step;  // which of the bucket's steps it takes
+  int32_t step;     // which of the bucket's steps it takes
 };
 
 // Steps the elements [begin, end) of one tensor.
@@ -71,7 +71,7 @@ using SquareRange = double (*)(const Tensor&, int64_t begin, int64_t end);
 struct Isa {
   const char* name;
   StepRange step[kDtypes];
-  StepRange stored;  // the step of a storage that is not plain; ranges begin and end where blocks do
+  StepRange stored;          // the step of a storage that is not plain; ranges begin and end where blocks do
   StepRange touch[kDtypes];  // moves the bytes of a step and computes nothing: the memory's limit
   SquareRange square[kDtypes];
 };

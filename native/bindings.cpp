@@ -57,9 +57,9 @@ std::string place(const char* what, size_t index) { return std::string(what) + "
 
 // The names in a parameter's state of the tensors that a step writes.
 enum StateName { kExpAvg, kExpAvgSq, kMax, kEma, kPacked16, kPacked12, kScale, kLow, kHigh, kParamLow };
-constexpr std::array<const char*, 10> kStates = {
-    "exp_avg",  "exp_avg_sq",    "max_exp_avg_sq", "ema",             "packed16",
-    "packed12", "exp_avg_scale", "exp_avg_sq_low", "exp_avg_sq_high", "param_low"};
+constexpr std::array<const char*, 10> kStates = {"exp_avg",         "exp_avg_sq", "max_exp_avg_sq", "ema",
+                                                 "packed16",        "packed12",   "exp_avg_scale",  "exp_avg_sq_low",
+                                                 "exp_avg_sq_high", "param_low"};
 
 // dict[key], borrowed; null where there is none. A third of PyDict_GetItem's time, which guards pending errors.
 PyObject* item(PyObject* dict, PyObject* key) {
@@ -338,8 +338,7 @@ class Table {
     step.storage = storage_;
     step.storage.dtype = *dtype_;
     if (!scalars[kFactors + 2].is_none()) {
-      step.moments_key = key_of(scalars[kFactors + 2][0]);
-      step.weights_key = key_of(scalars[kFactors + 2][1]);
+      step.key = key_of(scalars[kFactors + 2]);
     } else if (storage_.stochastic || storage_.moments != Moments::wide) {
       throw Mismatch("random rounding needs a seed");
     }

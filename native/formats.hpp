@@ -6,69 +6,123 @@
 
 #include <stdint.h>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "adamas.hpp"
 #include "storage.hpp"
 
 namespace {
 
 constexpr int kBlockSize = 256;
+
+// The memory that a later block will read, asked for little by little: a core has a dozen requests under way at most,
+// and what is asked for beyond them makes it wait.
+struct Ahead {
+  static constexpr int kStreams = 5, kParts = 4;
+  struct Stream {
+    const char* next;
+    int64_t bytes;  // in each part
+  } streams[kStreams];
+  int count = 0;
+  void add(const void* from, int64_t bytes) { streams[count++] = {static_cast<const char*>(from), bytes / kParts}; }
+  inline void some() {
+    for (int s = 0; s < count; ++s) {
+      const char* const from = streams[s].next;
+      for (int64_t line = 0; line < streams[s].bytes; line += 64) __builtin_prefetch(from + line);
+      streams[s].next = from + streams[s].bytes;
+    }
+  }
+};
 constexpr uint32_t kInfinity = 0x7F800000u;
 
 inline uint32_t magnitude(uint32_t bits) { return bits & 0x7FFFFFFFu; }
 
-// 16 of the random bits as a number in (0, 1).
-inline float uniform(uint32_t bits16) { return (static_cast<float>(static_cast<int32_t>(bits16)) + 0.5f) * 0x1p-16f; }
+// (k + 1/2) / 2^16 for the 16-bit number k in bits 7 to 22, put into the mantissa of a float in [1, 2).
+inline float uniform(uint32_t shifted) { return float_of((shifted & 0x7FFF80u) | 0x3F800040u) - 1.0f; }
+inline float uniform_of_high(uint32_t random) { return uniform(random >> 9); }
+inline float uniform_of_low(uint32_t random) { return uniform(random << 7); }
 
-// formats/random_bits.py: the random bits of the elements from `first` on, counted through the parameter.
-inline void draw(Key key, int64_t first, int n, uint32_t* __restrict out) {
-  const uint32_t low = static_cast<uint32_t>(first), high = static_cast<uint32_t>(first >> 32);
-  const int before_wrap = low > UINT32_MAX - static_cast<uint32_t>(n) ? static_cast<int>(UINT32_MAX - low) + 1 : n;
-  const auto span = [&](int from, int to, uint32_t second) {
-    for (int i = from; i < to; ++i) {
-      uint32_t x = (low + static_cast<uint32_t>(i)) ^ key.first;
-      x ^= x >> 16;
-      x *= 0x7FEB352Du;
-      x ^= x >> 15;
-      x = (x + second) * 0x846CA68Bu;
-      out[i] = x ^ (x >> 16);
-    }
-  };
-  span(0, before_wrap < n ? before_wrap : n, key.second + high * 0x9E3779B9u);
-  if (before_wrap < n) span(before_wrap, n, key.second + (high + 1) * 0x9E3779B9u);
+// formats/random_bits.py: the random bits of elements whose places share their upper 32 bits.
+constexpr uint32_t kGolden = 0x9E3779B9u;
+
+// i * kGolden for the elements of a block: to read one is cheaper than to multiply.
+struct Multiples {
+  alignas(64) uint32_t of[kBlockSize];
+  constexpr Multiples() : of() {
+    for (uint32_t i = 0; i < kBlockSize; ++i) of[i] = i * kGolden;
+  }
+};
+constexpr Multiples kMultiples;
+
+struct Draw {
+  uint32_t first, second;
+  // Of the elements from `at` on, when the first of them is called `from`.
+  Draw(Key key, int64_t at, int from)
+      : first(key.first + (static_cast<uint32_t>(at) - static_cast<uint32_t>(from)) * kGolden),
+        second(key.second + static_cast<uint32_t>(at >> 32) * kGolden) {}
+  inline uint32_t operator()(int i) const {
+    uint32_t x = first + kMultiples.of[i];
+    x ^= (x >> 15) ^ second;
+    x *= 0x846CA68Bu;
+    return x ^ (x >> 16);
+  }
+};
+
+inline uint32_t for_weights(uint32_t random) { return random * kGolden; }
+
+// How many of the n elements from `at` on share the upper 32 bits of their places.
+inline int before_wrap(int64_t at, int n) {
+  const int64_t left = (int64_t{1} << 32) - (at & 0xFFFFFFFF);
+  return left < n ? static_cast<int>(left) : n;
 }
 
-// formats/rounding.py: the pattern of x + rest with its lowest kCut bits rounded away without bias.
-template <int kCut>
-inline uint32_t rounded_bits(float x, float rest, uint32_t random) {
-  constexpr uint32_t low = (1u << kCut) - 1;
-  const uint32_t bits = bits_of(x), size = magnitude(bits);
-  const uint32_t field = bits & kInfinity, floor = 23u << 23;
-  const float per_unit = float_of((277u << 23) - (field > floor ? field : floor));
-  const int32_t units = static_cast<int32_t>(rest * per_unit * 256.0f);
-  const int32_t sign = static_cast<int32_t>(bits) >> 31;
-  const int32_t total = static_cast<int32_t>(((bits & low) << 8) + (random & ((1u << (kCut + 8)) - 1))) +
-                        ((units ^ sign) - sign);
-  const uint32_t up = (bits & ~low) + (static_cast<uint32_t>(total >> (kCut + 8)) << kCut);
-  const uint32_t endless = (bits & ~low) | (mask(size > kInfinity) & 0x400000u);
-  const uint32_t is_endless = mask(size >= kInfinity);
-  return (up & ~is_endless) | (endless & is_endless);
+// `up`, or for an infinity or NaN the upper half of its own pattern, quiet.
+inline uint32_t unless_endless(uint32_t bits, uint32_t up) {
+  const uint32_t size = magnitude(bits);
+  const uint32_t endless = (bits & 0xFFFF0000u) | (mask(size > kInfinity) & 0x400000u);
+  return size >= kInfinity ? endless : up;
+}
+
+// formats/rounding.py: the pattern of x as bfloat16, rounded without bias by 16 random bits.
+inline uint16_t brief(float x, uint32_t random16) {
+  return static_cast<uint16_t>(unless_endless(bits_of(x), bits_of(x) + random16) >> 16);
+}
+
+// formats/rounding.py: weight - change without its lowest kCut bits, rounded without bias.
+template <int kCut, uint32_t kSmallest = 0>
+inline float stepped(float weight, float change, uint32_t random) {
+  constexpr float spacing = 1.0f / static_cast<float>(1u << (23 - kCut)), half = 0x1p-24f;
+  const uint32_t near = bits_of(weight - change);
+  uint32_t power = near & 0xFF800000u;
+  if constexpr (kSmallest) {
+    const uint32_t exponent = near & kInfinity;
+    power = (near & 0x80000000u) | (exponent > kSmallest ? exponent : kSmallest);
+  }
+  const float drawn = float_of((random >> 9) | 0x3F800000u) * spacing - (spacing + half);
+  // As integers: a compiler need not care for NaN then, and negative floats are negative integers.
+  const int32_t drawn_bits = static_cast<int32_t>(bits_of(drawn)), least = 87 << 23;  // 2^-40
+  const float part = float_of(static_cast<uint32_t>(drawn_bits > least ? drawn_bits : least));
+  return float_of(bits_of(weight - (change - part * float_of(power))) & ~((1u << kCut) - 1));
 }
 
 // Below 2^-14 float16's spacing is 2^-24.
-inline uint16_t stochastic_float16(float x, float rest, uint32_t random) {
-  const float size = float_of(magnitude(bits_of(x)));
-  const float r = (static_cast<float>(static_cast<int32_t>(random & 0x1FFFu)) + 0.5f) * 0x1p-13f;
-  const uint32_t is_small = mask(size < 0x1p-14f);
-  const int32_t whole = static_cast<int32_t>(float_of(bits_of(size * 0x1p24f) & is_small) + r);
-  const uint32_t small = bits_of(static_cast<float>(whole) * 0x1p-24f) | (bits_of(x) & 0x80000000u);
-  return Float16::store(float_of((small & is_small) | (rounded_bits<13>(x, rest, random) & ~is_small)));
+inline float stepped_float16(float weight, float change, uint32_t random) {
+  const float value = stepped<13, (113u << 23)>(weight, change, random);
+  const uint32_t bits = bits_of(value), is_small = mask(magnitude(bits) < (113u << 23));
+  const int32_t whole = static_cast<int32_t>(float_of(bits & is_small) * 0x1p24f);
+  const uint32_t small = bits_of(static_cast<float>(whole) * 0x1p-24f) | (bits & 0x80000000u);
+  return float_of((small & is_small) | (bits & ~is_small));
 }
 
 // formats/packed.py: both moments of a block in words of kV + kM bits.
 template <int kV, int kM>
 struct PackedBlock {
+  static constexpr bool kPacked = true;
   static constexpr uint32_t intervals = (1u << kV) - 2;
-  static constexpr int32_t middle = 1 << (kM - 1), most = middle - 1;
+  static constexpr int32_t middle = 1 << (kM - 1);
+  static constexpr float most = static_cast<float>(middle - 1) - 0x1p-15f;
 
   static inline uint32_t spacing(uint32_t low, uint32_t high) {
     const uint32_t s = (high - low + (intervals - 1)) / intervals;
@@ -77,58 +131,78 @@ struct PackedBlock {
 
   static inline float root(uint32_t bits) { return float_of((bits >> 1) + 0x1FC00000u); }
 
-  static void decode(const uint16_t* __restrict words, int n, float scale, float v_low, float v_high,
-                     float* __restrict m, float* __restrict v) {
-    const uint32_t low = bits_of(v_low), high = bits_of(v_high), step = spacing(low, high), before = low - step;
-    for (int i = 0; i < n; ++i) {
-      const uint32_t code = static_cast<uint32_t>(words[i]) >> kM;
-      const uint32_t point = before + code * step, bits = (point < high ? point : high) & mask(code != 0);
-      const int32_t steps = static_cast<int32_t>(words[i] & ((1u << kM) - 1)) - middle;
-      v[i] = float_of(bits);
-      m[i] = (static_cast<float>(steps) * scale) * root(bits);
-    }
+  // Decoding one element after the other.
+  const uint16_t* words;
+  float scale;
+  uint32_t high, step, before;
+  PackedBlock(const uint16_t* from, const float* scale, const float* v_low, const float* v_high)
+      : words(from), scale(*scale), high(bits_of(*v_high)), step(spacing(bits_of(*v_low), high)) {
+    before = bits_of(*v_low) - step;
+  }
+  inline void load(int i, float& m, float& v) const {
+    const uint32_t code = static_cast<uint32_t>(words[i]) >> kM;
+    const uint32_t point = before + code * step, bits = code ? (point < high ? point : high) : 0;
+    const int32_t steps = static_cast<int32_t>(words[i] & ((1u << kM) - 1)) - middle;
+    v = float_of(bits);
+    m = (static_cast<float>(steps) * scale) * root(bits);
   }
 
-  // `m` is overwritten.
+  template <class Block>
+  static inline void keep(Block& block, int i, float m, float v, uint32_t random) {
+    block.m[i] = m;
+    block.v[i] = float_of(magnitude(bits_of(v)));  // that of a NaN may be negative
+    block.random[i] = random;
+  }
+
+  // Encodes n elements of m, which is overwritten, and v, whose patterns lie between `low` and `high`.
   static void encode(float* __restrict m, const float* __restrict v, const uint32_t* __restrict random, int n,
-                     uint16_t* __restrict words, float& scale, float& v_low, float& v_high) {
-    uint32_t low = UINT32_MAX, high = 0;
+                     uint32_t low, uint32_t high, uint16_t* __restrict words, float* scale, float* v_low, float* v_high,
+                     Ahead& ahead) {
+    if (low) return encode_positive<true>(m, v, random, n, low, high, words, scale, v_low, v_high, ahead);
+    low = UINT32_MAX;
     for (int i = 0; i < n; ++i) {
-      const uint32_t bits = magnitude(bits_of(v[i])), place = bits - 1;  // zero comes last
+      const uint32_t place = bits_of(v[i]) - 1;  // zero comes last
       low = place < low ? place : low;
-      high = bits > high ? bits : high;
     }
-    low = high ? low + 1 : 0;
-    const uint32_t step = spacing(low, high);
+    encode_positive<false>(m, v, random, n, high ? low + 1 : 0, high, words, scale, v_low, v_high, ahead);
+  }
+
+  // The same where `low` is that of the smallest positive v, and kPositive says that all are.
+  template <bool kPositive>
+  static void encode_positive(float* __restrict m, const float* __restrict v, const uint32_t* __restrict random, int n,
+                              uint32_t low, uint32_t high, uint16_t* __restrict words, float* scale, float* v_low,
+                              float* v_high, Ahead& ahead) {
+    alignas(64) uint32_t codes[kBlockSize];
+    const uint32_t step = spacing(low, high), before = low - step;
     const float inverse_step = 1.0f / static_cast<float>(static_cast<int32_t>(step));
     uint32_t top = 0;
-    for (int i = 0; i < n; ++i) {
-      const uint32_t bits = magnitude(bits_of(v[i]));
-      int32_t place = static_cast<int32_t>(static_cast<float>(static_cast<int32_t>(bits - low)) * inverse_step);
-      place = place > 0 ? place : 0;
-      const uint32_t under = low + static_cast<uint32_t>(place) * step, over = under + step;
+    for (int i = 0; i < n; ++i) {  // of v = 0 all but the code and the unit is of no use
+      const uint32_t bits = bits_of(v[i]);
+      const float places = static_cast<float>(static_cast<int32_t>(bits - low)) * inverse_step;
+      const uint32_t code = static_cast<uint32_t>(static_cast<int32_t>(places)) + 1;  // of the point below
+      const uint32_t under = before + code * step, over = under + step;
       const uint32_t below = under < high ? under : high, above = over < high ? over : high;
       const float gap = float_of(above) - float_of(below), part = float_of(bits) - float_of(below);
-      const uint32_t up = mask(uniform(random[i] >> 16) * gap < part), positive = mask(bits != 0);
-      const uint32_t point = ((above & up) | (below & ~up)) & positive;
-      words[i] = static_cast<uint16_t>((static_cast<uint32_t>(place) + 1 - up) & positive);
-      m[i] = m[i] / root(point);
-      const uint32_t size = magnitude(bits_of(m[i]));
+      const uint32_t up = mask(uniform_of_high(random[i]) * gap < part);
+      const uint32_t positive = kPositive ? ~0u : mask(bits != 0);
+      codes[i] = ((code - up) & positive) << kM;
+      const float unit = m[i] / root(((above & up) | (below & ~up)) & positive);
+      m[i] = unit;
+      const uint32_t size = magnitude(bits_of(unit));
       top = size > top ? size : top;
     }
+    ahead.some();
     const float limit = float_of(top);
-    float inverse = static_cast<float>(most) / (limit == 0 ? 1.0f : limit);
+    float inverse = most / (limit == 0 ? 1.0f : limit);
     if (!(magnitude(bits_of(inverse)) < kInfinity)) inverse = 0;
     for (int i = 0; i < n; ++i) {
-      const float scaled = m[i] * inverse;
-      const float known = float_of(bits_of(scaled) & mask(scaled == scaled));
-      int32_t code = static_cast<int32_t>((known + static_cast<float>(middle)) + uniform(random[i] & 0xFFFFu));
-      code = code < 2 * middle - 1 ? code : 2 * middle - 1;
-      words[i] = static_cast<uint16_t>((static_cast<uint32_t>(words[i]) << kM) | static_cast<uint32_t>(code));
+      // NaN becomes a number of which no processor sets the lower bits: code 0.
+      const float place = (m[i] * inverse + static_cast<float>(middle)) + uniform_of_low(random[i]);
+      words[i] = static_cast<uint16_t>(codes[i] | static_cast<uint32_t>(static_cast<int32_t>(place)));
     }
-    scale = limit / static_cast<float>(most);
-    v_low = float_of(low);
-    v_high = float_of(high);
+    *scale = limit / most;
+    *v_low = float_of(low);
+    *v_high = float_of(high);
   }
 };
 
@@ -136,7 +210,8 @@ using Packed16 = PackedBlock<9, 7>;
 using Packed12 = PackedBlock<7, 5>;
 
 // 12-bit words of a block: their upper 8 bits in `bytes`, the lower 4 of two words in each of `halves`.
-inline void join12(const uint8_t* __restrict bytes, const uint8_t* __restrict halves, int n, uint16_t* __restrict words) {
+inline void join12(const uint8_t* __restrict bytes, const uint8_t* __restrict halves, int n,
+                   uint16_t* __restrict words) {
   const int half = (n + 1) / 2;
   for (int i = 0; i < half; ++i) words[i] = static_cast<uint16_t>((bytes[i] << 4) | (halves[i] & 15));
   for (int i = half; i < n; ++i) words[i] = static_cast<uint16_t>((bytes[i] << 4) | (halves[i - half] >> 4));
@@ -154,11 +229,29 @@ inline float join_master(uint16_t high, int32_t low) {
   return float_of((static_cast<uint32_t>(high) << 16) + static_cast<uint32_t>(low));
 }
 
-inline uint32_t quieted(uint32_t bits) {
-  const uint32_t size = magnitude(bits), endless = mask(size >= kInfinity);
-  const uint32_t kept = (bits & 0xFFFF0000u) | (mask(size > kInfinity) & 0x400000u);
-  return (kept & endless) | (bits & ~endless);
+// In so many words: of a loop over bytes compilers make three times the instructions.
+inline void join_masters24(const uint16_t* __restrict high, const int8_t* __restrict low, int n,
+                           float* __restrict theta) {
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16) {
+    const __m512i upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high + i)));
+    const __m512i lower = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low + i)));
+    const __m512i bits = _mm512_add_epi32(_mm512_slli_epi32(upper, 16), _mm512_slli_epi32(lower, 8));
+    _mm512_storeu_ps(theta + i, _mm512_castsi512_ps(bits));
+  }
+#elif defined(__AVX2__)
+  for (; i + 8 <= n; i += 8) {
+    const __m256i upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high + i)));
+    const __m256i lower = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(low + i)));
+    const __m256i bits = _mm256_add_epi32(_mm256_slli_epi32(upper, 16), _mm256_slli_epi32(lower, 8));
+    _mm256_storeu_ps(theta + i, _mm256_castsi256_ps(bits));
+  }
+#endif
+  for (; i < n; ++i) theta[i] = join_master(high[i], static_cast<int32_t>(low[i]) * 256);
 }
+
+inline uint32_t quieted(uint32_t bits) { return unless_endless(bits, bits); }
 
 inline uint32_t nearest24(float x) {
   const uint32_t bits = bits_of(x), endless = mask(magnitude(bits) >= kInfinity);

@@ -28,11 +28,13 @@ inline T mean(const Mean<T>& f, T old, T value) {
 //   m     = beta1 * m + (1 - beta1) * g                      see Mean
 //   v     = beta2 * v + (beta2_complement * g) * g           in this order g*g, which may overflow, is never formed
 //   theta = theta - change, change = step_size * m / (sqrt(v + eps_root) + eps) + decay * theta
-template <class T, bool kL2, bool kDecoupled, bool kAmsgrad>
+// kUsual says that f.exp_avg.keep = pull = 1 and eps_root = 0, as nearly always: the same bits without three
+// operations.
+template <class T, bool kL2, bool kDecoupled, bool kAmsgrad, bool kUsual = false>
 inline T update(const Factors<T>& f, T g, T theta, T& m, T& v, T& v_max) {
   g = g * f.grad_factor;
   if constexpr (kL2) g = g + f.l2 * theta;
-  m = mean(f.exp_avg, m, g);
+  m = kUsual ? m + f.exp_avg.weight * (g - m) : mean(f.exp_avg, m, g);
   v = f.beta2 * v + (f.beta2_complement * g) * g;
   T second = v;
   if constexpr (kAmsgrad) {
@@ -40,7 +42,8 @@ inline T update(const Factors<T>& f, T g, T theta, T& m, T& v, T& v_max) {
     v_max = (candidate > v_max || candidate != candidate) ? candidate : v_max;  // NaN stays, as in torch.maximum
     second = v_max;
   }
-  T change = f.step_size * (m / (root(second + f.eps_root) + f.eps));
+  if constexpr (!kUsual) second = second + f.eps_root;
+  T change = f.step_size * (m / (root(second) + f.eps));
   if constexpr (kDecoupled) change = change + f.decay * theta;
   return change;
 }

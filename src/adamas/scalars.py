@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
-from adamas.formats.random_bits import Key, step_keys
+from adamas.formats.random_bits import Key, step_key
 
 Decay = Literal["l2", "lr", "independent"]
 DECAYS: tuple[Decay, ...] = ("l2", "lr", "independent")
@@ -134,8 +134,7 @@ class StepScalars(NamedTuple):
             0 where none is kept.
         amsgrad: whether a running maximum is kept.
         moves: whether parameters may change: False exactly when lr is the number 0.
-        random: the keys of the step's random bits, for moments and for weights (`adamas.formats.random_bits`); None
-            where nothing is rounded at random.
+        random: the key of the step's random bits (`adamas.formats.random_bits`); None where nothing is rounded at random.
         skip: a 0-d tensor that says on the device whether this step is to change nothing; None where the host decided.
     """
 
@@ -153,7 +152,7 @@ class StepScalars(NamedTuple):
     average: Any
     amsgrad: bool
     moves: bool
-    random: tuple[Key, Key] | None = None
+    random: Key | None = None
     skip: Any = None
 
     @classmethod
@@ -196,7 +195,7 @@ class StepScalars(NamedTuple):
             average=_average(hyper.ema_decay, average_begins),
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
-            random=None if seed is None else step_keys(seed, step),
+            random=None if seed is None else step_key(seed, step),
         )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from adamas.formats import master, rounding
 from adamas.formats.arrays import bits_of, float_of
 from adamas.formats.moments import MOMENTS, rows_and_columns
-from adamas.formats.random_bits import random_bits
+from adamas.formats.random_bits import Key, for_weights, random_bits
 from adamas.kernels.bucket import Storage
 from adamas.scalars import StepScalars
 
@@ -81,30 +81,35 @@ class Model:
         change = s["step_size"] * (m / (np.sqrt(v + s["eps_root"]) + s["eps"]))
         if scalars.decay != 0:
             change = change + s["decay"] * theta
-        now = theta - change
-        self._store(m, v, now, (theta - now) - change, scalars)
+        self._store(m, v, theta, change, scalars)
 
-    def _store(self, m: Floats, v: Floats, weight: Floats, rest: Floats, scalars: StepScalars) -> None:
+    def _store(self, m: Floats, v: Floats, weight: Floats, change: Floats, scalars: StepScalars) -> None:
         index = np.arange(weight.size).reshape(weight.shape)
-        keys = scalars.random or ((0, 0), (0, 0))
+        random = random_bits(scalars.random or Key(0, 0), index)
         if self.storage.moments == "wide":
             self.state |= {"exp_avg": m, "exp_avg_sq": v}
         else:
             shape = rows_and_columns(weight.shape)
-            operands = (x.reshape(shape) for x in (m, v, random_bits(keys[0], index)))
+            operands = (x.reshape(shape) for x in (m, v, random))
             self.state |= MOMENTS[self.storage.moments].encode(*operands)
         if not scalars.moves:
             return
-        random = random_bits(keys[1], index) if self.storage.stochastic else None
-        if self.storage.master_bits:
-            high, self.state["param_low"] = master.split(weight, self.storage.master_bits, random, rest)
+        bits, random = self.storage.master_bits, for_weights(random)
+        if not self.storage.stochastic:
+            weight = weight - change
+        if bits:
+            if self.storage.stochastic:
+                weight = rounding.stepped(weight, change, random, 8)
+            elif bits == 24:
+                weight = master.nearest24(weight)
+            high, self.state["param_low"] = master.split(weight, bits)
             self.param = high.astype(np.uint16)
-        elif self.dtype == "float32" or random is None:
+        elif not self.storage.stochastic:
             self.param = patterns(weight, self.dtype)
         elif self.dtype == "bfloat16":
-            self.param = rounding.bfloat16_bits(weight, random, rest).astype(np.uint16)
+            self.param = (bits_of(rounding.stepped(weight, change, random, 16)) >> 16).astype(np.uint16)
         else:
-            self.param = rounding.float16_value(weight, random, rest).astype(np.float16).view(np.uint16)
+            self.param = rounding.float16_value(weight, change, random).astype(np.float16).view(np.uint16)
 
     def same_bits(self, name: str, other: NDArray) -> bool:
         """Whether a stored array ("param" for the parameter) has these bytes."""

@@ -13,7 +13,7 @@ by default: rounded to nearest, a weight decay of lr * wd = 1e-5 a step keeps 77
 from __future__ import annotations
 
 from adamas.formats.arrays import INFINITY, MASK, Array, bits_of, cast, float_of, magnitude, namespace
-from adamas.formats.rounding import QUIET, rounded_bits
+from adamas.formats.rounding import endless_or
 
 LOW_DTYPES = {24: "int8", 32: "int16"}
 
@@ -29,28 +29,23 @@ def join(high: Array, low: Array, width: int) -> Array:
     return float_of(((high << 16) + (cast(low, "int64") << (32 - width))) & MASK)
 
 
-def split(weight: Array, width: int, random: Array | None = None, rest: Array | None = None) -> tuple[Array, Array]:
+def split(weight: Array, width: int) -> tuple[Array, Array]:
     """Patterns of the bfloat16 parameters, and what they lack: int8 for 24 bits, int16 for 32.
 
     Args:
-        weight: float32.
+        weight: float32; what is beyond 24 bits of it, where only so many are kept, is lost: see `nearest24` and
+            `adamas.formats.rounding.stepped`.
         width: 24 or 32 bits.
-        random: random bits for each element: 24 bits are reached without bias; None rounds to nearest.
-        rest: what float32 lost of the weight: see `adamas.formats.rounding`.
     """
     bits = bits_of(weight)
-    if width == 24:
-        bits = _nearest(bits) if random is None else rounded_bits(weight, random, 8, rest)
-    # Of infinities and NaN the parameter alone has all; a NaN that sits in the low bits must not become infinite.
-    endless = magnitude(bits) >= INFINITY
-    nan = magnitude(bits) > INFINITY
-    bits = namespace(weight).where(endless, (bits & 0xFFFF0000) | cast(nan, "int64") * QUIET, bits)
+    bits = endless_or(bits, bits)  # of these the parameter alone has all
     high = (bits + 0x8000) >> 16
     low = (bits - (high << 16)) >> (32 - width)
     return high & 0xFFFF, cast(low, LOW_DTYPES[width])
 
 
-def _nearest(bits: Array) -> Array:
-    """Rounded to a multiple of 256; what lies beyond the largest number becomes infinite."""
-    up = (bits + 0x80) & ~0xFF
-    return namespace(bits).where(magnitude(bits) >= INFINITY, bits, up)
+def nearest24(weight: Array) -> Array:
+    """Weights rounded to nearest 24 bits; what lies beyond the largest number becomes infinite."""
+    bits = bits_of(weight)
+    up = ((bits + 0x80) & ~0xFF) & MASK
+    return float_of(namespace(bits).where(magnitude(bits) >= INFINITY, bits, up))

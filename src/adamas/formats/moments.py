@@ -68,8 +68,8 @@ class Bfloat16:
     def encode(self, m: Array, v: Array, random: Array) -> dict[str, Array]:
         """See `Moments`: the patterns, 16 bits each, as integers; the upper random bits round v."""
         return {
-            "exp_avg": bfloat16_bits(m, random << 8),
-            "exp_avg_sq": bfloat16_bits(v, (random >> 16) << 8),
+            "exp_avg": bfloat16_bits(m, random & 0xFFFF),
+            "exp_avg_sq": bfloat16_bits(v, random >> 16),
         }
 
     def decode(self, stored: Mapping[str, Array], columns: int) -> tuple[Array, Array]:

@@ -41,8 +41,13 @@ class Grid(NamedTuple):
 
     @property
     def middle(self) -> int:
-        """The code of m = 0; the largest |m| of a block has this minus 1 steps."""
+        """The code of m = 0."""
         return 2 ** (self.m_bits - 1)
+
+    @property
+    def most(self) -> float:
+        """How many steps the largest |m| of a block has: a little under middle - 1, so that no rounding exceeds it."""
+        return self.middle - 1 - 2.0**-15
 
 
 class Codes(NamedTuple):
@@ -78,11 +83,10 @@ def encode(grid: Grid, m: Array, v: Array, random: Array) -> Codes:
     v_codes = xp.where(bits == 0, 0, place + 1 + cast(up, "int64"))
     unit = m / _root(_points(v_codes, low, high, spacing))
     top = float_of(xp.amax(magnitude(bits_of(unit)), axis=-1, keepdims=True))
-    most = grid.middle - 1
+    most = grid.most
     scaled = unit * _finite(most / xp.where(top == 0, 1.0, top))
-    scaled = xp.where(scaled == scaled, scaled, 0.0)
     m_codes = cast(cast((scaled + grid.middle) + uniform(random, 16), "int32"), "int64")
-    m_codes = xp.clip(m_codes, 0, grid.middle + most)
+    m_codes = xp.where(scaled == scaled, m_codes, 0)
     return Codes(v_codes, m_codes, float_of(low), float_of(high), top / most)
 
 

@@ -142,7 +142,7 @@ def _step_stored(
 
 
 def _rule_stored(param: Tensor, grad: Tensor, state: dict[str, Any], scalars: StepScalars, bucket: Bucket) -> None:
-    storage, (moments_key, weights_key) = bucket.storage, scalars.random or (None, None)
+    storage, key = bucket.storage, scalars.random
     wide = stored.weight(storage, state, param)
     moments = stored.moments(storage, state, param)
     maxima = [state["max_exp_avg_sq"]] if bucket.amsgrad else []
@@ -151,13 +151,11 @@ def _rule_stored(param: Tensor, grad: Tensor, state: dict[str, Any], scalars: St
         for name, result in zip(state_names(bucket.amsgrad, averages=False), results, strict=True):
             _put(state[name], result, scalars.skip)
     else:
-        for name, value in stored.encoded_moments(storage, *results, moments_key).items():
+        for name, value in stored.encoded_moments(storage, results[0], results[1], key).items():
             stored.put(state[name], value, scalars.skip)
     if scalars.moves:
-        value = wide - change
-        rest = (wide - value) - change
-        for name, each in stored.encoded_weight(storage, value, rest, param.dtype, weights_key).items():
-            stored.put(param.detach() if name == "param" else state[name], each, scalars.skip)
+        for name, value in stored.encoded_weight(storage, wide, change, param.dtype, key).items():
+            stored.put(param.detach() if name == "param" else state[name], value, scalars.skip)
 
 
 def _alike(members: list[list[Tensor]]) -> list[list[list[Tensor]]]:

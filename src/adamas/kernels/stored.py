@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adamas.formats import master, rounding
 from adamas.formats.moments import MOMENTS, rows_and_columns
-from adamas.formats.random_bits import Key, random_bits
+from adamas.formats.random_bits import Key, for_weights, random_bits
 from adamas.kernels.bucket import Storage, moment_dtype
 
 State = dict[str, Any]
@@ -56,12 +56,12 @@ def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tens
     return exp_avg.reshape(param.shape), exp_avg_sq.reshape(param.shape)
 
 
-def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, key: Key) -> State:
+def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, key: Key | None) -> State:
     """What is to be stored of two float32 moments: values for `put`."""
     rows, columns = rows_and_columns(tuple(exp_avg.shape))
-    random = random_of(key, exp_avg).reshape(rows, columns)
-    operands = (x.detach().to(torch.float32).reshape(rows, columns) for x in (exp_avg, exp_avg_sq))
-    return MOMENTS[storage.moments].encode(*operands, random)
+    first, second = (x.detach().to(torch.float32).reshape(rows, columns) for x in (exp_avg, exp_avg_sq))
+    random = first if key is None else random_of(key, exp_avg).reshape(rows, columns)  # float16 draws none
+    return MOMENTS[storage.moments].encode(first, second, random)
 
 
 def weight(storage: Storage, state: State, param: Tensor) -> Tensor:
@@ -71,25 +71,29 @@ def weight(storage: Storage, state: State, param: Tensor) -> Tensor:
     return master.join(_patterns(param.detach()), _low(state["param_low"], storage.master_bits), storage.master_bits)
 
 
-def encoded_weight(storage: Storage, value: Tensor, rest: Tensor, dtype: torch.dtype, key: Key | None) -> State:
-    """What is to be stored of a float32 weight: values for `put`, "param" that of the parameter itself.
+def encoded_weight(storage: Storage, value: Tensor, change: Tensor, dtype: torch.dtype, key: Key | None) -> State:
+    """What is to be stored of a weight after a step: values for `put`, "param" that of the parameter itself.
 
     Args:
         storage: how.
-        value: the weight.
-        rest: what float32 lost of it: see `adamas.formats.rounding`.
+        value: the weight before, float32.
+        change: what is to be subtracted.
         dtype: the parameter's.
         key: of the random bits; may be None where none are drawn.
     """
-    random = random_of(key, value) if storage.stochastic and storage.master_bits != 32 and key is not None else None
+    random = for_weights(random_of(key, value)) if storage.stochastic and key is not None else None
     if storage.master_bits:
-        high, low = master.split(value, storage.master_bits, random, rest)
+        if random is not None:
+            value = rounding.stepped(value, change, random, 8)
+        else:
+            value = value - change if storage.master_bits == 32 else master.nearest24(value - change)
+        high, low = master.split(value, storage.master_bits)
         return {"param": high, "param_low": low if storage.master_bits == 24 else low[..., None].view(torch.uint8)}
     if random is None:
-        return {"param": value.to(dtype)}
+        return {"param": (value - change).to(dtype)}
     if dtype == torch.bfloat16:
-        return {"param": rounding.bfloat16_bits(value, random, rest)}
-    return {"param": rounding.float16_value(value, random, rest).to(dtype)}
+        return {"param": rounding.stepped(value, change, random, 16).to(dtype)}
+    return {"param": rounding.float16_value(value, change, random).to(dtype)}
 
 
 def put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:

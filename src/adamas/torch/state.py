@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adamas.formats.moments import MOMENTS
-from adamas.formats.random_bits import FOR_MOMENTS, step_key
+from adamas.formats.random_bits import step_key
 from adamas.kernels import stored
 from adamas.kernels.bucket import Storage, is_dense, moment_dtype
 
@@ -120,7 +120,7 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
     whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in parts.items()}
     if moments[0] is not None and moments[1] is not None:
         wide = [_fitting(x, param, f"{key} of {name}") for key, x in zip(WIDE, moments, strict=True)]
-        key = step_key(0, steps_taken(whole), FOR_MOMENTS)
+        key = step_key(0, steps_taken(whole))
         for part, value in stored.encoded_moments(storage, wide[0], wide[1], key).items():
             stored.put(whole[part], value, None)
 

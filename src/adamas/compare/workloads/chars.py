@@ -22,6 +22,7 @@ BATCH = 32
 CONTEXT = 32
 WIDTH, HEADS, LAYERS = 64, 4, 2
 TRAIN, VALIDATION, TEST = 20_000, 10_000, 10_000  # characters
+STEPS = (TRAIN - CONTEXT) // CONTEXT // BATCH  # in an epoch, wherever its first window begins
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,3 @@ def job(seed: int, device: str) -> Job:
         }
 
     return Job(model, batches, loss, evaluate, epochs=EPOCHS, steps_per_epoch=STEPS, parameter_groups=groups(model))
-
-
-STEPS = (TRAIN - CONTEXT) // CONTEXT // BATCH  # in an epoch, wherever its first window begins

@@ -66,7 +66,7 @@ def with_options(options: type[Any]) -> Callable[[Command], Command]:
 class CompareOptions:
     """The options of `adamas compare`, as typed."""
 
-    workload: Annotated[str, typer.Argument(help="What to train. Built in: digits.")] = "digits"
+    workload: Annotated[str, typer.Argument(help="What to train. Built in: digits, chars.")] = "digits"
     budget: Annotated[str, typer.Option(help="Runs for each arm: quick, standard or thorough.")] = "standard"
     seeds: Annotated[int, typer.Option(help="Paired seeds on which each arm's best cell is rerun.")] = 8
     margin: Annotated[

@@ -11,6 +11,7 @@ from adamas.bench.result import Result
 from adamas.bench.row import Row
 
 OURS, OTHERS, LIMIT = "#0b6e99", "#c3c8cf", "#b3472f"
+STYLE = {"svg.hashsalt": "adamas", "svg.fonttype": "none", "font.size": 8, "font.family": "sans-serif"}
 
 
 def draw(result: Result, path: Path) -> None:
@@ -20,13 +21,17 @@ def draw(result: Result, path: Path) -> None:
 
     groups = [list(rows) for _, rows in groupby(result.rows, lambda row: (row.scenario, row.dtype, row.work))]
     groups = [measured for rows in groups if (measured := [row for row in rows if row.figures is not None])]
-    settings = {"svg.hashsalt": "adamas", "svg.fonttype": "none", "font.size": 8, "font.family": "sans-serif"}
-    with rc_context(settings):
+    with rc_context(STYLE):
         lines = (len(groups) + 1) // 2
         figure = Figure(figsize=(10, 0.4 + 2.2 * max(1, lines)), layout="constrained")
         for index, rows in enumerate(groups):
             panel(figure.add_subplot(max(1, lines), 2, index + 1), rows)
-        figure.savefig(path, format="svg", metadata={"Date": None}, facecolor="white")
+        save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """As SVG on white, so that it can be read on a dark page; the same drawing gives the same bytes."""
+    figure.savefig(path, format="svg", metadata={"Date": None}, facecolor="white")
 
 
 def panel(axes: Any, rows: list[Row]) -> None:

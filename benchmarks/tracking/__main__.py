@@ -1,0 +1,37 @@
+"""Feed every storage format the same gradients, and write results/tracking.json.
+
+python -m benchmarks.tracking [--beta1 0.9] [--beta2 0.999] [--steps 3000] [--out benchmarks/results/tracking.json]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.tracking.experiment import Scenario, run
+from benchmarks.tracking.result import PATH, Result
+from benchmarks.tracking.schemes import SCHEMES
+
+
+def main(
+    beta1: Annotated[float, typer.Option(help="Of m.")] = Scenario.betas[0],
+    beta2: Annotated[float, typer.Option(help="Of v.")] = Scenario.betas[1],
+    steps: Annotated[int, typer.Option(help="Before the gradients fall, and again after it.")] = Scenario.steps,
+    out: Annotated[Path, typer.Option(help="Where to write the figures.")] = PATH,
+) -> None:
+    """Run the scenario for all schemes together, and write."""
+    scenario = Scenario(betas=(beta1, beta2), steps=steps)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{len(SCHEMES)} schemes, {scenario.elements:,} elements", total=2 * scenario.steps)
+        stores = {name: scheme.store for name, scheme in SCHEMES.items()}
+        steps, records = run(stores, scenario, lambda step: progress.update(task, completed=step))
+    Result.of(scenario, steps, records).write(out)
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from math import prod
+
+import numpy as np
+
+from adamas.formats.moments import MOMENTS
+from adamas.formats.random_bits import random_bits, step_key
 from benchmarks.tracking import blockwise, grouped
 from benchmarks.tracking.packed import packed
-from benchmarks.tracking.rounding import bfloat16, store_bfloat16_nearest
-from benchmarks.tracking.store import Moments, Scheme
+from benchmarks.tracking.rounding import store_bfloat16_nearest
+from benchmarks.tracking.store import Moments, Scheme, Store
+
+
+def stored(name: str) -> Store:
+    """One of Adamas' own formats: rows of 1,024 elements, or one row where there are fewer."""
+
+    def store(m: Moments, v: Moments, step: int) -> tuple[Moments, Moments]:
+        columns = min(len(m), 1024)
+        random = random_bits(step_key(0, step), np.arange(len(m))).reshape(-1, columns)
+        found = MOMENTS[name].encode(m.reshape(-1, columns), v.reshape(-1, columns), random)
+        m, v = MOMENTS[name].decode(found, columns)
+        return m.ravel(), v.ravel()
+
+    return store
+
+
+def bytes_of(name: str) -> float:
+    """Bytes a parameter of a matrix of 1,024 columns."""
+    width = {"uint8": 1, "bfloat16": 2, "float32": 4}
+    parts = MOMENTS[name].parts((1024, 1024)).values()
+    return sum(prod(part.shape) * width[part.dtype] for part in parts) / 1024**2
 
 
 def unchanged(m: Moments, v: Moments, step: int) -> tuple[Moments, Moments]:
@@ -15,9 +41,13 @@ def unchanged(m: Moments, v: Moments, step: int) -> tuple[Moments, Moments]:
 
 OURS = {
     "float32": Scheme("float32", "two float32", "none", 8.0, "Adamas", unchanged),
-    "bfloat16": Scheme("bfloat16", "two bfloat16", "unbiased", 4.0, "Adamas", bfloat16()),
-    "packed16": Scheme("packed16", "9 bits v, 7 bits m", "unbiased", 2.05, "Adamas", packed(9, 7, 256)),
-    "packed12": Scheme("packed12", "7 bits v, 5 bits m", "unbiased", 1.56, "Adamas", packed(7, 5, 128)),
+    "bfloat16": Scheme("bfloat16", "two bfloat16", "unbiased", bytes_of("bfloat16"), "Adamas", stored("bfloat16")),
+    "packed16": Scheme(
+        "packed16", "9 bits v, 7 bits m", "unbiased", bytes_of("packed16"), "Adamas", stored("packed16")
+    ),
+    "packed12": Scheme(
+        "packed12", "7 bits v, 5 bits m", "unbiased", bytes_of("packed12"), "Adamas", stored("packed12")
+    ),
 }
 OTHERS = {
     "bfloat16-nearest": Scheme(

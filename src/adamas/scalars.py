@@ -134,7 +134,7 @@ class StepScalars(NamedTuple):
             0 where none is kept.
         amsgrad: whether a running maximum is kept.
         moves: whether parameters may change: False exactly when lr is the number 0.
-        random: the key of the step's random bits (`adamas.formats.random_bits`); None where nothing is rounded at random.
+        random: the key of the step's random bits (`adamas.formats.random_bits`); None where there are none.
         skip: a 0-d tensor that says on the device whether this step is to change nothing; None where the host decided.
     """
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <vector>
 
 #include "adamas.hpp"
@@ -46,13 +47,56 @@ void run(const Isa& isa, Dtype dtype, const Step& step, uint16_t infinity) {
     v_max[i] = largest * largest;
     ema[i] = value();
   }
-  const Tensor tensor{param.data(), grad.data(), m.data(), v.data(), v_max.data(), ema.data(), kCount, 0};
+  Tensor tensor{};
+  tensor.param = param.data();
+  tensor.grad = grad.data();
+  tensor.exp_avg = m.data();
+  tensor.exp_avg_sq = v.data();
+  tensor.max_exp_avg_sq = v_max.data();
+  tensor.ema = ema.data();
+  tensor.count = kCount;
   std::vector<double> squares{isa.square[static_cast<int>(dtype)](tensor, 5, kCount)};
   isa.step[static_cast<int>(dtype)](step, tensor, 0, kCount);
   if (infinity) {
     for (S& x : param) x = (static_cast<uint16_t>(x) & 0x7FFF) > infinity ? S(0) : x;
   }
   add(param), add(grad), add(m), add(v), add(v_max), add(ema), add(squares);
+}
+
+// The same where moments or weights are stored in fewer bits, in rows of 300 elements.
+template <class S>
+void run_stored(const Isa& isa, const Step& step) {
+  constexpr int kRows = 3, kColumns = 300, kAll = kRows * kColumns;
+  const bool wide = step.storage.moments == Moments::wide, brief = step.storage.moments == Moments::bfloat16;
+  const auto number = [&](double scale) {
+    const float x = static_cast<float>(scale * (static_cast<double>(draw() % 2001) - 1000));
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if constexpr (sizeof(S) == 2)
+      return static_cast<S>(step.storage.dtype == Dtype::float16 ? draw() & 0x3BFF : bits >> 16);
+    if constexpr (sizeof(S) == 4) return static_cast<S>(x);
+  };
+  std::vector<S> param(kAll), grad(kAll);
+  std::vector<float> first(kAll), second(kAll), ema(kAll), scales(3 * kRows * 2);
+  std::vector<uint16_t> low(kAll);
+  Tensor tensor{};
+  tensor.param = param.data();
+  tensor.grad = grad.data();
+  tensor.exp_avg = first.data();
+  tensor.exp_avg_sq = second.data();
+  tensor.ema = ema.data();
+  tensor.param_low = low.data();
+  tensor.scale = scales.data();
+  tensor.low = scales.data() + kRows * 2;
+  tensor.high = scales.data() + kRows * 4;
+  tensor.count = kAll;
+  tensor.columns = wide || brief ? kAll : kColumns;
+  for (S& x : param) x = number(1e-3);
+  for (int repeat = 0; repeat < 4; ++repeat) {
+    for (S& x : grad) x = number(repeat == 2 ? 1e-9 : 1e-4);
+    isa.stored(step, tensor, 0, kAll);
+    add(param), add(grad), add(first), add(second), add(ema), add(low), add(scales);
+  }
 }
 
 template <class T>
@@ -74,18 +118,33 @@ int main() {
     hash = 1469598103934665603ull;
     for (int mode = 0; mode < 12; ++mode) {
       const bool l2 = mode % 3 == 1, decoupled = mode % 3 == 2;
-      const Step step{factors<float>(l2, decoupled),
-                      factors<double>(l2, decoupled),
-                      l2,
-                      decoupled,
-                      mode / 3 % 2 == 1,
-                      mode < 6,
-                      mode % 2 == 0,
-                      mode % 4 == 3};
+      Step step{};
+      step.f32 = factors<float>(l2, decoupled);
+      step.f64 = factors<double>(l2, decoupled);
+      step.key = {0x12345678u, 0x9ABCDEF0u};
+      step.l2 = l2;
+      step.decoupled = decoupled;
+      step.amsgrad = mode / 3 % 2 == 1;
+      step.moves = mode < 6;
+      step.averages = mode % 2 == 0;
+      step.zero_grad = mode % 4 == 3;
       run<float, float>(*isa, Dtype::float32, step, 0);
       run<double, double>(*isa, Dtype::float64, step, 0);
       run<uint16_t, float>(*isa, Dtype::bfloat16, step, 0x7F80);
       run<uint16_t, float>(*isa, Dtype::float16, step, 0x7C00);
+      step.amsgrad = false;
+      for (const Moments moments : {Moments::wide, Moments::bfloat16, Moments::packed16, Moments::packed12}) {
+        for (const int master_bits : {0, 24, 32}) {
+          for (const bool stochastic : {false, true}) {
+            step.storage = {Dtype::bfloat16, moments, master_bits, stochastic && master_bits != 32};
+            if (!step.storage.plain()) run_stored<uint16_t>(*isa, step);
+          }
+        }
+        step.storage = {Dtype::float32, moments, 0, false};
+        if (!step.storage.plain()) run_stored<float>(*isa, step);
+        step.storage = {Dtype::float16, moments, 0, true};
+        run_stored<uint16_t>(*isa, step);
+      }
     }
     std::printf("%s %016llx\n", isa->name, static_cast<unsigned long long>(hash));
   }

@@ -49,7 +49,7 @@ class Model:
     def moments(self) -> tuple[Floats, Floats]:
         if self.storage.moments == "wide":
             return self.state["exp_avg"], self.state["exp_avg_sq"]
-        rows, columns = rows_and_columns(self.param.shape)
+        _, columns = rows_and_columns(self.param.shape)
         m, v = MOMENTS[self.storage.moments].decode(self.state, columns)
         return m.reshape(self.param.shape), v.reshape(self.param.shape)
 
@@ -73,10 +73,8 @@ class Model:
         g = self.floats(grad) * s["grad_factor"]
         if scalars.l2 != 0:
             g = g + s["l2"] * theta
-        if scalars.beta1 >= 0.5:
-            m = m + s["beta1_complement"] * (g - m)
-        else:
-            m = s["beta1"] * m + s["beta1_complement"] * g
+        pulls = scalars.beta1 >= 0.5  # see native/adamas.hpp
+        m = m + s["beta1_complement"] * (g - m) if pulls else s["beta1"] * m + s["beta1_complement"] * g
         v = s["beta2"] * v + (s["beta2_complement"] * g) * g
         change = s["step_size"] * (m / (np.sqrt(v + s["eps_root"]) + s["eps"]))
         if scalars.decay != 0:

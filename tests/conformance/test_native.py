@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adamas.kernels import native
-from adamas.kernels.bucket import MismatchError, Traits
+from adamas.kernels.bucket import MismatchError, Traits, state_names
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch import dispatch
 from tests.conformance.cases import CASES, DTYPES, SIZES, Case, Operands
@@ -21,7 +21,7 @@ pytestmark = needs_native
 def table_of(operands: Operands) -> Any:
     """The native table that has taken the operands."""
     bucket = operands.bucket()
-    table = native._native.Table(bucket.amsgrad, bucket.averages)
+    table = native._native.Table(list(state_names(bucket.amsgrad, bucket.averages)))
     assert table.take(bucket.params, bucket.states, operands.grads) == []
     return table
 

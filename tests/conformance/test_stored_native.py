@@ -21,7 +21,8 @@ STORAGES = [
     *(
         ("bfloat16", Storage(moments, bits, stochastic))
         for moments, (bits, stochastic) in product(
-            ("wide", "bfloat16", "packed16", "packed12"), ((None, True), (None, False), (24, True), (24, False), (32, False))
+            ("wide", "bfloat16", "packed16", "packed12"),
+            ((None, True), (None, False), (24, True), (24, False), (32, False)),
         )
     ),
     *(("float16", Storage(moments, None, True)) for moments in ("wide", "packed16")),

@@ -23,15 +23,44 @@ struct Memory {
         arrays.push_back(std::move(values));
         rows[k] = arrays.back().data();
       }
-      tensors.push_back({rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], size, 0});
+      Tensor tensor{};
+      tensor.param = rows[0];
+      tensor.grad = rows[1];
+      tensor.exp_avg = rows[2];
+      tensor.exp_avg_sq = rows[3];
+      tensor.max_exp_avg_sq = rows[4];
+      tensor.ema = rows[5];
+      tensor.count = size;
+      tensors.push_back(tensor);
     }
   }
+
+  // The same memory as parameters with packed moments, in rows of 100: maxima and halves of averages hold the grids.
+  std::vector<Tensor> in_rows() const {
+    std::vector<Tensor> stored;
+    for (Tensor tensor : tensors) {
+      tensor.columns = 100;
+      tensor.count -= tensor.count % 100;
+      tensor.scale = tensor.exp_avg_sq;
+      tensor.low = tensor.max_exp_avg_sq;
+      tensor.high = tensor.ema;
+      stored.push_back(tensor);
+    }
+    return stored;
+  }
 };
+
+Step packed(Step step) {
+  step.storage = {Dtype::float32, Moments::packed12, 0, false};
+  step.amsgrad = step.averages = false;
+  return step;
+}
 
 bool run(const Isa& isa, const Step& step, int threads, const Memory& expected, const std::vector<double>& sums) {
   Memory memory;
   const auto squares = square_all(isa.square[0], memory.tensors, threads);
   run_all(isa.step[0], {step}, memory.tensors, threads);
+  run_all(isa.stored, {packed(step)}, memory.in_rows(), threads);
   return squares == sums && memory.arrays == expected.arrays;
 }
 
@@ -39,11 +68,14 @@ bool run(const Isa& isa, const Step& step, int threads, const Memory& expected, 
 
 int main() {
   const Factors<float> f{0.5f, 0, 0.999f, 0.001f, 1e-3f, 1e-8f, 0, 1e-4f, 1, {1, 1, 0.1f}, {1, 1, 0.01f}};
-  const Step step{f, {}, false, true, true, true, true, true};
+  Step step{};
+  step.f32 = f;
+  step.decoupled = step.amsgrad = step.moves = step.averages = step.zero_grad = true;
   for (const Isa* isa : usable_isas()) {
     Memory expected;
     const auto sums = square_all(isa->square[0], expected.tensors, 1);
     run_all(isa->step[0], {step}, expected.tensors, 1);
+    run_all(isa->stored, {packed(step)}, expected.in_rows(), 1);
     for (int threads = 2; threads <= 8; ++threads) {
       if (!run(*isa, step, threads, expected, sums)) {
         std::printf("%s: %d threads give other bits\n", isa->name, threads);

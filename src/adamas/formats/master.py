@@ -6,8 +6,9 @@ says how far that was off, so both together are the weight exactly:
     high = (w + 0x8000) >> 16           low = (w - (high << 16)) >> 8  or, with 32 bits,  w - (high << 16)
 
 on float32's pattern w. Integers only, no exponents and no division. With 32 bits nothing is lost: training is that in
-float32, bit for bit. With 24 bits the pattern is rounded to a multiple of 256, relative error below 2**-15, without bias
-by default: rounded to nearest, a weight decay of lr * wd = 1e-5 a step keeps 77 % of its effect and one of 5e-6 none.
+float32, bit for bit. With 24 bits the pattern is rounded to a multiple of 256, relative error below 2**-15, without
+bias by default: rounded to nearest, a weight decay of lr * wd = 1e-5 a step keeps 77 % of its effect and one of 5e-6
+none.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Float16:
 
 
 class Packed:
-    """Both moments in one word of 16 or 12 bits, and three float32 numbers for each 256 elements: `adamas.formats.packed`.
+    """Both moments in one word of 16 or 12 bits, and three float32 numbers a block: see `adamas.formats.packed`.
 
     Args:
         name: of the words among the parts.

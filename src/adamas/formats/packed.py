@@ -5,8 +5,9 @@ A row of the parameter (its first dimension's) is cut into blocks of 256 element
 **v** lies on a grid between the smallest positive and the largest value of its block, equally spaced in float32's
 bit patterns: a pattern is a piecewise linear logarithm, so the spacing is relative, and finding a place on the grid
 takes an integer subtraction and one multiplication. Code 0 is exactly zero and nothing else is. With n intervals and k
-octaves in the block the spacing is at most k/n * v: 16 octaves and 9 bits, 3.1 %; 7 bits, 13 %. v goes to one of its two
-neighbours, to the upper with the probability of its share of the way *in value*, so the mean of what is stored is v.
+octaves in the block the spacing is at most k/n * v: 16 octaves and 9 bits, 3.1 %; 7 bits, 13 %. v goes to one of its
+two neighbours, to the upper with the probability of its share of the way *in value*, so the mean of what is stored is
+v.
 
 **m** is stored as m / S on a linear grid from -top to top of the block, where S is float_of((bits(v) >> 1) + 2**29 -
 2**22), which is sqrt(v) to within [1, 1.0607]: one shift and one addition. The error of m is below top / 63 (7 bits; /

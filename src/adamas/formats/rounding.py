@@ -26,7 +26,7 @@ def endless_or(bits: Array, other: Array) -> Array:
 
 
 def stepped(weight: Array, change: Array, random: Array, cut: int, smallest: int = 0) -> Array:
-    """weight - change, its lowest `cut` bits rounded away without bias. The result can be stored as it is.
+    """The difference weight - change, its lowest `cut` bits rounded away without bias: it can be stored as it is.
 
     float32 would first round the difference to its own last place. A decay of 1e-6 a step is 8 to 17 units there:
     that errs by up to 6 %, at the same weight always to the same side. So a random part of the spacing is taken from the
@@ -34,7 +34,7 @@ def stepped(weight: Array, change: Array, random: Array, cut: int, smallest: int
 
         near  = weight - change                    whose exponent gives the spacing
         part  = r * 2**(cut - 23) - 2**-24         r in [0, 1) from 23 bits; half a last place less, since the
-                                                   difference is rounded to nearest before it is cut
+                                                   difference is rounded to nearest before it is cut off
         value = weight - (change - part * 2**exponent(near) * sign(near)), cut off towards zero
 
     Without a change the weight stays as it is, if it can be stored.
@@ -58,7 +58,7 @@ def stepped(weight: Array, change: Array, random: Array, cut: int, smallest: int
 
 
 def float16_value(weight: Array, change: Array, random: Array) -> Array:
-    """weight - change as a float32 number that float16 can hold, rounded without bias: below 2**-14 its spacing is 2**-24."""
+    """The difference as a float32 number that float16 can hold, without bias; below 2**-14 its spacing is 2**-24."""
     xp = namespace(weight)
     value = stepped(weight, change, random, 13, 113 << 23)
     small = cast(cast(value * 2.0**24, "int32"), "float32") * 2.0**-24

@@ -145,7 +145,7 @@ def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
 
 
 def decoded(optimizer: Adam, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A state dict with moments as torch.optim keeps them, whatever their format here; low bits of weights are left out.
+    """A state dict with moments as torch.optim keeps them, whatever their format; without low bits of weights.
 
     Args:
         optimizer: whose state it is.

@@ -65,8 +65,9 @@ class Adam(Optimizer):
         differentiable: let autograd record the step.
         fused: True demands a kernel that does the step in one pass (native), False excludes it.
         decoupled_weight_decay: AdamW's decay instead of L2.
-        state_dtype: how both moments are stored: "float32", or as wide as a wider parameter; "bfloat16" (4 B a parameter
-            for both), "packed16" (2.05 B), "packed12" (1.55 B), all rounded without bias; "param": as the parameter.
+        state_dtype: how both moments are stored: "float32", or as wide as a wider parameter; "bfloat16" (4 B a
+            parameter for both), "packed16" (2.05 B), "packed12" (1.55 B), all rounded without bias; "param": as the
+            parameter.
             Tensors with fewer than 4,096 elements, one dimension or rows below 64 keep float32, save for "param".
         master_weight_bits: 24 or 32: bfloat16 parameters get the low bits that they lack, 1 or 2 B each; training with
             32 is that in float32, bit for bit. Not for float16.
@@ -82,8 +83,8 @@ class Adam(Optimizer):
         ValueError: a value out of its range, a misspelt group key, an integer parameter; with value, rule and fix.
         RuntimeError: a demanded kernel that cannot step a parameter (at the step), sparse gradients.
 
-    Differs from torch: moments are float32 or wider even for 16-bit parameters; arithmetic likewise; such parameters are
-    rounded without bias (`stochastic_rounding=False`: to nearest, where small steps and decay are lost); a checkpoint is
+    Differs from torch: moments are float32 or wider even for 16-bit parameters; arithmetic likewise; such parameters
+    are rounded without bias (`stochastic_rounding=False`: to nearest, where small steps are lost); a checkpoint is
     matched by name where names exist, and never changes the decay mode or the implementation; lr = 0 changes no
     parameter; inf and misspelt keys are refused.
 

@@ -57,8 +57,8 @@ def check_storage(group: dict[str, Any]) -> None:
         raise ValueError(f"seed={group['seed']!r} must be an integer")
     if group["amsgrad"] and state_dtype not in ("float32", "param"):
         raise ValueError(
-            f"amsgrad=True with state_dtype={state_dtype!r}: a running maximum climbs on the noise of rounding (7 to 60 "
-            "% measured). Use state_dtype='float32', or no amsgrad"
+            f"amsgrad=True with state_dtype={state_dtype!r}: a running maximum climbs on the noise of rounding (by 7 "
+            "to 60 % where measured). Use state_dtype='float32', or no amsgrad"
         )
     if group["differentiable"] and (
         state_dtype not in ("float32", "param") or master_bits or group["stochastic_rounding"]

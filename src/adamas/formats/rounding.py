@@ -29,8 +29,8 @@ def stepped(weight: Array, change: Array, random: Array, cut: int, smallest: int
     """The difference weight - change, its lowest `cut` bits rounded away without bias: it can be stored as it is.
 
     float32 would first round the difference to its own last place. A decay of 1e-6 a step is 8 to 17 units there:
-    that errs by up to 6 %, at the same weight always to the same side. So a random part of the spacing is taken from the
-    change, which is small and therefore exact, before the difference is formed and cut off:
+    that errs by up to 6 %, at the same weight always to the same side. So a random part of the spacing is taken from
+    the change, which is small and therefore exact, before the difference is formed and cut off:
 
         near  = weight - change                    whose exponent gives the spacing
         part  = r * 2**(cut - 23) - 2**-24         r in [0, 1) from 23 bits; half a last place less, since the

@@ -46,6 +46,12 @@ def counted(skipped: Any, skip: Any) -> Any:
     return skipped.add_(skip)
 
 
+def any_of(verdicts: list[Any]) -> Any:
+    """Whether one of several verdicts is true: a bool, or a 0-d tensor where one of them is a tensor."""
+    tensors = [x for x in verdicts if isinstance(x, Tensor)]
+    return torch.stack(tensors).any() if tensors else any(verdicts)
+
+
 def unfit(norm: Any, found_inf: Any) -> Any:
     """Whether a step is to be skipped: a bool, or a 0-d bool tensor where one of the two is a tensor.
 

@@ -2,5 +2,6 @@
 
 from adamas.torch.optimizer import Adam, AdamW
 from adamas.torch.param_groups import param_groups
+from adamas.torch.release import release_gradients
 
-__all__ = ["Adam", "AdamW", "param_groups"]
+__all__ = ["Adam", "AdamW", "param_groups", "release_gradients"]

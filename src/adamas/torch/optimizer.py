@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from adamas.torch.groups import (
 from adamas.torch.plan import Due, Plan, choose_for
 from adamas.torch.state import has_moments
 from adamas.torch.storage import check_parameters, storage_of
+
+if TYPE_CHECKING:
+    from adamas.torch.release import Release
 
 Scalar = float | Tensor
 
@@ -102,6 +105,7 @@ class Adam(Optimizer):
     _skip_nonfinite: bool = False
     _norm: float | Tensor | None = None
     _skipped: int | Tensor = 0
+    _release: Release | None = None  # set while backward steps: see `release_gradients`
     _swapped: bool = False  # whether the weights are their averages: see `averaged`
 
     def __init__(
@@ -205,6 +209,8 @@ class Adam(Optimizer):
     def _apply(self, zero_in_place: bool) -> None:
         """Step with the gradients as they are, unless they are not fit to."""
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
+        if self._release is not None and self._nothing_left(scale):
+            return
         max_norm, skip_nonfinite = self._max_norm, self._skip_nonfinite
         plan = self._ready(may_skip=skip_nonfinite or found_inf is not None)
         if not plan.on_device:
@@ -245,6 +251,15 @@ class Adam(Optimizer):
     # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
     step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
 
+    def _nothing_left(self, scale: Any) -> bool:
+        """Whether backward has stepped every parameter."""
+        if scale is not None and self._release is not None and not self._release.scales_loss:
+            raise RuntimeError(
+                "a loss scaler steps this optimizer, but backward stepped it already, with scaled gradients: "
+                "release_gradients(model, optimizer, grad_scaler=scaler)"
+            )
+        return all(param.grad is None for group in self.param_groups for param in group["params"])
+
     def _ready(self, may_skip: bool) -> Plan:
         """A plan that holds, whose kernels have checked and taken the gradients; nothing is written."""
         plan, self._plan = self._plan, None  # kept only if all goes well: what fails keeps no gradients
@@ -273,6 +288,8 @@ class Adam(Optimizer):
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """GradScaler's question whether `step` unscales: as in torch where `fused=True`, read from the live groups."""
+        if self._release is not None:
+            return not self._release.scales_loss  # a scaler that it does not know is told so in `step`
         return all(group["fused"] for group in self.param_groups)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

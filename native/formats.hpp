@@ -200,7 +200,7 @@ struct PackedBlock {
       const float place = (m[i] * inverse + static_cast<float>(middle)) + uniform_of_low(random[i]);
       words[i] = static_cast<uint16_t>(codes[i] | static_cast<uint32_t>(static_cast<int32_t>(place)));
     }
-    *scale = limit / most;
+    *scale = limit / static_cast<float>(middle - 1);
     *v_low = float_of(low);
     *v_high = float_of(high);
   }

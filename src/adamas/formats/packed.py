@@ -47,7 +47,7 @@ class Grid(NamedTuple):
 
     @property
     def most(self) -> float:
-        """How many steps the largest |m| of a block has: a little under middle - 1, so that no rounding exceeds it."""
+        """What the largest |m| of a block is brought to: a little under middle - 1, so that no rounding exceeds it."""
         return self.middle - 1 - 2.0**-15
 
 
@@ -84,13 +84,13 @@ def encode(grid: Grid, m: Array, v: Array, random: Array) -> Codes:
     v_codes = xp.where(bits == 0, 0, place + 1 + cast(up, "int64"))
     unit = m / _root(_points(v_codes, low, high, spacing))
     top = float_of(xp.amax(magnitude(bits_of(unit)), axis=-1, keepdims=True))
-    most = grid.most
-    scaled = unit * _finite(most / xp.where(top == 0, 1.0, top))
+    scaled = unit * _finite(grid.most / xp.where(top == 0, 1.0, top))
     m_codes = cast(cast((scaled + grid.middle) + uniform(random, 16), "int32"), "int64")
     m_codes = xp.where(scaled == scaled, m_codes, 0)
-    return Codes(v_codes, m_codes, float_of(low), float_of(high), top / most)
+    return Codes(v_codes, m_codes, float_of(low), float_of(high), top / (grid.middle - 1))
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def decode(grid: Grid, codes: Codes) -> tuple[Array, Array]:
     """Both moments of blocks, float32."""
     low, high = bits_of(codes.v_low), bits_of(codes.v_high)

@@ -183,7 +183,7 @@ struct PackedBlock {
       const uint32_t under = before + code * step, over = under + step;
       const uint32_t below = under < high ? under : high, above = over < high ? over : high;
       const float gap = float_of(above) - float_of(below), part = float_of(bits) - float_of(below);
-      const uint32_t up = mask(uniform_of_high(random[i]) * gap < part);
+      const uint32_t up = mask(!(uniform_of_high(random[i]) * gap >= part));  // NaN goes up: to itself
       const uint32_t positive = kPositive ? ~0u : mask(bits != 0);
       codes[i] = ((code - up) & positive) << kM;
       const float unit = m[i] / root(((above & up) | (below & ~up)) & positive);

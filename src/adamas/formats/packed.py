@@ -80,7 +80,7 @@ def encode(grid: Grid, m: Array, v: Array, random: Array) -> Codes:
     place = xp.clip(cast(place, "int64"), 0, None)
     below = float_of(xp.minimum(low + place * spacing, high))
     above = float_of(xp.minimum(low + place * spacing + spacing, high))
-    up = uniform(random >> 16, 16) * (above - below) < float_of(bits) - below
+    up = ~(uniform(random >> 16, 16) * (above - below) >= float_of(bits) - below)  # NaN goes up: to itself
     v_codes = xp.where(bits == 0, 0, place + 1 + cast(up, "int64"))
     unit = m / _root(_points(v_codes, low, high, spacing))
     top = float_of(xp.amax(magnitude(bits_of(unit)), axis=-1, keepdims=True))

@@ -111,8 +111,10 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
             whole[key] = _fitting(whole[key] if whole.get(key) is not None else _like(param), param, f"{key} of {name}")
         return
     parts = {key: part for key, part in stored.parts(storage, param).items() if key != "param_low"}
-    if all(key in whole for key in parts) and (packed or all(whole[key].dtype == parts[key][0] for key in parts)):
+    if packed == storage.moments or all(key in whole and whole[key].dtype == parts[key][0] for key in parts):
         for key, part in parts.items():
+            if key not in whole:
+                raise ValueError(f"the state of {name} has {packed}, but lacks {key}")
             _check_part(whole[key], part, param, f"{key} of {name}")
             whole[key] = whole[key].contiguous()
         return

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adamas.bench.scenario import MEMORY, SHAPES, Scenario
 from adamas.bench.shapes import parse_shapes
 
 BEST_TORCH = "torch-fused"
+LEAN_PEERS = (BEST_TORCH, "bitsandbytes-8bit", "torchao-8bit")
 
 
 def scenario(name: str, work: str, limits: dict[str, float] | None = None, dtype: str = "float32") -> Scenario:
-    return Scenario(name, parse_shapes(SHAPES[name]), dtype, work, limits or {})
+    storage = {"stochastic_rounding": False} if dtype in ("bfloat16", "float16") else {}  # as the peers round
+    return Scenario(name, parse_shapes(SHAPES[name]), dtype, work, limits or {}, storage)
+
+
+def lean(
+    what: str, storage: dict[str, Any], limits: dict[str, float] | None = None, dtype: str = "float32"
+) -> Scenario:
+    """A step of 16 x 1 M with moments or weights in fewer bits, beside those that have something like it."""
+    name = "16 x 1 M"
+    return Scenario(f"{name}, {what}", parse_shapes(SHAPES[name]), dtype, "step", limits or {}, storage, LEAN_PEERS)
 
 
 SCENARIOS = [
@@ -23,4 +35,19 @@ SCENARIOS = [
     scenario("16 x 1 M", "step", dtype="bfloat16"),
     scenario("16 x 1 M", "step", dtype="float16"),
     scenario("16 x 1 M", "step", dtype="float64"),
+]
+
+PACKED_LIMITS = {BEST_TORCH: 1.4, "bitsandbytes-8bit": 1 / 10, "torchao-8bit": 1 / 20}
+LEAN = [
+    lean("bfloat16 moments", {"state_dtype": "bfloat16"}, {BEST_TORCH: 1.05}),
+    lean("packed16", {"state_dtype": "packed16"}, PACKED_LIMITS),
+    lean("packed12", {"state_dtype": "packed12"}),
+    lean(
+        "24-bit masters, packed16", {"state_dtype": "packed16", "master_weight_bits": 24}, {BEST_TORCH: 1.7}, "bfloat16"
+    ),
+    lean("24-bit masters, packed12", {"state_dtype": "packed12", "master_weight_bits": 24}, dtype="bfloat16"),
+    lean("32-bit masters, packed16", {"state_dtype": "packed16", "master_weight_bits": 32}, dtype="bfloat16"),
+    lean("32-bit masters", {"master_weight_bits": 32}, dtype="bfloat16"),
+    lean("stochastic rounding", {"stochastic_rounding": True}, dtype="bfloat16"),
+    lean("stochastic rounding, packed16", {"state_dtype": "packed16"}, dtype="bfloat16"),
 ]

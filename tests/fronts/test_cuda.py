@@ -45,6 +45,25 @@ def test_sixteen_bit_parameters_have_float32_moments(dtype: torch.dtype) -> None
     assert torch.isfinite(param).all()
 
 
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "packed16", "packed12"])
+@pytest.mark.parametrize("bits", [None, 24, 32])
+def test_state_of_fewer_bits_is_that_of_the_cpu(state_dtype: str, bits: int | None) -> None:
+    """The same hash and the same codecs: the first moments are the same bits, and a checkpoint goes on elsewhere."""
+    draw = torch.randn(64, 300, generator=torch.Generator().manual_seed(0))
+    params = [torch.nn.Parameter(draw.to(device, torch.bfloat16)) for device in ("cpu", "cuda")]
+    options: dict[str, Any] = {"state_dtype": state_dtype, "master_weight_bits": bits, "kernel": "eager"}
+    optimizers = [AdamW([param], **options) for param in params]
+    for param, optimizer in zip(params, optimizers, strict=True):
+        param.grad = torch.cos(draw * 7).to(param)
+        optimizer.step()
+    for mine, other in zip(*(o.moments(p) for o, p in zip(optimizers, params, strict=True)), strict=True):
+        assert torch.equal(mine, other.cpu())
+    elsewhere = AdamW([params[1]], **options)
+    elsewhere.load_state_dict(optimizers[0].state_dict())
+    assert torch.equal(elsewhere.moments(params[1])[0].cpu(), optimizers[0].moments(params[0])[0])
+    assert torch.equal(elsewhere.master(params[1]).cpu().bfloat16(), elsewhere.master(params[1]).bfloat16().cpu())
+
+
 def test_a_capturable_step_in_a_graph_counts_and_follows_a_changed_lr() -> None:
     lr = torch.tensor(0.1, device="cuda", dtype=torch.float64)
     param = torch.nn.Parameter(torch.ones(10, device="cuda", dtype=torch.float64))

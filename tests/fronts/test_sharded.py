@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -45,8 +47,26 @@ def compare(rank: int, meeting_point: str) -> None:
         for part, mirror in zip(parts, whole, strict=True):
             torch.testing.assert_close(part.full_tensor(), mirror.detach())
             torch.testing.assert_close(ours.state[part]["ema"].full_tensor(), plain.state[mirror]["ema"])
+        briefly(sharded, values, draws)
     finally:
         dist.destroy_process_group()
+
+
+def briefly(sharded: Callable[[Tensor], Tensor], values: list[Tensor], draws: list[Tensor]) -> None:
+    """bfloat16 weights, rounded by bits that know the element's place in the whole: the same bits as unsharded."""
+    parts = [nn.Parameter(sharded(value.bfloat16())) for value in values]
+    whole = [nn.Parameter(value.bfloat16()) for value in values]
+    ours, plain = AdamW(parts, lr=0.1), AdamW(whole, lr=0.1, kernel="eager")
+    for step in range(4):
+        for part, mirror, draw in zip(parts, whole, draws, strict=True):
+            mirror.grad = (draw * (step + 1)).bfloat16()
+            part.grad = sharded(mirror.grad)
+        ours.step()
+        plain.step()
+    for part, mirror in zip(parts, whole, strict=True):
+        assert torch.equal(part.full_tensor(), mirror.detach())  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match=r"parameter 0 is a DTensor: moments in fewer bits"):
+        AdamW([nn.Parameter(sharded(torch.randn(64, 64)))], state_dtype="packed16")
 
 
 @pytest.mark.slow

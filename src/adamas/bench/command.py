@@ -28,7 +28,12 @@ def bench(settings: Settings, out: Console, err: Console, as_json: bool = False)
 
 def measure(settings: Settings, err: Console) -> Result:
     """The rows of all pairs; what is finished is in `settings.out` at any moment."""
-    pairs = [(scenario, peer) for scenario in settings.scenarios for peer in settings.peers]
+    pairs = [
+        (scenario, peer)
+        for scenario in settings.scenarios
+        for peer in settings.peers
+        if not scenario.peers or peer in scenario.peers
+    ]
     rows: list[Row] = []
 
     def keep(complete: bool) -> Result:

@@ -7,19 +7,32 @@ from collections.abc import Callable
 import torch
 
 from adamas.bench.scenario import Scenario
+from adamas.formats.moments import NARROWEST, SMALLEST
 from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, moment_dtype, state_names
+from adamas.torch.storage import storage_of
 
 
-def bytes_moved(scenario: Scenario) -> int:
+def bytes_moved(scenario: Scenario) -> float:
     """Bytes a parameter that our step reads and writes.
 
-    28 in float32; 40 for a phase, which also reads the gradient for its norm, and reads and writes the average.
+    28 in float32; 40 for a phase, which also reads the gradient for its norm, and reads and writes the average. State
+    is read and written.
     """
     size = getattr(torch, scenario.dtype).itemsize
-    wide = max(size, 4)  # moments and averages are float32 or wider
-    step = 2 * size + size + 2 * 2 * wide  # parameter, gradient, two moments
+    wide = max(size, 4)  # averages are float32 or wider
+    step = 2 * size + size + 2 * state_bytes(scenario)
     return step if scenario.work == "step" else step + size + 2 * wide
+
+
+def state_bytes(scenario: Scenario) -> float:
+    """Bytes a parameter of moments and low bits of master weights."""
+    storage = storage_of(torch.empty(SMALLEST // NARROWEST, NARROWEST, dtype=getattr(torch, scenario.dtype)), {
+        "state_dtype": "float32", "master_weight_bits": None, "stochastic_rounding": None, **scenario.storage,
+    })  # fmt: skip
+    wide = 2 * max(getattr(torch, scenario.dtype).itemsize, 4)
+    moments = {"wide": wide, "bfloat16": 4, "float16": 4, "packed16": 2 + 12 / 256, "packed12": 1.5 + 12 / 256}
+    return moments[storage.moments] + {None: 0, 24: 1, 32: 2}[storage.master_bits]
 
 
 def memory_pass(scenario: Scenario) -> Callable[[], None]:
@@ -29,6 +42,11 @@ def memory_pass(scenario: Scenario) -> Callable[[], None]:
     same threads. Where that was not built, torch's additions do, a pass a stream, which is slower than the limit.
     """
     averages = scenario.work == "phase"
+    if (
+        scenario.storage
+    ):  # as many bytes of float32 tensors: moments and weights of fewer bits have no loop of their own
+        scale = bytes_moved(scenario) / bytes_moved(Scenario("", ((1,),), work=scenario.work))
+        scenario = Scenario(scenario.name, ((int(scenario.parameters * scale),),), work=scenario.work)
     dtype = getattr(torch, scenario.dtype)
     grad = torch.ones(scenario.parameters, dtype=torch.float32 if dtype.itemsize < 4 else dtype)
     read = grad[: -(-scenario.parameters * dtype.itemsize // grad.element_size())]  # for the norm

@@ -86,6 +86,13 @@ def error_ulps(found: Sequence[Tensor], wanted: Sequence[NDArray[np.float64]]) -
     return largest
 
 
+def brief_spacing(tensor: Tensor) -> float:
+    """The widest distance of neighbouring numbers among a tensor's elements, once a step; 0 in float32 and wider."""
+    if tensor.dtype.itemsize > 2:
+        return 0.0
+    return len(SCALES) * float(tensor.abs().max()) * torch.finfo(tensor.dtype).eps
+
+
 def spacing(value: NDArray[np.float64], dtype: torch.dtype) -> NDArray[np.float64]:
     """Distance of neighbouring numbers of a dtype at `value`, taken as at least the length of the path."""
     size = np.maximum(np.abs(value), LR * len(SCALES))

@@ -33,6 +33,8 @@ class Scenario:
         work: "step", or "phase": all that a loop does between backward and the next batch (clip the global norm of
             the gradients, step, update the average of the weights, clear the gradients).
         limits: highest allowed ratio of our time to a peer's, by the peer's name, or to the memory pass's.
+        storage: how ours stores state and weights: `state_dtype`, `master_weight_bits`, `stochastic_rounding`.
+        peers: names of those it is measured beside; empty for all.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Scenario:
     dtype: str = "float32"
     work: Work = "step"
     limits: Mapping[str, float] = field(default_factory=dict[str, float])
+    storage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    peers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -47,6 +51,11 @@ class Scenario:
             raise ValueError(f"dtype={self.dtype!r} is not measured; the known ones are: {', '.join(DTYPES)}")
         if not self.parameters:
             raise ValueError(f"shapes={list(self.shapes)} hold no parameter: there is nothing to step")
+
+    @property
+    def lossy(self) -> bool:
+        """Whether ours stores moments in fewer bits, and so follows the rule only in the mean."""
+        return self.storage.get("state_dtype", "float32") not in ("float32", "param")
 
     @property
     def parameters(self) -> int:
@@ -62,4 +71,5 @@ class Scenario:
         """From plain data."""
         fields = dict(data)
         fields["shapes"] = tuple(tuple(shape) for shape in data["shapes"])
+        fields["peers"] = tuple(data["peers"])
         return cls(**fields)

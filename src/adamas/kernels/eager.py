@@ -142,7 +142,9 @@ def _step_stored(
 
 
 def _rule_stored(param: Tensor, grad: Tensor, state: dict[str, Any], scalars: StepScalars, bucket: Bucket) -> None:
-    storage, key = bucket.storage, scalars.random
+    storage = bucket.storage
+    random = None if scalars.random is None else stored.random_of(scalars.random, param)
+    param, grad, state = stored.local(param), stored.local(grad), {k: stored.local(x) for k, x in state.items()}
     wide = stored.weight(storage, state, param)
     moments = stored.moments(storage, state, param)
     maxima = [state["max_exp_avg_sq"]] if bucket.amsgrad else []
@@ -151,10 +153,10 @@ def _rule_stored(param: Tensor, grad: Tensor, state: dict[str, Any], scalars: St
         for name, result in zip(state_names(bucket.amsgrad, averages=False), results, strict=True):
             _put(state[name], result, scalars.skip)
     else:
-        for name, value in stored.encoded_moments(storage, results[0], results[1], key).items():
+        for name, value in stored.encoded_moments(storage, results[0], results[1], random).items():
             stored.put(state[name], value, scalars.skip)
     if scalars.moves:
-        for name, value in stored.encoded_weight(storage, wide, change, param.dtype, key).items():
+        for name, value in stored.encoded_weight(storage, wide, change, param.dtype, random).items():
             stored.put(param.detach() if name == "param" else state[name], value, scalars.skip)
 
 

@@ -5,6 +5,7 @@ For `eager`, for reading a state (`opt.moments`, `opt.master`), and for turning 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -37,9 +38,23 @@ def parts(storage: Storage, param: Tensor) -> dict[str, Part]:
 
 
 def random_of(key: Key, param: Tensor) -> Tensor:
-    """A step's random bits for each element, by its place in the parameter, shaped like it."""
-    index = torch.arange(param.numel(), dtype=torch.int64, device=param.device)
-    return random_bits(key, index).reshape(param.shape)
+    """A step's random bits for each element, by its place in the whole parameter; of a shard, its own."""
+    shape, offsets = tuple(param.shape), (0,) * param.ndim
+    strides = [prod(shape[d + 1 :]) for d in range(param.ndim)]
+    if hasattr(param, "to_local"):
+        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+        shape, offsets = compute_local_shape_and_global_offset(shape, param.device_mesh, param.placements)  # pyright: ignore
+    index = torch.zeros((), dtype=torch.int64, device=param.device)
+    for size, offset, stride in zip(shape, offsets, strides, strict=True):
+        place = torch.arange(offset, offset + size, dtype=torch.int64, device=param.device)
+        index = index[..., None] + place * stride
+    return random_bits(key, index)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process has of a sharded tensor, others as they are."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore
 
 
 def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,11 +71,11 @@ def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tens
     return exp_avg.reshape(param.shape), exp_avg_sq.reshape(param.shape)
 
 
-def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, key: Key | None) -> State:
-    """What is to be stored of two float32 moments: values for `put`."""
+def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, random: Tensor | None) -> State:
+    """What is to be stored of two float32 moments: values for `put`. float16 draws no random bits."""
     rows, columns = rows_and_columns(tuple(exp_avg.shape))
     first, second = (x.detach().to(torch.float32).reshape(rows, columns) for x in (exp_avg, exp_avg_sq))
-    random = first if key is None else random_of(key, exp_avg).reshape(rows, columns)  # float16 draws none
+    random = first if random is None else random.reshape(rows, columns)
     return MOMENTS[storage.moments].encode(first, second, random)
 
 
@@ -71,7 +86,7 @@ def weight(storage: Storage, state: State, param: Tensor) -> Tensor:
     return master.join(_patterns(param.detach()), _low(state["param_low"], storage.master_bits), storage.master_bits)
 
 
-def encoded_weight(storage: Storage, value: Tensor, change: Tensor, dtype: torch.dtype, key: Key | None) -> State:
+def encoded_weight(storage: Storage, value: Tensor, change: Tensor, dtype: torch.dtype, random: Tensor | None) -> State:
     """What is to be stored of a weight after a step: values for `put`, "param" that of the parameter itself.
 
     Args:
@@ -79,9 +94,9 @@ def encoded_weight(storage: Storage, value: Tensor, change: Tensor, dtype: torch
         value: the weight before, float32.
         change: what is to be subtracted.
         dtype: the parameter's.
-        key: of the random bits; may be None where none are drawn.
+        random: the step's random bits, from which the weights' are made; None where there are none.
     """
-    random = for_weights(random_of(key, value)) if storage.stochastic and key is not None else None
+    random = for_weights(random) if storage.stochastic and random is not None else None
     if storage.master_bits:
         if random is not None:
             value = rounding.stepped(value, change, random, 8)

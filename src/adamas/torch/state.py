@@ -122,8 +122,8 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
     whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in parts.items()}
     if moments[0] is not None and moments[1] is not None:
         wide = [_fitting(x, param, f"{key} of {name}") for key, x in zip(WIDE, moments, strict=True)]
-        key = step_key(0, steps_taken(whole))
-        for part, value in stored.encoded_moments(storage, wide[0], wide[1], key).items():
+        random = stored.random_of(step_key(0, steps_taken(whole)), param)
+        for part, value in stored.encoded_moments(storage, wide[0], wide[1], random).items():
             stored.put(whole[part], value, None)
 
 

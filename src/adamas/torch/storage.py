@@ -75,13 +75,19 @@ def check_parameters(params: list[Any], group: dict[str, Any]) -> None:
         name, param = entry if isinstance(entry, tuple) else (f"parameter {i}", entry)
         if not isinstance(param, Tensor):
             continue
+        storage = storage_of(param, group)
+        if type(param) not in (Tensor, torch.nn.Parameter) and (storage.moments != "wide" or storage.master_bits):
+            raise ValueError(
+                f"{name} is a {type(param).__name__}: moments in fewer bits and master weights are for plain tensors. "
+                "Use state_dtype='float32' and master_weight_bits=None"
+            )
         if group["master_weight_bits"] and param.dtype == torch.float16:
             raise ValueError(
                 f"master_weight_bits={group['master_weight_bits']} and {name} is float16, whose exponent is shorter "
                 "than float32's: low bits cannot make it longer. Use bfloat16 parameters"
             )
-        if group["amsgrad"] and storage_of(param, group).moments != "wide":
+        if group["amsgrad"] and storage.moments != "wide":
             raise ValueError(
-                f"amsgrad=True and {name} would have {storage_of(param, group).moments} moments, on whose noise a "
+                f"amsgrad=True and {name} would have {storage.moments} moments, on whose noise a "
                 "running maximum climbs. Use state_dtype='float32', or no amsgrad"
             )

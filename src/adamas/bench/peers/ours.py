@@ -23,7 +23,7 @@ class Ours(SteppedByTorch):
     def make(self, scenario: Scenario) -> Any:
         """One optimizer that clips and averages too, where a phase is asked for."""
         phase: dict[str, Any] = {"max_norm": MAX_NORM, "ema_decay": EMA_DECAY} if scenario.work == "phase" else {}
-        return AdamW(self.params, **self.options, **phase)
+        return AdamW(self.params, **self.options, **phase, **scenario.storage)
 
     def phase(self) -> None:
         """Clip, step, average and clear in one pass."""

@@ -61,7 +61,6 @@ def test_state_of_fewer_bits_is_that_of_the_cpu(state_dtype: str, bits: int | No
     elsewhere = AdamW([params[1]], **options)
     elsewhere.load_state_dict(optimizers[0].state_dict())
     assert torch.equal(elsewhere.moments(params[1])[0].cpu(), optimizers[0].moments(params[0])[0])
-    assert torch.equal(elsewhere.master(params[1]).cpu().bfloat16(), elsewhere.master(params[1]).bfloat16().cpu())
 
 
 def test_a_capturable_step_in_a_graph_counts_and_follows_a_changed_lr() -> None:

@@ -44,6 +44,7 @@ test: lint
 bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt '.[bench]'
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run --lean
 	$(BIN)/python -m benchmarks.render
 
 sanitize: install

@@ -1,4 +1,4 @@
-"""Put the figures of results/cpu.json into the README, docs/benchmarks.md and docs/figures/benchmarks.svg.
+"""Put the figures of results/*.json into the README, docs/benchmarks.md and numerics.md, docs/figures/benchmarks.svg.
 
 python -m benchmarks.render
 """
@@ -15,12 +15,17 @@ from adamas.bench.row import Figures, Row
 from adamas.bench.rule import SCALES
 from adamas.bench.table import duration
 from benchmarks.figure import draw
-from benchmarks.scenarios import BEST_TORCH
+from benchmarks.parity_result import Parity
+from benchmarks.parity_result import table as parity_table
+from benchmarks.scenarios import BEST_TORCH, LEAN_PEERS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "benchmarks.md"
+LEAN = RESULTS.with_name("lean.json")
+PARITY = RESULTS.with_name("parity.json")
+NUMERICS = ROOT / "docs" / "numerics.md"
 FIGURE = ROOT / "docs" / "figures" / "benchmarks.svg"
 MARKED = re.compile(r"<!-- benchmark -->.*<!-- /benchmark -->", re.DOTALL)
 
@@ -125,8 +130,50 @@ def filled(readme: str, result: Result) -> str:
     return MARKED.sub(lambda _: table(result), readme)
 
 
+def lean(result: Result) -> str:
+    """The rows with moments or weights in fewer bits, a line a storage, for the page on formats."""
+    lines = [
+        line("a step of 16 x 1 M", "weights", "bytes", *LEAN_PEERS, "to memory"),
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (name, dtype), group in groupby(result.rows, lambda row: (row.scenario, row.dtype)):
+        rows = {row.peer: row for row in group}
+        ours = rows[BEST_TORCH].figures
+        if ours is not None:
+            bytes_, memory = f"{ours.ours.state_bytes:.3g}", f"{ours.memory_ratio:.2f}"
+            beside = (beside_limit(rows[peer]) for peer in LEAN_PEERS)
+            lines.append(line(name.partition(", ")[2], dtype, bytes_, *beside, memory))
+    said = (
+        "Ratios of our time to theirs, medians of interleaved rounds; theirs is torch's fused AdamW, and the 8-bit "
+        "AdamW of bitsandbytes and torchao, all on weights of that dtype. *to memory*: to moving as many bytes without "
+        f"computing. {measured_on(result)}"
+    )
+    return "\n".join([*lines, "", said])
+
+
+def beside_limit(row: Row) -> str:
+    """A ratio, with the limit it has to keep."""
+    if row.figures is None:
+        return row.reason or ""
+    ratio = f"**{shown(row.figures.ratio)}**" + (
+        "" if row.figures.ratio >= 0.1 else f" ({1 / row.figures.ratio:.0f} x)"
+    )
+    return (
+        ratio if row.limit is None else f"{ratio}, limit {shown(row.limit)}: {'within' if row.within else '**over**'}"
+    )
+
+
+def numerics(text: str, rows: Result, parity: Parity) -> str:
+    """The page on formats with the tables of speed and of training parity."""
+    for mark, content in (("lean", lean(rows)), ("parity", parity_table(parity))):
+        made = f"<!-- {mark} -->\n{content}\n<!-- /{mark} -->"
+        text = re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _, made=made: made, text, flags=re.DOTALL)
+    return text
+
+
 if __name__ == "__main__":
     found = Result.read(RESULTS)
     README.write_text(filled(README.read_text(), found))
     PAGE.write_text(page(found))
     draw(found, FIGURE)
+    NUMERICS.write_text(numerics(NUMERICS.read_text(), Result.read(LEAN), Parity.read(PARITY)))

@@ -300,6 +300,7 @@ class Table {
   // Moves the bytes of a step, for measuring what the memory allows.
   void touch(int threads, const std::string& isa) const {
     if (!ready_) throw Mismatch("no gradients were taken for this step");
+    if (!storage_.plain()) throw Mismatch("touch is for float32 or wider moments and weights as they are");
     if (!dtype_) return;
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
@@ -446,7 +447,8 @@ class Table {
     const View view = read(tensor, what, i);
     if (view.data == nullptr && view.count > 0) throw Mismatch(place(what, i) + " has no memory");
     if (name >= kPacked16) {
-      if (view.count * view.item != bytes_of_part(name, param) || !row_major(view)) {
+      const bool even = reinterpret_cast<uintptr_t>(view.data) % 2 == 0;  // words of 16 bits are read as such
+      if (view.count * view.item != bytes_of_part(name, param) || !row_major(view) || !even) {
         throw Mismatch(place(what, i) + " does not fit its parameter");
       }
       return view.data;

@@ -109,12 +109,23 @@ inline float stepped(float weight, float change, uint32_t random) {
 
 // Below 2^-14 float16's spacing is 2^-24.
 inline float stepped_float16(float weight, float change, uint32_t random) {
-  const float value = stepped<13, (113u << 23)>(weight, change, random);
+  float value = stepped<13, (113u << 23)>(weight, change, random);
+  const uint32_t most = bits_of(65504.0f), drawn = bits_of(value);
+  if (magnitude(drawn) < bits_of(65520.0f) && magnitude(drawn) > most) value = float_of((drawn & 0x80000000u) | most);
   const uint32_t bits = bits_of(value), is_small = mask(magnitude(bits) < (113u << 23));
   const int32_t whole = static_cast<int32_t>(float_of(bits & is_small) * 0x1p24f);
   const uint32_t small = bits_of(static_cast<float>(whole) * 0x1p-24f) | (bits & 0x80000000u);
   return float_of((small & is_small) | (bits & ~is_small));
 }
+
+// The three numbers of a packed block.
+struct Grids {
+  float *scale, *low, *high;
+  Grids(const Tensor& tensor, int64_t k)
+      : scale(static_cast<float*>(tensor.scale) + k),
+        low(static_cast<float*>(tensor.low) + k),
+        high(static_cast<float*>(tensor.high) + k) {}
+};
 
 // formats/packed.py: both moments of a block in words of kV + kM bits.
 template <int kV, int kM>
@@ -135,9 +146,9 @@ struct PackedBlock {
   const uint16_t* words;
   float scale;
   uint32_t high, step, before;
-  PackedBlock(const uint16_t* from, const float* scale, const float* v_low, const float* v_high)
-      : words(from), scale(*scale), high(bits_of(*v_high)), step(spacing(bits_of(*v_low), high)) {
-    before = bits_of(*v_low) - step;
+  PackedBlock(const uint16_t* from, const Grids& grids)
+      : words(from), scale(*grids.scale), high(bits_of(*grids.high)), step(spacing(bits_of(*grids.low), high)) {
+    before = bits_of(*grids.low) - step;
   }
   inline void load(int i, float& m, float& v) const {
     const uint32_t code = static_cast<uint32_t>(words[i]) >> kM;
@@ -154,24 +165,26 @@ struct PackedBlock {
     block.random[i] = random;
   }
 
-  // Encodes n elements of m, which is overwritten, and v, whose patterns lie between `low` and `high`.
-  static void encode(float* __restrict m, const float* __restrict v, const uint32_t* __restrict random, int n,
-                     uint32_t low, uint32_t high, uint16_t* __restrict words, float* scale, float* v_low, float* v_high,
-                     Ahead& ahead) {
-    if (low) return encode_positive<true>(m, v, random, n, low, high, words, scale, v_low, v_high, ahead);
-    low = UINT32_MAX;
+  // Encodes n elements of a block's m, which is overwritten, and v, whose patterns lie between v_low and v_high.
+  template <class Block>
+  static void encode(Block& block, int n, uint16_t* words, const Grids& grids) {
+    if (block.v_low) return encode_positive<true>(block, n, words, grids);
+    uint32_t low = UINT32_MAX;
     for (int i = 0; i < n; ++i) {
-      const uint32_t place = bits_of(v[i]) - 1;  // zero comes last
+      const uint32_t place = bits_of(block.v[i]) - 1;  // zero comes last
       low = place < low ? place : low;
     }
-    encode_positive<false>(m, v, random, n, high ? low + 1 : 0, high, words, scale, v_low, v_high, ahead);
+    block.v_low = block.v_high ? low + 1 : 0;
+    encode_positive<false>(block, n, words, grids);
   }
 
-  // The same where `low` is that of the smallest positive v, and kPositive says that all are.
-  template <bool kPositive>
-  static void encode_positive(float* __restrict m, const float* __restrict v, const uint32_t* __restrict random, int n,
-                              uint32_t low, uint32_t high, uint16_t* __restrict words, float* scale, float* v_low,
-                              float* v_high, Ahead& ahead) {
+  // The same where v_low is that of the smallest positive v, and kPositive says that all are.
+  template <bool kPositive, class Block>
+  static void encode_positive(Block& block, int n, uint16_t* __restrict words, const Grids& grids) {
+    float* __restrict m = block.m;
+    const float* __restrict v = block.v;
+    const uint32_t* __restrict random = block.random;
+    const uint32_t low = block.v_low, high = block.v_high;
     alignas(64) uint32_t codes[kBlockSize];
     const uint32_t step = spacing(low, high), before = low - step;
     const float inverse_step = 1.0f / static_cast<float>(static_cast<int32_t>(step));
@@ -183,15 +196,16 @@ struct PackedBlock {
       const uint32_t under = before + code * step, over = under + step;
       const uint32_t below = under < high ? under : high, above = over < high ? over : high;
       const float gap = float_of(above) - float_of(below), part = float_of(bits) - float_of(below);
-      const uint32_t up = mask(!(uniform_of_high(random[i]) * gap >= part));  // NaN goes up: to itself
+      const uint32_t up = mask(!(part - uniform_of_high(random[i]) * gap <= 0));  // infinite or NaN: to itself
       const uint32_t positive = kPositive ? ~0u : mask(bits != 0);
-      codes[i] = ((code - up) & positive) << kM;
+      const uint32_t next = code - up, last = intervals + 1;
+      codes[i] = ((next < last ? next : last) & positive) << kM;
       const float unit = m[i] / root(((above & up) | (below & ~up)) & positive);
       m[i] = unit;
       const uint32_t size = magnitude(bits_of(unit));
       top = size > top ? size : top;
     }
-    ahead.some();
+    block.ahead.some();
     const float limit = float_of(top);
     float inverse = most / (limit == 0 ? 1.0f : limit);
     if (!(magnitude(bits_of(inverse)) < kInfinity)) inverse = 0;
@@ -200,9 +214,9 @@ struct PackedBlock {
       const float place = (m[i] * inverse + static_cast<float>(middle)) + uniform_of_low(random[i]);
       words[i] = static_cast<uint16_t>(codes[i] | static_cast<uint32_t>(static_cast<int32_t>(place)));
     }
-    *scale = limit / static_cast<float>(middle - 1);
-    *v_low = float_of(low);
-    *v_high = float_of(high);
+    *grids.scale = limit / static_cast<float>(middle - 1);
+    *grids.low = float_of(low);
+    *grids.high = float_of(high);
   }
 };
 
@@ -225,8 +239,10 @@ inline void split12(const uint16_t* __restrict words, int n, uint8_t* __restrict
 }
 
 // formats/master.py: the pattern of a weight <-> a bfloat16 parameter and the bits that it lacks.
+// Only where a weight was changed by hand are there low bits beside an infinity, or negative ones beside a zero.
 inline float join_master(uint16_t high, int32_t low) {
-  return float_of((static_cast<uint32_t>(high) << 16) + static_cast<uint32_t>(low));
+  const uint32_t upper = static_cast<uint32_t>(high) << 16, bits = upper + static_cast<uint32_t>(low);
+  return float_of(magnitude(bits) >= kInfinity ? upper : bits);
 }
 
 // In so many words: of a loop over bytes compilers make three times the instructions.
@@ -237,15 +253,21 @@ inline void join_masters24(const uint16_t* __restrict high, const int8_t* __rest
   for (; i + 16 <= n; i += 16) {
     const __m512i upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high + i)));
     const __m512i lower = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low + i)));
-    const __m512i bits = _mm512_add_epi32(_mm512_slli_epi32(upper, 16), _mm512_slli_epi32(lower, 8));
-    _mm512_storeu_ps(theta + i, _mm512_castsi512_ps(bits));
+    const __m512i whole = _mm512_slli_epi32(upper, 16);
+    const __m512i bits = _mm512_add_epi32(whole, _mm512_slli_epi32(lower, 8));
+    const __mmask16 endless = _mm512_cmpge_epi32_mask(_mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF)),
+                                                      _mm512_set1_epi32(static_cast<int>(kInfinity)));
+    _mm512_storeu_ps(theta + i, _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, endless, whole)));
   }
 #elif defined(__AVX2__)
   for (; i + 8 <= n; i += 8) {
     const __m256i upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high + i)));
     const __m256i lower = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(low + i)));
-    const __m256i bits = _mm256_add_epi32(_mm256_slli_epi32(upper, 16), _mm256_slli_epi32(lower, 8));
-    _mm256_storeu_ps(theta + i, _mm256_castsi256_ps(bits));
+    const __m256i whole = _mm256_slli_epi32(upper, 16);
+    const __m256i bits = _mm256_add_epi32(whole, _mm256_slli_epi32(lower, 8));
+    const __m256i endless = _mm256_cmpgt_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7FFFFFFF)),
+                                               _mm256_set1_epi32(static_cast<int>(kInfinity - 1)));
+    _mm256_storeu_ps(theta + i, _mm256_castsi256_ps(_mm256_blendv_epi8(bits, whole, endless)));
   }
 #endif
   for (; i < n; ++i) theta[i] = join_master(high[i], static_cast<int32_t>(low[i]) * 256);

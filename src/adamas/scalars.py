@@ -195,7 +195,7 @@ class StepScalars(NamedTuple):
             average=_average(hyper.ema_decay, average_begins),
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
-            random=None if seed is None else step_key(seed, step),
+            random=None if seed is None else step_key(int(seed), step),
         )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from adamas.kernels import native
+from adamas.kernels import native, stored
 from adamas.kernels.bucket import Bucket, Storage, state_names
 from adamas.scalars import Hyper, StepScalars
+from adamas.torch.state import conform
 from tests.conformance.stored_model import Model, patterns
 
 pytestmark = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
@@ -43,6 +44,25 @@ def bytes_of(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().contiguous().view(torch.uint8).numpy()
 
 
+def test_threads_do_not_change_a_bit() -> None:
+    """Tensors large enough for several, with rows that end inside of blocks."""
+    for dtype, storage in STORAGES:
+        if storage.plain:
+            continue
+        found = []
+        for threads in (1, 2, 3, 7):
+            torch.manual_seed(0)
+            params = [torch.randn(shape).to(getattr(torch, dtype)) for shape in ((300, 1000), (1, 300_000), (777, 389))]
+            grads = [torch.randn(param.shape).to(param.dtype) for param in params]
+            states = [conform({}, param, storage, (), "parameter") for param in params]
+            prepared = native.prepare(Bucket(params, states, storage))
+            for step in (1, 2):
+                native.take(prepared, grads)
+                prepared.table.step([StepScalars.of(HYPERS["adamw"], step, seed=7)], None, False, threads)
+            found.append([bytes_of(x).tobytes() for x in (*params, *(x for state in states for x in state.values()))])
+        assert all(each == found[0] for each in found), (dtype, storage)
+
+
 def stepped(storage: Storage, dtype: str, shape: tuple[int, ...], hyper: Hyper, isa: str, steps: int = 5) -> None:
     """Step a tensor natively and by the model with the same gradients and compare every byte after each step."""
     random = np.random.default_rng(len(shape) + shape[-1])
@@ -56,13 +76,34 @@ def stepped(storage: Storage, dtype: str, shape: tuple[int, ...], hyper: Hyper, 
     for step in range(1, steps + 1):
         grad = patterns((scale * random.normal(0, 1, shape)).astype(np.float32), dtype)
         grad.reshape(-1)[::17] = 0
+        if step == steps:
+            grad.reshape(-1)[5::1500] = patterns(np.array([np.nan, np.inf], np.float32), dtype)[len(shape) % 2]
         scalars = StepScalars.of(hyper, step, seed=7)
         native.take(prepared, [tensor_of(grad, dtype)])
         prepared.table.step([scalars], None, False, 2, isa)
         model.step(grad, scalars)
+        if step == steps:  # of a NaN no more than that it is one
+            return same_numbers(model, param, state)
         assert model.same_bits("param", bytes_of(param)), f"param at step {step}"
         for name in state_names(False, False, storage):
             assert model.same_bits(name, bytes_of(state[name])), f"{name} at step {step}"
+
+
+def same_numbers(model: Model, param: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
+    """Weights and moments, compared as numbers."""
+    mirror = torch.empty_like(param)
+    other = dict(state)
+    for name, tensor in [("param", mirror), *((name, torch.empty_like(x)) for name, x in state.items())]:
+        mine = model.param if name == "param" else model.state[name]
+        mine = mine.astype(np.uint16) if mine.dtype == np.int64 else mine
+        tensor.view(torch.uint8).reshape(-1).numpy()[:] = np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8)
+        other[name] = tensor
+    for each in (state, other):
+        if model.storage.master_bits == 32:
+            each["param_low"] = each["param_low"][..., None].view(torch.uint8)
+    for decode in (stored.weight, lambda *operands: torch.stack(stored.moments(*operands))):
+        ours, theirs = decode(model.storage, state, param), decode(model.storage, other, mirror)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("isa", native.isas())

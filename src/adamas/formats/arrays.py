@@ -39,9 +39,16 @@ def view(x: Array, dtype: str) -> Array:
     return x.view(getattr(namespace(x), dtype))
 
 
+def word(value: Any, like: Array) -> Any:
+    """A number below 2**32 for arithmetic with such an array: JAX takes a Python integer for an int32."""
+    is_jax = not isinstance(like, int | np.ndarray | np.generic) and not hasattr(like, "_is_view")
+    return np.uint32(value) if is_jax and isinstance(value, int) else value
+
+
 def bits_of(x: Array) -> Array:
     """The patterns of float32 numbers, as integers from 0."""
-    return cast(view(x, "int32"), "int64") & MASK
+    bits = cast(view(x, "int32"), "int64")
+    return bits & word(MASK, bits)
 
 
 def float_of(bits: Array) -> Array:

@@ -13,7 +13,7 @@ none.
 
 from __future__ import annotations
 
-from adamas.formats.arrays import INFINITY, MASK, Array, bits_of, cast, float_of, magnitude, namespace
+from adamas.formats.arrays import INFINITY, MASK, Array, bits_of, cast, float_of, magnitude, namespace, word
 from adamas.formats.rounding import endless_or
 
 LOW_DTYPES = {24: "int8", 32: "int16"}
@@ -27,7 +27,11 @@ def join(high: Array, low: Array, width: int) -> Array:
         low: what they lack, signed integers.
         width: 24 or 32 bits.
     """
-    return float_of(((high << 16) + (cast(low, "int64") << (32 - width))) & MASK)
+    upper = high << 16
+    bits = upper + (cast(low, "int64") << (32 - width))
+    bits = bits & word(MASK, bits)
+    # Only where a weight was changed by hand are there low bits beside an infinity, or negative ones beside a zero.
+    return float_of(namespace(bits).where(magnitude(bits) >= INFINITY, upper, bits))
 
 
 def split(weight: Array, width: int) -> tuple[Array, Array]:
@@ -48,5 +52,5 @@ def split(weight: Array, width: int) -> tuple[Array, Array]:
 def nearest24(weight: Array) -> Array:
     """Weights rounded to nearest 24 bits; what lies beyond the largest number becomes infinite."""
     bits = bits_of(weight)
-    up = ((bits + 0x80) & ~0xFF) & MASK
+    up = (bits + 0x80) & word(MASK ^ 0xFF, bits)
     return float_of(namespace(bits).where(magnitude(bits) >= INFINITY, bits, up))

@@ -15,7 +15,7 @@ v.
 of the v that was *stored*, and never 0. |m| / sqrt(v) is at most sqrt((1-b1)^2 / ((1-b2) (1 - b1^2/b2))), 7.3 for
 (.9, .999), by Cauchy and Schwarz, so top is never far from a usual step.
 
-A block with an infinite or NaN m decodes to NaN in m, all of it and no other block.
+A block with an infinite or NaN m decodes to an m that is infinite or NaN, all of it and no other block.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def encode(grid: Grid, m: Array, v: Array, random: Array) -> Codes:
     place = xp.clip(cast(place, "int64"), 0, None)
     below = float_of(xp.minimum(low + place * spacing, high))
     above = float_of(xp.minimum(low + place * spacing + spacing, high))
-    up = ~(uniform(random >> 16, 16) * (above - below) >= float_of(bits) - below)  # NaN goes up: to itself
-    v_codes = xp.where(bits == 0, 0, place + 1 + cast(up, "int64"))
+    over = (float_of(bits) - below) - uniform(random >> 16, 16) * (above - below)
+    up = ~(over <= 0)  # what is infinite or NaN goes up: to itself
+    v_codes = xp.where(bits == 0, 0, xp.clip(place + 1 + cast(up, "int64"), None, grid.intervals + 1))
     unit = m / _root(_points(v_codes, low, high, spacing))
     top = float_of(xp.amax(magnitude(bits_of(unit)), axis=-1, keepdims=True))
     scaled = unit * _finite(grid.most / xp.where(top == 0, 1.0, top))

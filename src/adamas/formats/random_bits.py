@@ -5,15 +5,15 @@ and the order of the parameters; and a run that is resumed draws what the undist
 
 An element's index walks in steps of the golden ratio from a place that the step's key sets, and is then mixed: shift,
 key, multiply, shift (constants of C. Wellons' "lowbias32", hash prospector, 2018). One multiplication is enough for
-rounding: means, neighbours, sums over blocks and successive steps show correlations below .02, where a single error of
-rounding counts for nothing.
+rounding: means, neighbours, sums over blocks and successive steps show correlations below .02, and elements 2**31 apart
+of .24, where a single error of rounding counts for nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from adamas.formats.arrays import MASK, Array, cast
+from adamas.formats.arrays import MASK, Array, cast, word
 
 GOLDEN = 0x9E3779B9
 
@@ -59,13 +59,14 @@ def random_bits(key: Key, index: Array) -> Array:
         >>> random_bits(step_key(seed=0, step=1), np.arange(3)).tolist()
         [3797005146, 316229146, 1568139468]
     """
-    low, high = index & MASK, (index >> 16) >> 16
-    x = (key.first + (low * GOLDEN & MASK)) & MASK
-    x = x ^ (x >> 15) ^ ((key.second + (high * GOLDEN & MASK)) & MASK)
-    x = (x * 0x846CA68B) & MASK
+    mask, golden = word(MASK, index), word(GOLDEN, index)
+    low, high = index & mask, (index >> 16) >> 16
+    x = (word(key.first, index) + (low * golden & mask)) & mask
+    x = x ^ (x >> 15) ^ ((word(key.second, index) + (high * golden & mask)) & mask)
+    x = (x * word(0x846CA68B, index)) & mask
     return x ^ (x >> 16)
 
 
 def for_weights(random: Array) -> Array:
     """The bits with which the weights are rounded whose moments these bits round."""
-    return (random * GOLDEN) & MASK
+    return (random * word(GOLDEN, random)) & word(MASK, random)

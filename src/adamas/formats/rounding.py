@@ -8,7 +8,7 @@ mantissa), 2**-15 |x| for 24 bits.
 
 from __future__ import annotations
 
-from adamas.formats.arrays import INFINITY, Array, bits_of, cast, float_of, magnitude, namespace
+from adamas.formats.arrays import INFINITY, MASK, Array, bits_of, cast, float_of, magnitude, namespace, word
 
 QUIET = 0x400000
 
@@ -21,7 +21,7 @@ def bfloat16_bits(x: Array, random16: Array) -> Array:
 def endless_or(bits: Array, other: Array) -> Array:
     """`other`, or where `bits` are an infinity or NaN their upper half, NaN made quiet."""
     size = magnitude(bits)
-    endless = (bits & 0xFFFF0000) | cast(size > INFINITY, "int64") * QUIET
+    endless = (bits & word(0xFFFF0000, bits)) | cast(size > INFINITY, "int64") * QUIET
     return namespace(bits).where(size >= INFINITY, endless, other)
 
 
@@ -37,7 +37,8 @@ def stepped(weight: Array, change: Array, random: Array, cut: int, smallest: int
                                                    difference is rounded to nearest before it is cut off
         value = weight - (change - part * 2**exponent(near) * sign(near)), cut off towards zero
 
-    Without a change the weight stays as it is, if it can be stored.
+    Without a change the weight stays as it is, if it can be stored. A change towards zero of less than half of
+    float32's last place (3e-8 to 6e-8 of the weight) has no effect, as on a float32 weight; one away from zero acts.
 
     Args:
         weight: float32.
@@ -48,18 +49,19 @@ def stepped(weight: Array, change: Array, random: Array, cut: int, smallest: int
     """
     xp = namespace(weight)
     near = bits_of(weight - change)
-    sign, exponent = near & 0x80000000, near & INFINITY
+    sign, exponent = near & word(0x80000000, near), near & INFINITY
     power = float_of(sign | xp.clip(exponent, smallest, None))
     spacing, half = 2.0 ** (cut - 23), 2.0**-24
     part = float_of((random >> 9) | 0x3F800000) * spacing - (spacing + half)
     part = xp.clip(part, 2.0**-40, None)
     bits = bits_of(weight - (change - part * power))
-    return float_of(bits & ~((1 << cut) - 1))
+    return float_of(bits & word(MASK ^ ((1 << cut) - 1), bits))
 
 
 def float16_value(weight: Array, change: Array, random: Array) -> Array:
     """The difference as a float32 number that float16 can hold, without bias; below 2**-14 its spacing is 2**-24."""
     xp = namespace(weight)
     value = stepped(weight, change, random, 13, 113 << 23)
-    small = cast(cast(value * 2.0**24, "int32"), "float32") * 2.0**-24
+    value = xp.where(abs(value) < 65520.0, xp.clip(value, -65504.0, 65504.0), value)  # infinite where nearest is
+    small = cast(cast(xp.where(abs(value) < 1, value, 0.0) * 2.0**24, "int32"), "float32") * 2.0**-24
     return xp.where(abs(value) < 2.0**-14, xp.copysign(small, value), value)

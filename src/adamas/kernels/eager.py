@@ -1,6 +1,7 @@
 """The rule in torch operations: any device, dtype and tensor subclass, complex, capturable and differentiable.
 
-float32 arithmetic or better: parameters of 16 bits are widened, stepped and rounded back to nearest.
+float32 arithmetic or better: parameters of 16 bits are widened, stepped and rounded back; what is stored in fewer bits
+is decoded, stepped and encoded, some million elements at a time.
 """
 
 from __future__ import annotations
@@ -125,39 +126,59 @@ def _zero(grads: list[Tensor | None]) -> None:
             grad.detach().zero_()
 
 
+ELEMENTS = 1 << 20  # of a parameter that are decoded at once: random bits and patterns take 8 bytes each
+
+
 @torch.no_grad()
 def _step_stored(
     bucket: Bucket, grads: list[Tensor | None], scalars: list[StepScalars], which: list[int] | None, zero_grad: bool
 ) -> None:
     """Step tensors whose moments or weights are stored in fewer bits, one by one: decode, the rule, encode."""
     for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
-        each = scalars[which[i] if which else 0]
-        if grad is not None:
-            _rule_stored(param, grad, state, each, bucket)
-        if bucket.averages:
-            wide = stored.weight(bucket.storage, state, param)
-            _put(state["ema"], _mean(_recorded, state["ema"], wide, each.average), each.skip)
+        if grad is None and not bucket.averages:
+            continue
+        each, place = scalars[which[i] if which else 0], stored.Place.of(param)
+        names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
+        tensors: dict[str, Any] = {"param": param.detach(), "grad": grad, **{name: state[name] for name in names}}
+        tensors = {name: x if x is None else stored.local(x) for name, x in tensors.items()}
+        if param.ndim == 0 or param.numel() <= ELEMENTS:
+            _step_rows(tensors, place, each, bucket)
+            continue
+        rows = tensors["param"].shape[0]
+        some = max(1, ELEMENTS * rows // param.numel())
+        for row in range(0, rows, some):
+            part = {name: x if x is None else x[row : row + some] for name, x in tensors.items()}
+            _step_rows(part, place.from_row(row), each, bucket)
     if zero_grad:
         _zero(grads)
 
 
-def _rule_stored(param: Tensor, grad: Tensor, state: dict[str, Any], scalars: StepScalars, bucket: Bucket) -> None:
-    storage = bucket.storage
-    random = None if scalars.random is None else stored.random_of(scalars.random, param)
-    param, grad, state = stored.local(param), stored.local(grad), {k: stored.local(x) for k, x in state.items()}
-    wide = stored.weight(storage, state, param)
-    moments = stored.moments(storage, state, param)
-    maxima = [state["max_exp_avg_sq"]] if bucket.amsgrad else []
-    change, *results = _rule(_recorded, [wide, grad.detach().to(wide.dtype), *moments, *maxima], scalars, wide.dtype)
-    if storage.moments == "wide":
-        for name, result in zip(state_names(bucket.amsgrad, averages=False), results, strict=True):
-            _put(state[name], result, scalars.skip)
-    else:
-        for name, value in stored.encoded_moments(storage, results[0], results[1], random).items():
-            stored.put(state[name], value, scalars.skip)
-    if scalars.moves:
-        for name, value in stored.encoded_weight(storage, wide, change, param.dtype, random).items():
-            stored.put(param.detach() if name == "param" else state[name], value, scalars.skip)
+def _step_rows(tensors: dict[str, Any], place: stored.Place, scalars: StepScalars, bucket: Bucket) -> None:
+    """Step some rows of a parameter, or let their average go on, where there is no gradient."""
+    storage, param, grad = bucket.storage, tensors["param"], tensors["grad"]
+    if grad is not None:
+        random = None if scalars.random is None else stored.random_of(scalars.random, param, place)
+        wide = stored.weight(storage, tensors, param)
+        moments = stored.moments(storage, tensors, param)
+        maxima = [tensors["max_exp_avg_sq"]] if bucket.amsgrad else []
+        operands = [wide, grad.detach().to(wide.dtype), *moments, *maxima]
+        change, first, second, *greatest = _rule(_recorded, operands, scalars, wide.dtype)
+        if storage.moments == "wide":
+            results = {"exp_avg": first, "exp_avg_sq": second}
+        else:
+            results = stored.encoded_moments(storage, first, second, random)
+        if greatest:
+            results["max_exp_avg_sq"] = greatest[0]
+        if scalars.moves:
+            results |= stored.encoded_weight(storage, wide, change, param.dtype, random)
+        for name, value in results.items():
+            stored.put(tensors[name], value, scalars.skip)
+    if bucket.averages:
+        _put(
+            tensors["ema"],
+            _mean(_recorded, tensors["ema"], stored.weight(storage, tensors, param), scalars.average),
+            scalars.skip,
+        )
 
 
 def _alike(members: list[list[Tensor]]) -> list[list[list[Tensor]]]:

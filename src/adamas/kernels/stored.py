@@ -5,6 +5,7 @@ For `eager`, for reading a state (`opt.moments`, `opt.master`), and for turning 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -37,18 +38,40 @@ def parts(storage: Storage, param: Tensor) -> dict[str, Part]:
     return found
 
 
-def random_of(key: Key, param: Tensor) -> Tensor:
-    """A step's random bits for each element, by its place in the whole parameter; of a shard, its own."""
-    shape, offsets = tuple(param.shape), (0,) * param.ndim
-    strides = [prod(shape[d + 1 :]) for d in range(param.ndim)]
-    if hasattr(param, "to_local"):
-        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+@dataclass(frozen=True)
+class Place:
+    """Where the elements of a tensor lie in the whole parameter: of a shard, or of some rows.
 
-        shape, offsets = compute_local_shape_and_global_offset(shape, param.device_mesh, param.placements)  # pyright: ignore
-    index = torch.zeros((), dtype=torch.int64, device=param.device)
-    for size, offset, stride in zip(shape, offsets, strides, strict=True):
-        place = torch.arange(offset, offset + size, dtype=torch.int64, device=param.device)
-        index = index[..., None] + place * stride
+    Args:
+        offsets: of its first element, a number a dimension.
+        strides: of the whole parameter, row-major.
+    """
+
+    offsets: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, param: Tensor) -> Place:
+        """Of a parameter, or of what this process has of it."""
+        shape = tuple(param.shape)
+        offsets, strides = (0,) * len(shape), tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
+        if hasattr(param, "to_local"):
+            from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+            _, offsets = compute_local_shape_and_global_offset(shape, param.device_mesh, param.placements)  # pyright: ignore
+        return cls(tuple(offsets), strides)
+
+    def from_row(self, row: int) -> Place:
+        """Of the rows from this one on."""
+        return Place((self.offsets[0] + row, *self.offsets[1:]), self.strides)
+
+
+def random_of(key: Key, tensor: Tensor, place: Place) -> Tensor:
+    """A step's random bits for each element, by its place in the whole parameter."""
+    index = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for size, offset, stride in zip(tensor.shape, place.offsets, place.strides, strict=True):
+        places = torch.arange(offset, offset + size, dtype=torch.int64, device=tensor.device)
+        index = index[..., None] + places * stride
     return random_bits(key, index)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from adamas.kernels import stored
 from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check
-from adamas.torch.state import PARTS, TENSORS, WIDE, State, conform, has_moments
-from adamas.torch.storage import storage_of
+from adamas.torch.state import PARTS, TENSORS, WIDE, State, conform, has_moments, stored_as
+from adamas.torch.storage import check_parameters, storage_of
 
 if TYPE_CHECKING:
     from adamas.torch.optimizer import Adam
@@ -123,7 +123,7 @@ def _by_name(groups: list[Group], saved_groups: list[Group]) -> tuple[dict[Any, 
 
 
 def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
-    """A copy of a saved state in the optimizer's dtype, device and layout; never narrower than float32."""
+    """A copy of a saved state in the optimizer's storage, device and layout."""
     if not saved:
         return {}
     needed = ("step",) if has_moments(saved) else ("step", *WIDE)
@@ -133,6 +133,7 @@ def _restored(saved: State, param: Tensor, group: Group, name: str) -> State:
             f"the state of {name} lacks {', '.join(lacking)}: it has {', '.join(map(str, saved))}, "
             "which is not the state of an Adam or AdamW"
         )
+    check_parameters([(name, param)], group)
     if not float(saved["step"]) >= 0:
         raise ValueError(f"the state of {name} has step={saved['step']}, which must be >= 0")
     copied = {
@@ -152,16 +153,12 @@ def decoded(optimizer: Adam, state_dict: dict[str, Any]) -> dict[str, Any]:
         state_dict: from `optimizer.state_dict()`; not changed.
     """
     groups = zip(optimizer.param_groups, state_dict["param_groups"], strict=True)
-    homes = {
-        key: (param, group)
-        for group, saved in groups
-        for key, param in zip(saved["params"], group["params"], strict=True)
-    }
+    homes = {key: param for group, saved in groups for key, param in zip(saved["params"], group["params"], strict=True)}
     state = dict(state_dict["state"])
     for key, saved in state.items():
         if key in homes and has_moments(saved):
-            param, group = homes[key]
-            moments = stored.moments(storage_of(param, group), saved, param)
+            param = homes[key]
+            moments = stored.moments(stored_as(saved, param), saved, param.detach())
             rest = {name: value for name, value in saved.items() if name not in (*PARTS, "param_low")}
             state[key] = {**rest, **dict(zip(WIDE, moments, strict=True))}
     return {**state_dict, "state": state}

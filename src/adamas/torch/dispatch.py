@@ -72,7 +72,8 @@ def choose(traits: Traits, request: Request) -> Choice:
             raise RuntimeError(f"{what} cannot be met: {refusal}. Leave it at None to let Adamas choose")
         return Choice(demanded, f"asked for by {what}")
     if request.foreach:
-        return Choice("eager", "asked for by foreach=True")
+        alone = "" if traits.storage.plain else "; with state or weights in fewer bits each parameter is stepped alone"
+        return Choice("eager", f"asked for by foreach=True{alone}")
     if request.fused is False:
         return Choice("eager", "fused=False excludes native")
     refusal = native.refuses(traits)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from adamas.kernels import gradient, stored
-from adamas.kernels.bucket import PLAIN, MismatchError, Storage, moment_dtype
+from adamas.kernels.bucket import MismatchError, moment_dtype
 from adamas.scalars import check_max_norm, grad_factor
 from adamas.torch import averaging, checkpoint
 from adamas.torch.groups import (
@@ -27,8 +27,8 @@ from adamas.torch.groups import (
     refuse_near_misses,
 )
 from adamas.torch.plan import Due, Plan, choose_for
-from adamas.torch.state import has_moments
-from adamas.torch.storage import check_parameters, storage_of
+from adamas.torch.state import has_moments, stored_as
+from adamas.torch.storage import check_parameters
 
 if TYPE_CHECKING:
     from adamas.torch.release import Release
@@ -379,28 +379,35 @@ class Adam(Optimizer):
         Raises:
             ValueError: `param` is not one of this optimizer's.
         """
-        storage = self._storage(param)
+        self._check_mine(param)
         state = self.state.get(param) or {}
         if not has_moments(state):
             zeros = torch.zeros_like(param, dtype=moment_dtype(param), requires_grad=False)
             return zeros, zeros.clone()
-        exp_avg, exp_avg_sq = stored.moments(storage, state, param.detach())
-        return exp_avg.detach().clone(), exp_avg_sq.detach().clone()
+        form = stored_as(state, param)
+        if form.moments == "wide":
+            return state["exp_avg"].detach().clone(), state["exp_avg_sq"].detach().clone()
+        return stored.moments(form, state, param.detach())
 
     def master(self, param: Tensor) -> Tensor:
         """A copy of a weight in float32 or wider, with the low bits that its parameter lacks, where it has some.
 
+        Inside of `averaged()` it is the average. Where a parameter was changed by hand, the low bits of what it was
+        before still count: they are less than half of bfloat16's last place. A parameter that is made float32 loses
+        them: copy this into it first.
+
         Raises:
             ValueError: `param` is not one of this optimizer's.
         """
-        storage, state = self._storage(param), self.state.get(param) or {}
-        return stored.weight(storage if "param_low" in state else PLAIN, state, param)
+        self._check_mine(param)
+        state = self.state.get(param) or {}
+        if self._swapped and "ema" in state:
+            return state["ema"].detach().clone()
+        return stored.weight(stored_as(state, param), state, param)
 
-    def _storage(self, param: Tensor) -> Storage:
-        for group in self.param_groups:
-            if any(param is mine for mine in group["params"]):
-                return storage_of(param, group)
-        raise ValueError(f"a parameter of shape {tuple(param.shape)} is not in this optimizer's groups")
+    def _check_mine(self, param: Tensor) -> None:
+        if not any(param is mine for group in self.param_groups for mine in group["params"]):
+            raise ValueError(f"a parameter of shape {tuple(param.shape)} is not in this optimizer's groups")
 
     def state_dict(self, *, decoded: bool = False) -> dict[str, Any]:
         """The state as torch.optim's `state_dict`, moments as they are stored.

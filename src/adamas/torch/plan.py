@@ -23,7 +23,7 @@ from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
 from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, extras, has_host_scalars, has_tensors, read
 from adamas.torch.state import State, conform, is_complete, steps_taken
-from adamas.torch.storage import storage_of
+from adamas.torch.storage import check_parameters, storage_of
 
 ACCELERATORS = ("cuda", "xpu")
 
@@ -134,6 +134,7 @@ class Plan:
             self._seen.add(param)
             name = names[i] if names else f"parameter {i} of group {index}"
             before = states.get(param, {})
+            check_parameters([(name, param)], group)
             storage = storage_of(param, group)
             if param.grad is None and not is_complete(before, param, storage, extras(group)):
                 self._resting.append(param)

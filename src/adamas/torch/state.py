@@ -33,7 +33,16 @@ def steps_taken(state: State) -> int:
 
 def has_moments(state: State) -> bool:
     """Whether there are moments, in whatever form."""
-    return all(key in state for key in WIDE) or any(name in state for name in PACKED)
+    return any(state.get(name) is not None for name in PACKED) or all(state.get(key) is not None for key in WIDE)
+
+
+def stored_as(state: State, param: Tensor) -> Storage:
+    """How the moments and the weight of a state are stored, whatever the parameter's group now asks for."""
+    packed = next((key for key in PACKED if key in state), None)
+    half = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+    moments = packed or half.get(state["exp_avg"].dtype if "exp_avg" in state else torch.float32, "wide")
+    low = state.get("param_low") if param.dtype == torch.bfloat16 else None
+    return Storage(moments, None if low is None else 24 if low.dtype == torch.int8 else 32)
 
 
 def is_complete(state: State, param: Tensor, storage: Storage, extras: tuple[str, ...]) -> bool:
@@ -76,9 +85,11 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
     low, part = whole.pop("param_low", None), stored.parts(storage, param).get("param_low")
     if part is not None:
         low = torch.zeros(part[1], dtype=part[0], device=param.device) if low is None else low
+        if low.dtype not in (torch.int8, torch.uint8):
+            raise ValueError(f"param_low of {name} is {low.dtype}: it must be int8 (24 bits) or uint8 (32)")
         low = stored.convert_low(low, storage.master_bits or 0)
         _check_part(low, part, param, f"param_low of {name}")
-        whole["param_low"] = low.contiguous()
+        whole["param_low"] = _in_rows(low)
     for key in ("max_exp_avg_sq", "ema"):
         tensor = whole.get(key)
         if key == "ema" and key not in extras:
@@ -96,7 +107,10 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
 
 def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -> None:
     """Bring the moments of a state into the storage's form, in place."""
-    packed = next((key for key in PACKED if key in whole), None)
+    packed = next((key for key in PACKED if whole.get(key) is not None), None)
+    if packed:
+        for key in WIDE:
+            whole.pop(key, None)  # of another form
     if packed is not None and packed != storage.moments:
         form = Storage(packed)
         for key, part in stored.parts(form, param).items():
@@ -116,13 +130,13 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
             if key not in whole:
                 raise ValueError(f"the state of {name} has {packed}, but lacks {key}")
             _check_part(whole[key], part, param, f"{key} of {name}")
-            whole[key] = whole[key].contiguous()
+            whole[key] = _in_rows(whole[key])
         return
     moments = [whole.pop(key, None) for key in WIDE]
     whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in parts.items()}
     if moments[0] is not None and moments[1] is not None:
         wide = [_fitting(x, param, f"{key} of {name}") for key, x in zip(WIDE, moments, strict=True)]
-        random = stored.random_of(step_key(0, steps_taken(whole)), param)
+        random = stored.random_of(step_key(0, steps_taken(whole)), param, stored.Place.of(param))
         for part, value in stored.encoded_moments(storage, wide[0], wide[1], random).items():
             stored.put(whole[part], value, None)
 
@@ -140,6 +154,11 @@ def _check_part(tensor: Tensor, part: stored.Part, param: Tensor, what: str) -> 
         )
     if tensor.device != param.device:
         raise _elsewhere(tensor, param, what)
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """Contiguous, and at an even address: kernels read words of 16 bits."""
+    return tensor.contiguous() if tensor.data_ptr() % 2 == 0 else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _elsewhere(tensor: Tensor, param: Tensor, what: str) -> ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -50,15 +51,15 @@ def check_storage(group: dict[str, Any]) -> None:
         raise ValueError(f"master_weight_bits={master_bits!r} must be None, 24 or 32 (as exact as float32)")
     if group["stochastic_rounding"] not in (None, True, False):
         raise ValueError(
-            f"stochastic_rounding={group['stochastic_rounding']!r} must be True, False, or None: on where a 16-bit "
-            "parameter has no longer master weight"
+            f"stochastic_rounding={group['stochastic_rounding']!r} must be True, False, or None: on for weights "
+            "of 16 bits and for masters of 24"
         )
-    if isinstance(group["seed"], bool) or not isinstance(group["seed"], int):
+    if isinstance(group["seed"], bool) or not isinstance(group["seed"], Integral):
         raise ValueError(f"seed={group['seed']!r} must be an integer")
     if group["amsgrad"] and state_dtype not in ("float32", "param"):
         raise ValueError(
-            f"amsgrad=True with state_dtype={state_dtype!r}: a running maximum climbs on the noise of rounding (by 7 "
-            "to 60 % where measured). Use state_dtype='float32', or no amsgrad"
+            f"amsgrad=True (set, or from a checkpoint) with state_dtype={state_dtype!r}: a running maximum climbs on "
+            "the noise of rounding (by 7 to 60 % where measured). Use state_dtype='float32', or no amsgrad"
         )
     if group["differentiable"] and (
         state_dtype not in ("float32", "param") or master_bits or group["stochastic_rounding"]

@@ -34,6 +34,22 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
         return math.inf
 
 
+def finite(norm: Any, other: Any, on_device: bool) -> Any:
+    """The first of two norms where it is one and finite, else the second: None where there is none.
+
+    Args:
+        norm: a number, a 0-d tensor or None.
+        other: likewise.
+        on_device: decide in a tensor, so that the host waits for no device.
+    """
+    if norm is None or other is None:
+        return other if norm is None else norm
+    if on_device and isinstance(norm, Tensor):
+        return torch.where(torch.isfinite(norm), norm, torch.as_tensor(other, dtype=norm.dtype, device=norm.device))
+    norm = float(norm)
+    return norm if math.isfinite(norm) else other
+
+
 def counted(skipped: Any, skip: Any) -> Any:
     """The count of skipped steps after this one: once a device decides, one tensor there, written in place.
 
@@ -49,7 +65,8 @@ def counted(skipped: Any, skip: Any) -> Any:
 def any_of(verdicts: list[Any]) -> Any:
     """Whether one of several verdicts is true: a bool, or a 0-d tensor where one of them is a tensor."""
     tensors = [x for x in verdicts if isinstance(x, Tensor)]
-    return torch.stack(tensors).any() if tensors else any(verdicts)
+    on_host = any(x for x in verdicts if not isinstance(x, Tensor))
+    return torch.stack(tensors).any() | on_host if tensors else on_host
 
 
 def unfit(norm: Any, found_inf: Any) -> Any:

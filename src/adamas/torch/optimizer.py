@@ -176,10 +176,14 @@ class Adam(Optimizer):
                 )
             check(whole)
             check_parameters([params] if isinstance(params, Tensor) else list(params), whole)
+            if self._release is not None:
+                self._release.admit(whole)
         super().add_param_group(param_group)
         added = self.param_groups[-1]
         added["betas"] = tuple(added["betas"])  # a list changed in place would not be noticed
         added.setdefault("decay_base_lr", base_lr(added))
+        if self._release is not None:
+            self._release.watch(len(self.param_groups) - 1)
 
     def _step(self, closure: Callable[[], Any] | None = None, *, zero_grad: bool | Literal["in_place"] = False) -> Any:
         """Take one step with the gradients in `.grad`, which are not modified unless asked.
@@ -202,14 +206,14 @@ class Adam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._apply(zero_grad == "in_place")
-        if zero_grad is True:
+        if zero_grad is True or (self._release is not None and not zero_grad):
             self.zero_grad()
         return loss
 
     def _apply(self, zero_in_place: bool) -> None:
         """Step with the gradients as they are, unless they are not fit to."""
         found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)  # set by GradScaler
-        if self._release is not None and self._nothing_left(scale):
+        if self._release is not None and self._release.close(scaled=scale is not None or found_inf is not None):
             return
         max_norm, skip_nonfinite = self._max_norm, self._skip_nonfinite
         plan = self._ready(may_skip=skip_nonfinite or found_inf is not None)
@@ -250,15 +254,6 @@ class Adam(Optimizer):
 
     # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
     step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
-
-    def _nothing_left(self, scale: Any) -> bool:
-        """Whether backward has stepped every parameter."""
-        if scale is not None and self._release is not None and not self._release.scales_loss:
-            raise RuntimeError(
-                "a loss scaler steps this optimizer, but backward stepped it already, with scaled gradients: "
-                "release_gradients(model, optimizer, grad_scaler=scaler)"
-            )
-        return all(param.grad is None for group in self.param_groups for param in group["params"])
 
     def _ready(self, may_skip: bool) -> Plan:
         """A plan that holds, whose kernels have checked and taken the gradients; nothing is written."""
@@ -304,6 +299,8 @@ class Adam(Optimizer):
         """Restore, completing what older or foreign checkpoints lack."""
         super().__setstate__(state)
         self._plan = None
+        if self._release is not None:
+            self._release.forget()
         self.defaults = {**OLDER_DEFAULTS, **self.defaults}
         for group in self.param_groups:
             for key, value in self.defaults.items():

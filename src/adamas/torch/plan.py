@@ -85,20 +85,21 @@ class Plan:
         groups: the optimizer's parameter groups, validated.
         states: the optimizer's state, which is not changed before `commit`.
         may_skip: whether a device may decide to skip steps, and so has to count them.
+        begun: whether averages of other parameters began at an earlier step.
 
     Raises:
         RuntimeError: sparse gradients, or a demanded kernel that cannot step a parameter.
         ValueError: a state that does not fit its parameter.
     """
 
-    def __init__(self, groups: Groups, states: States, may_skip: bool) -> None:
+    def __init__(self, groups: Groups, states: States, may_skip: bool, begun: bool = False) -> None:
         self._flags = [_flags(group) for group in groups]
         self._params = [list(group["params"]) for group in groups]
         self._hypers: list[tuple[Any, Hyper] | None] = [None for _ in groups]
         self._resting: list[Tensor] = []
         self._seen: set[Tensor] = set()
         self._states: list[State] = []
-        self._may_skip = may_skip
+        self._may_skip, self._begun = may_skip, begun
         self.committed = False
         members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
         self.buckets = list(_bucketed(members, groups))
@@ -127,7 +128,8 @@ class Plan:
         names = group.get("param_names")
         # An average begins as a copy of the weights after a group's first step with one. Who gets a first gradient
         # later has not moved before: its average begins at the weight before that step, as if it had been kept.
-        begins = group["ema_decay"] is not None and not any("ema" in states.get(p, {}) for p in group["params"])
+        begun = self._begun or any("ema" in states.get(p, {}) for p in group["params"])
+        begins = group["ema_decay"] is not None and not begun
         for i, param in enumerate(group["params"]):
             if param in self._seen:
                 continue  # listed twice, which torch warns of when the group is made: stepped once

@@ -5,7 +5,9 @@ Only one gradient is in memory at a time then, instead of all: 2 B a parameter l
 
 from __future__ import annotations
 
-import math
+import gc
+import sys
+import weakref
 from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from adamas.kernels import gradient
 from adamas.kernels.bucket import MismatchError
@@ -24,23 +27,28 @@ from adamas.torch.state import State
 if TYPE_CHECKING:
     from adamas.torch.optimizer import Adam
 
+ORDINARY = (Tensor, nn.Parameter)
+REDUCING = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
+
 
 def release_gradients(model: nn.Module, optimizer: Adam, *, grad_scaler: Any = None) -> Release:
     """Step each parameter of `optimizer` in backward, as soon as its gradient is complete, and free the gradient.
 
-    Differs from stepping after backward in what needs all gradients at once:
+    Keep calling `optimizer.step()` after backward: schedulers count it, it steps whatever has a gradient still, and
+    lets the moving averages of parameters that had none go on. Then training equals that with steps after backward,
+    bit for bit, save for what needs all gradients at once:
 
-    - `max_norm` clips by the global norm of the backward *before*; in the first one each parameter is clipped alone.
+    - `max_norm` clips by the global norm of the backward *before*, as long as that was finite. Where there is none (the
+      first one, after loading a state, after setting `max_norm`) each parameter is clipped by its own.
     - `skip_nonfinite` skips the parameters whose gradients hold an inf or a NaN, since others have stepped already;
       `skipped_steps` counts each of them. `grad_scaler` does likewise, and learns of the overflow.
     - Step hooks do not see these steps, and `clip_grad_norm_` after backward finds nothing to clip.
 
-    Tied parameters step once, when all their uses have contributed. Keep calling `optimizer.step()`: schedulers count
-    it, and it steps whatever has a gradient still. A second backward through a retained graph fails with autograd's
-    error that a tensor was modified.
+    Tied parameters step once, when all their uses have contributed. A second backward through a retained graph fails
+    with autograd's error that a tensor was modified. A backward that fails has stepped the parameters that it reached.
 
     Args:
-        model: whose parameters the optimizer steps.
+        model: whose parameters the optimizer steps. Pass the outermost module, so that DistributedDataParallel is seen.
         optimizer: its `max_norm`, `skip_nonfinite` and groups stay in force, and may change.
         grad_scaler: a `torch.amp.GradScaler` that scales the loss; `scaler.step(optimizer)` and `scaler.update()` stay.
 
@@ -49,7 +57,10 @@ def release_gradients(model: nn.Module, optimizer: Adam, *, grad_scaler: Any = N
 
     Raises:
         ValueError: the model reduces its gradients after they are complete (DistributedDataParallel, FSDP), it lacks a
-            parameter of the optimizer, the optimizer is differentiable, or it releases gradients already.
+            parameter of the optimizer, the optimizer is differentiable, or gradients are released already.
+        TypeError: an optimizer that is not from Adamas.
+        RuntimeError: in backward, inside `averaged()` or of `checkpoint(..., use_reentrant=True)`, whose backwards
+            inside of backward may complete a gradient in several parts.
 
     Example:
         >>> from adamas.torch import AdamW
@@ -67,7 +78,7 @@ def release_gradients(model: nn.Module, optimizer: Adam, *, grad_scaler: Any = N
 
 
 class Release:
-    """What `release_gradients` returns: it holds until `remove`.
+    """What `release_gradients` returns: it holds until `remove`, or until the optimizer is gone.
 
     Args:
         model: as there.
@@ -82,23 +93,49 @@ class Release:
         self._paused = False
         self._backward = -1  # autograd's number of the backward that steps
         self._squares: list[Any] = []  # of the gradients of this backward so far
-        self._overflow: list[Any] = []  # whether a parameter was skipped in it
-        self._norm: Any = None  # of the backward before, while that was finite
-        self._hooks = [
-            param.register_post_accumulate_grad_hook(self._stepper(index, place))
-            for index, group in enumerate(optimizer.param_groups)
-            for place, param in enumerate(group["params"])
-            if param.requires_grad
-        ]
+        self._overflow: list[Any] = []  # for each step since scaler.update(), whether it was skipped
+        self._norm: Any = None  # of the backward before
+        self._coming: Any = None  # of the last one that ended, for the next
+        self._seen: set[Tensor] = set()  # stepped or skipped since `optimizer.step()` was called
+        self._begun: set[int] = set()  # groups that had averages then
+        self._single = True  # whether all parameters lie on one device
+        self._places: dict[Tensor, tuple[int, int]] = {}
+        self._hooks: list[Any] = []
+        self._hook = _Hook(self)
+        for index in range(len(optimizer.param_groups)):
+            self.watch(index)
         optimizer._release = self
+
+    @staticmethod
+    def admit(group: Group) -> None:
+        """Raise ValueError on a group whose steps autograd is to record."""
+        if group["differentiable"]:
+            raise ValueError("differentiable=True records steps, and backward cannot record itself: step after it")
+
+    def watch(self, index: int) -> None:
+        """Step the parameters of a group in backward, also those that are frozen now."""
+        for place, param in enumerate(self._optimizer.param_groups[index]["params"]):
+            known = param in self._places
+            self._places[param] = (index, place)
+            if known or type(param) not in ORDINARY:  # a subclass's gradient is reduced later: left to `step`
+                continue
+            requires_grad = param.requires_grad
+            param.requires_grad_(True)  # torch takes hooks of no other, but keeps them
+            self._hooks.append(param.register_post_accumulate_grad_hook(self._hook))
+            param.requires_grad_(requires_grad)
 
     def remove(self) -> None:
         """Let gradients stay again, for `optimizer.step()` to use."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._plans = [], {}
+        self._hooks = []
+        self.forget()
         if self._optimizer._release is self:
             self._optimizer._release = None
+
+    def forget(self) -> None:
+        """The optimizer's state is another now: let go what belonged to the old one."""
+        self._plans, self._norm, self._coming = {}, None, None
 
     @contextmanager
     def accumulate(self) -> Generator[None]:
@@ -112,65 +149,142 @@ class Release:
     @property
     def scales_loss(self) -> bool:
         """Whether it undoes a loss scaler's factor."""
-        return self._scaler is not None
+        return self._scaler is not None and self._scaler.is_enabled()
 
-    def _stepper(self, index: int, place: int) -> Any:
-        """The hook of a parameter: its group's number, and its own in it."""
+    def complete(self, param: Tensor) -> None:
+        """A parameter's gradient is complete: step, and free it. Also where that fails: the next one is not added."""
+        place = None if self._paused or param.grad is None else self._place(param)
+        if place is None:
+            return
+        try:
+            if self._optimizer._swapped:
+                raise RuntimeError(
+                    "backward inside averaged() would step averages. Leave it first, or remove the release"
+                )
+            self._begin()
+            self._step(param, *place)
+        finally:
+            param.grad = None
 
-        def step(param: Tensor) -> None:
-            if not self._paused and param.grad is not None:
-                self._step(param, index, place)
+    def close(self, scaled: bool) -> bool:
+        """At `optimizer.step()`: step what has a gradient still, and let the averages of the others go on.
 
-        return step
+        Args:
+            scaled: whether a loss scaler calls.
+
+        Returns:
+            False where backward stepped nothing since the last call: everything is left to an ordinary step.
+
+        Raises:
+            RuntimeError: the loss was scaled, and backward did not know.
+        """
+        if not self._seen:
+            return False
+        try:
+            if scaled and not self.scales_loss:
+                raise RuntimeError(
+                    "a loss scaler steps this optimizer, but backward stepped it already, with scaled gradients: "
+                    "release_gradients(model, optimizer, grad_scaler=scaler)"
+                )
+            left = False
+            for index, group in enumerate(self._optimizer.param_groups):
+                averages = group["ema_decay"] is not None
+                for place, param in enumerate(group["params"]):
+                    if param.grad is not None or (averages and param not in self._seen):
+                        left = left or param.grad is not None
+                        self._step(param, index, place)
+                        param.grad = None
+            if left:
+                self._finish()
+        finally:
+            self._seen.clear()
+        return True
+
+    def _place(self, param: Tensor) -> tuple[int, int] | None:
+        """The number of a parameter's group, and its own in it; None where it was taken out of all groups."""
+        groups = self._optimizer.param_groups
+        index, place = self._places[param]
+        if index < len(groups) and place < len(groups[index]["params"]) and groups[index]["params"][place] is param:
+            return index, place
+        for index, group in enumerate(groups):
+            for place, each in enumerate(group["params"]):
+                if each is param:
+                    self._places[param] = (index, place)
+                    return index, place
+        return None
+
+    def _begin(self) -> None:
+        """At the first step of a backward, also after one that failed, which finished nothing."""
+        backward = torch._C._current_graph_task_id()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+        if backward == self._backward:
+            return
+        if _inside_backward():
+            raise RuntimeError(
+                "release_gradients does not step in a backward inside of backward, which may complete a gradient in "
+                "several parts: checkpoint(..., use_reentrant=False), or accumulate() around backward and then step()"
+            )
+        self._backward, self._squares, self._norm = backward, [], self._coming
+        torch.autograd.Variable._execution_engine.queue_callback(self._finish)  # pyright: ignore
+        if self.scales_loss and self._scaler_state()["stage"].name == "READY":
+            self._overflow = []
+            self._seen.clear()  # scaler.update() was called, though after an overflow not step()
+        if self._seen:
+            return
+        optimizer = self._optimizer
+        self._single = len({param.device for group in optimizer.param_groups for param in group["params"]}) == 1
+        self._begun = {
+            index
+            for index, group in enumerate(optimizer.param_groups)
+            if group["ema_decay"] is not None and any("ema" in optimizer.state.get(p, {}) for p in group["params"])
+        }
 
     @torch.no_grad()
     def _step(self, param: Tensor, index: int, place: int) -> None:
+        """Step a parameter, or skip it; without a gradient only its average goes on."""
         optimizer = self._optimizer
-        if optimizer._swapped:
-            raise RuntimeError("backward inside averaged() would step averages. Leave it first, or remove the release")
-        backward = torch._C._current_graph_task_id()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
-        if backward != self._backward:  # also after one that failed, which finished nothing
-            self._backward, self._squares, self._overflow = backward, [], []
-            torch.autograd.Variable._execution_engine.queue_callback(self._finish)  # pyright: ignore
+        self._seen.add(param)
         group = _group_of_one(optimizer.param_groups[index], param, place)
-        states: defaultdict[Tensor, State] = defaultdict(dict, {param: optimizer.state[param]})
-        may_skip = optimizer.skip_nonfinite or self._scaler is not None
-        plan = self._ready(param, group, states, may_skip)
-        measured = may_skip or optimizer.max_norm is not None
+        may_skip = optimizer.skip_nonfinite or self.scales_loss
+        plan = self._ready(param, group, index in self._begun, may_skip)
+        on_device = plan.on_device and self._single
+        measured = param.grad is not None and (may_skip or optimizer.max_norm is not None)
         squares = plan.squares() if measured else []
-        scale = self._scale(plan.on_device)
-        own = gradient.global_norm(squares, scale, plan.on_device) if measured else None
+        scale = self._scale(on_device)
+        own = gradient.global_norm(squares, scale, on_device) if measured else None
         skip = gradient.unfit(own if may_skip else None, None)
         optimizer._skipped = gradient.counted(optimizer._skipped, skip)
         self._squares += squares
-        self._overflow.append(skip)
+        self._overflow += [skip] if self.scales_loss else []
         if skip is True:
             plan.release(zero_in_place=False)
         else:
-            factor = grad_factor(scale, own if self._norm is None else self._norm, optimizer.max_norm)
+            norm = gradient.finite(self._norm, own, on_device)
+            factor = grad_factor(scale, norm, None if own is None else optimizer.max_norm)
             due = [plan.due(bucket, group, factor, None if skip is False else skip) for bucket in plan.buckets]
-            plan.commit(states)
+            if plan.buckets:
+                plan.commit(defaultdict(dict, {param: optimizer.state[param]}))
             plan.step(due, zero_in_place=False)
-        self._plans[param] = plan
-        param.grad = None
+        if plan.committed:
+            self._plans[param] = plan
 
-    def _ready(self, param: Tensor, group: Group, states: defaultdict[Tensor, State], may_skip: bool) -> Plan:
+    def _ready(self, param: Tensor, group: Group, begun: bool, may_skip: bool) -> Plan:
         """The parameter's plan, if it still holds, or a new one, with the gradient taken."""
+        states: defaultdict[Tensor, State] = defaultdict(dict, {param: self._optimizer.state.get(param, {})})
         plan = self._plans.pop(param, None)
-        if plan is not None and plan.committed and plan.holds([group], states, may_skip):
+        if plan is not None and plan.holds([group], states, may_skip):
             try:
                 plan.buckets[0].take()
                 return plan
             except MismatchError:
                 pass  # moved or laid out anew
         check(group)
-        plan = Plan([group], states, may_skip)
+        plan = Plan([group], states, may_skip, begun)
         for bucket in plan.buckets:
             bucket.take()
         return plan
 
     def _scale(self, on_device: bool) -> Any:
-        if self._scaler is None or not self._scaler.is_enabled():
+        if not self.scales_loss:
             return 1.0
         scale = self._scaler._get_scale_async()
         if scale is None:
@@ -180,17 +294,11 @@ class Release:
     def _finish(self) -> None:
         """At the end of a backward: its norm, and for the scaler whether there was an overflow."""
         optimizer = self._optimizer
-        if self._squares:
-            tensors = [x for x in self._squares if isinstance(x, Tensor)]
-            on_device = bool(tensors) and len({x.device for x in tensors}) == 1 and tensors[0].device.type != "cpu"
-            norm = gradient.global_norm(self._squares, self._scale(on_device), on_device)
-            optimizer._norm = norm
-            if isinstance(norm, Tensor):
-                fit = torch.isfinite(norm)
-                self._norm = norm if self._norm is None else torch.where(fit, norm, self._norm)
-            elif math.isfinite(norm):
-                self._norm = norm
-        if self._scaler is not None and self._scaler.is_enabled() and self._overflow:
+        on_device = self._single and any(isinstance(x, Tensor) and x.device.type != "cpu" for x in self._squares)
+        norm = gradient.global_norm(self._squares, self._scale(on_device), on_device) if self._squares else None
+        optimizer._norm = norm
+        self._coming = None if norm is None else gradient.finite(norm, self._norm, on_device)
+        if self.scales_loss and self._overflow:
             self._tell_scaler(gradient.any_of(self._overflow))
 
     def _tell_scaler(self, overflow: Any) -> None:
@@ -198,26 +306,63 @@ class Release:
         from torch.amp.grad_scaler import OptState
 
         found = torch.as_tensor(overflow, dtype=torch.float32).reshape(())
-        state = self._scaler._per_optimizer_states[id(self._optimizer)]
-        state["found_inf_per_device"] = {found.device: found}
-        state["stage"] = OptState.UNSCALED
+        self._scaler_state().update(stage=OptState.UNSCALED, found_inf_per_device={found.device: found})
+
+    def _scaler_state(self) -> dict[str, Any]:
+        return self._scaler._per_optimizer_states[id(self._optimizer)]
+
+
+class _Hook:
+    """What parameters call. It does not keep the release alive, for torch hides hooks from the garbage collector."""
+
+    def __init__(self, release: Release) -> None:
+        self.release = weakref.ref(release)
+
+    def __call__(self, param: Tensor) -> None:
+        release = self.release()
+        if release is not None:
+            release.complete(param)
 
 
 def _check(model: nn.Module, optimizer: Adam) -> None:
-    name = type(model).__name__
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        raise ValueError(f"{name} adds up gradients of several processes after they are complete here: step after it")
+    from adamas.torch.optimizer import Adam
+
+    if not isinstance(optimizer, Adam):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"release_gradients steps Adam and AdamW of adamas.torch, not {type(optimizer).__name__}")
+    names = {type(module).__name__ for module in model.modules()}
+    reducing = next((name for name in REDUCING if name in names), None)
+    if reducing is not None:
+        raise ValueError(
+            f"{reducing} adds up gradients of several processes after they are complete here: step after it"
+        )
     mine = {param for group in optimizer.param_groups for param in group["params"]}
-    if any(type(param) not in (Tensor, nn.Parameter) for param in mine):
+    if any(type(param) not in ORDINARY for param in mine):
         raise ValueError("a parameter is a tensor subclass (DTensor), whose gradient is reduced later: step after that")
     foreign = mine - set(model.parameters())
     if foreign:
         shapes = ", ".join(str(tuple(param.shape)) for param in list(foreign)[:3])
         raise ValueError(f"{len(foreign)} parameters of the optimizer (shapes {shapes}) are not the model's")
-    if any(group["differentiable"] for group in optimizer.param_groups):
-        raise ValueError("differentiable=True records steps, and backward cannot record itself: step after it")
+    for group in optimizer.param_groups:
+        Release.admit(group)
     if optimizer._release is not None:
         raise ValueError("this optimizer releases its gradients already: call remove() of that handle first")
+    if any(map(_is_released, mine)):
+        gc.collect()  # an optimizer that nobody has any more, as when a notebook's cell runs again, is no obstacle
+    if any(map(_is_released, mine)):
+        raise ValueError("another optimizer steps a parameter in backward already: call remove() of its handle first")
+
+
+def _is_released(param: Tensor) -> bool:
+    hooks = getattr(param, "_post_accumulate_grad_hooks", None) or {}
+    return any(isinstance(hook, _Hook) and hook.release() is not None for hook in hooks.values())
+
+
+def _inside_backward() -> bool:
+    """Whether this backward was called by an autograd function's: `checkpoint` does so with use_reentrant=True."""
+    frame, apply = sys._getframe(1), BackwardCFunction.apply.__code__
+    while frame is not None and frame.f_code is not apply:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _group_of_one(group: Group, param: Tensor, place: int) -> Group:

@@ -98,7 +98,7 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
         if tensor is None and key not in extras:
             continue
         if tensor is None and key == "ema":
-            tensor = _like(param).copy_(stored.weight(storage, whole, param))
+            tensor = stored.write_weight(_like(param), storage, whole, param)
         elif tensor is None:
             tensor = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
         whole[key] = _fitting(tensor, param, f"{key} of {name}")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from adamas.formats import master, rounding
 from adamas.formats.arrays import bits_of, float_of
-from adamas.formats.moments import MOMENTS, rows_and_columns
+from adamas.formats.moments import MOMENTS
+from adamas.formats.names import rows_and_columns
 from adamas.formats.random_bits import Key, for_weights, random_bits
 from adamas.kernels.bucket import Storage
 from adamas.scalars import StepScalars

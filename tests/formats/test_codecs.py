@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from adamas.formats import master, packed
 from adamas.formats.arrays import bits_of, float_of
-from adamas.formats.moments import MOMENTS, is_large, rows_and_columns
+from adamas.formats.moments import MOMENTS
+from adamas.formats.names import PARTS, is_large, rows_and_columns
 from adamas.formats.random_bits import for_weights, random_bits, step_key
 from adamas.formats.rounding import bfloat16_bits, float16_value, stepped
 
@@ -188,6 +189,12 @@ def test_jax_stores_the_same() -> None:
             np.testing.assert_allclose(
                 mine[key], np.asarray(theirs[key]), rtol=2.0**-22 * (mine[key].dtype == np.float32)
             )
+
+
+def test_parts_are_named_as_the_kernels_know_them() -> None:
+    assert {name: tuple(moments.parts((8, 1024))) for name, moments in MOMENTS.items()} == {
+        name: parts for name, parts in PARTS.items() if name != "wide"
+    }
 
 
 def test_bytes_a_parameter() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from adamas.bench.scenario import Scenario
-from adamas.formats.moments import NARROWEST, SMALLEST
+from adamas.formats.names import NARROWEST, SMALLEST
 from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, moment_dtype, state_names
 from adamas.torch.storage import storage_of

@@ -5,6 +5,7 @@
     master.py       bfloat16 parameters with the bits they lack: 24 and 32 bits
     rounding.py     float32 to fewer bits without bias
     random_bits.py  the random bits of all that, a hash without a state
+    names.py        what the rest of the library asks without loading any of that
     arrays.py       what NumPy, torch and JAX call the same things
 
 These functions are the specification; the kernels are tested against them, bit for bit.

@@ -7,14 +7,12 @@ dimension and nothing in the store of one row depends on another, so a store can
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import NamedTuple, Protocol
 
 from adamas.formats import packed
 from adamas.formats.arrays import Array, cast, float_of, namespace
+from adamas.formats.names import rows_and_columns
 from adamas.formats.rounding import bfloat16_bits
-
-SMALLEST, NARROWEST = 4096, 64  # elements of a tensor, and of a row, below which moments stay float32
 
 
 class Part(NamedTuple):
@@ -38,21 +36,6 @@ class Moments(Protocol):
     def decode(self, stored: Mapping[str, Array], columns: int) -> tuple[Array, Array]:
         """The moments (rows, columns), float32, of what is stored."""
         ...
-
-
-def rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
-    """A shape with all but its first dimension as one.
-
-    Example:
-        >>> rows_and_columns((8, 3, 5)), rows_and_columns((7,)), rows_and_columns(())
-        ((8, 15), (7, 1), (1, 1))
-    """
-    return (shape[0] if shape else 1), prod(shape[1:])
-
-
-def is_large(shape: tuple[int, ...]) -> bool:
-    """Whether moments of such a parameter are worth storing in fewer bits; one-dimensional ones have rows of 1."""
-    return prod(shape) >= SMALLEST and rows_and_columns(shape)[1] >= NARROWEST
 
 
 class Bfloat16:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.formats.moments import MOMENTS
+from adamas.formats.names import PARTS
 
 
 class MismatchError(ValueError):
@@ -20,7 +20,7 @@ class Storage:
     """How moments and weights are stored: see `adamas.formats`.
 
     Args:
-        moments: "wide" for float32, or what is wider of the parameter's own; else a key of `adamas.formats.MOMENTS`.
+        moments: "wide" for float32, or what is wider of the parameter's own; else a key of `MOMENTS` in `adamas.formats.moments`.
         master_bits: 24 or 32 where a bfloat16 parameter is the upper part of a longer weight.
         stochastic: whether a weight of 16 or 24 bits is rounded without bias, not to nearest.
     """
@@ -113,7 +113,7 @@ def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tuple[str, ...]:
     """The keys of a state's tensors, in the kernels' order."""
     return (
-        *(("exp_avg", "exp_avg_sq") if storage.moments == "wide" else MOMENTS[storage.moments].parts(())),
+        *PARTS[storage.moments],
         *(("param_low",) if storage.master_bits else ()),
         *(("max_exp_avg_sq",) if amsgrad else ()),
         *(("ema",) if averages else ()),

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.kernels import stored
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, state_names
 
 if TYPE_CHECKING:
+    from adamas.kernels.stored import Place
     from adamas.scalars import StepScalars
 
 NAME = "eager"
@@ -53,7 +53,7 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
             if grad.layout is not torch.strided:
                 raise MismatchError(f"grad {i} is {grad.layout}")
             _check_place(f"grad {i}", grad, param)
-        packed = {} if bucket.storage.plain else stored.parts(bucket.storage, param)
+        packed = {} if bucket.storage.plain else _parts(bucket, param)
         for name in state_names(bucket.amsgrad, bucket.averages, bucket.storage):
             if name not in state:
                 raise MismatchError(f"{name} {i} is missing")
@@ -65,6 +65,12 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
             if state[name].dtype != moment_dtype(param):
                 raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
     prepared.grads = grads
+
+
+def _parts(bucket: Bucket, param: Tensor) -> dict[str, Any]:
+    from adamas.kernels import stored
+
+    return stored.parts(bucket.storage, param)
 
 
 def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
@@ -134,6 +140,8 @@ def _step_stored(
     bucket: Bucket, grads: list[Tensor | None], scalars: list[StepScalars], which: list[int] | None, zero_grad: bool
 ) -> None:
     """Step tensors whose moments or weights are stored in fewer bits, one by one: decode, the rule, encode."""
+    from adamas.kernels import stored
+
     for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
         if grad is None and not bucket.averages:
             continue
@@ -153,8 +161,10 @@ def _step_stored(
         _zero(grads)
 
 
-def _step_rows(tensors: dict[str, Any], place: stored.Place, scalars: StepScalars, bucket: Bucket) -> None:
+def _step_rows(tensors: dict[str, Any], place: Place, scalars: StepScalars, bucket: Bucket) -> None:
     """Step some rows of a parameter, or let their average go on, where there is no gradient."""
+    from adamas.kernels import stored
+
     storage, param, grad = bucket.storage, tensors["param"], tensors["grad"]
     if grad is not None:
         random = None if scalars.random is None else stored.random_of(scalars.random, param, place)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from adamas.kernels import stored
 from adamas.torch.groups import CONSTRUCTED_KEYS, Group, check
 from adamas.torch.state import PARTS, TENSORS, WIDE, State, conform, has_moments, stored_as
 from adamas.torch.storage import check_parameters, storage_of
@@ -154,6 +153,8 @@ def decoded(optimizer: Adam, state_dict: dict[str, Any]) -> dict[str, Any]:
     """
     groups = zip(optimizer.param_groups, state_dict["param_groups"], strict=True)
     homes = {key: param for group, saved in groups for key, param in zip(saved["params"], group["params"], strict=True)}
+    from adamas.kernels import stored
+
     state = dict(state_dict["state"])
     for key, saved in state.items():
         if key in homes and has_moments(saved):

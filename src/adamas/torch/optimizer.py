@@ -14,7 +14,7 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from adamas.kernels import gradient, stored
+from adamas.kernels import gradient
 from adamas.kernels.bucket import MismatchError, moment_dtype
 from adamas.scalars import check_max_norm, grad_factor
 from adamas.torch import averaging, checkpoint
@@ -384,6 +384,8 @@ class Adam(Optimizer):
         form = stored_as(state, param)
         if form.moments == "wide":
             return state["exp_avg"].detach().clone(), state["exp_avg_sq"].detach().clone()
+        from adamas.kernels import stored
+
         return stored.moments(form, state, param.detach())
 
     def master(self, param: Tensor) -> Tensor:
@@ -400,6 +402,8 @@ class Adam(Optimizer):
         state = self.state.get(param) or {}
         if self._swapped and "ema" in state:
             return state["ema"].detach().clone()
+        from adamas.kernels import stored
+
         return stored.weight(stored_as(state, param), state, param)
 
     def _check_mine(self, param: Tensor) -> None:

@@ -9,20 +9,20 @@ rounded to nearest a second moment with beta2 = 0.999 never moves again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from adamas.formats.moments import MOMENTS
+from adamas.formats.names import GRIDS, PACKED, WIDE
 from adamas.formats.random_bits import step_key
-from adamas.kernels import stored
 from adamas.kernels.bucket import Storage, is_dense, moment_dtype
 
+if TYPE_CHECKING:
+    from adamas.kernels.stored import Part
+
 State = dict[str, Any]
-WIDE = ("exp_avg", "exp_avg_sq")
-PACKED = ("packed16", "packed12")  # told by the words' name
-PARTS = tuple(dict.fromkeys(key for name in PACKED for key in MOMENTS[name].parts(())))
+PARTS = (*PACKED, *GRIDS)  # the words are told by their name
 TENSORS = (*WIDE, *PARTS, "param_low", "max_exp_avg_sq", "ema")
 
 
@@ -47,7 +47,7 @@ def stored_as(state: State, param: Tensor) -> Storage:
 
 def is_complete(state: State, param: Tensor, storage: Storage, extras: tuple[str, ...]) -> bool:
     """Whether a step finds all it needs in a state, perhaps laid out anew."""
-    parts = stored.parts(storage, param)
+    parts = _parts(storage, param)
     alike = (*(WIDE if storage.moments == "wide" else ()), *extras)
     return (
         "step" in state
@@ -82,11 +82,13 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
     """
     whole = dict(state)
     _conform_moments(whole, param, storage, name)
-    low, part = whole.pop("param_low", None), stored.parts(storage, param).get("param_low")
+    low, part = whole.pop("param_low", None), _parts(storage, param).get("param_low")
     if part is not None:
         low = torch.zeros(part[1], dtype=part[0], device=param.device) if low is None else low
         if low.dtype not in (torch.int8, torch.uint8):
             raise ValueError(f"param_low of {name} is {low.dtype}: it must be int8 (24 bits) or uint8 (32)")
+        from adamas.kernels import stored
+
         low = stored.convert_low(low, storage.master_bits or 0)
         _check_part(low, part, param, f"param_low of {name}")
         whole["param_low"] = _in_rows(low)
@@ -98,7 +100,7 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
         if tensor is None and key not in extras:
             continue
         if tensor is None and key == "ema":
-            tensor = stored.write_weight(_like(param), storage, whole, param)
+            tensor = _weight(storage, whole, param)
         elif tensor is None:
             tensor = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
         whole[key] = _fitting(tensor, param, f"{key} of {name}")
@@ -113,6 +115,8 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
             whole.pop(key, None)  # of another form
     if packed is not None and packed != storage.moments:
         form = Storage(packed)
+        from adamas.kernels import stored
+
         for key, part in stored.parts(form, param).items():
             if key not in whole:
                 raise ValueError(f"the state of {name} has {packed}, but lacks {key}")
@@ -124,6 +128,8 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
         for key in WIDE:
             whole[key] = _fitting(whole[key] if whole.get(key) is not None else _like(param), param, f"{key} of {name}")
         return
+    from adamas.kernels import stored
+
     parts = {key: part for key, part in stored.parts(storage, param).items() if key != "param_low"}
     if packed == storage.moments or all(key in whole and whole[key].dtype == parts[key][0] for key in parts):
         for key, part in parts.items():
@@ -141,11 +147,29 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
             stored.put(whole[part], value, None)
 
 
-def _fits(tensor: Tensor, part: stored.Part, param: Tensor) -> bool:
+def _parts(storage: Storage, param: Tensor) -> dict[str, Part]:
+    """The tensors stored in rows; none where moments and weight are plain."""
+    if storage.moments == "wide" and not storage.master_bits:
+        return {}
+    from adamas.kernels import stored
+
+    return stored.parts(storage, param)
+
+
+def _weight(storage: Storage, state: State, param: Tensor) -> Tensor:
+    """The weight as wide as moments are, laid out as the parameter."""
+    if not storage.master_bits:
+        return _like(param).copy_(param.detach())
+    from adamas.kernels import stored
+
+    return stored.write_weight(_like(param), storage, state, param)
+
+
+def _fits(tensor: Tensor, part: Part, param: Tensor) -> bool:
     return (tensor.dtype, tuple(tensor.shape)) == part and tensor.device == param.device
 
 
-def _check_part(tensor: Tensor, part: stored.Part, param: Tensor, what: str) -> None:
+def _check_part(tensor: Tensor, part: Part, param: Tensor, what: str) -> None:
     dtype, shape = part
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.formats.moments import is_large
+from adamas.formats.names import is_large
 from adamas.kernels.bucket import Storage
 
 STORAGE_KEYS = ("state_dtype", "master_weight_bits", "stochastic_rounding")

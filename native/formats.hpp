@@ -165,28 +165,27 @@ struct PackedBlock {
     block.random[i] = random;
   }
 
-  // Encodes n elements of a block's m, which is overwritten, and v, whose patterns lie between v_low and v_high.
+  // Encodes n elements of a block's v, whose patterns lie between v_low and v_high, and brings m to units of its root.
   template <class Block>
-  static void encode(Block& block, int n, uint16_t* words, const Grids& grids) {
-    if (block.v_low) return encode_positive<true>(block, n, words, grids);
+  static void encode_v(Block& block, int n) {
+    if (block.v_low && block.v_high < kInfinity) return encode_v_as<true>(block, n);
     uint32_t low = UINT32_MAX;
     for (int i = 0; i < n; ++i) {
       const uint32_t place = bits_of(block.v[i]) - 1;  // zero comes last
       low = place < low ? place : low;
     }
     block.v_low = block.v_high ? low + 1 : 0;
-    encode_positive<false>(block, n, words, grids);
+    encode_v_as<false>(block, n);
   }
 
-  // The same where v_low is that of the smallest positive v, and kPositive says that all are.
-  template <bool kPositive, class Block>
-  static void encode_positive(Block& block, int n, uint16_t* __restrict words, const Grids& grids) {
+  // The same where v_low is that of the smallest positive v; kUsual says that all are positive and finite.
+  template <bool kUsual, class Block>
+  static void encode_v_as(Block& block, int n) {
     float* __restrict m = block.m;
     const float* __restrict v = block.v;
     const uint32_t* __restrict random = block.random;
-    const uint32_t low = block.v_low, high = block.v_high;
-    alignas(64) uint32_t codes[kBlockSize];
-    const uint32_t step = spacing(low, high), before = low - step;
+    uint32_t* __restrict codes = block.codes;
+    const uint32_t low = block.v_low, high = block.v_high, step = spacing(low, high), before = low - step;
     const float inverse_step = 1.0f / static_cast<float>(static_cast<int32_t>(step));
     uint32_t top = 0;
     for (int i = 0; i < n; ++i) {  // of v = 0 all but the code and the unit is of no use
@@ -196,27 +195,43 @@ struct PackedBlock {
       const uint32_t under = before + code * step, over = under + step;
       const uint32_t below = under < high ? under : high, above = over < high ? over : high;
       const float gap = float_of(above) - float_of(below), part = float_of(bits) - float_of(below);
-      const uint32_t up = mask(!(part - uniform_of_high(random[i]) * gap <= 0));  // infinite or NaN: to itself
-      const uint32_t positive = kPositive ? ~0u : mask(bits != 0);
-      const uint32_t next = code - up, last = intervals + 1;
-      codes[i] = ((next < last ? next : last) & positive) << kM;
-      const float unit = m[i] / root(((above & up) | (below & ~up)) & positive);
+      const float threshold = uniform_of_high(random[i]) * gap;
+      uint32_t point;
+      if constexpr (kUsual) {
+        const uint32_t up = mask(threshold < part);
+        point = (above & up) | (below & ~up);
+        codes[i] = code - up;
+      } else {
+        const uint32_t up = mask(!(part - threshold <= 0)), positive = mask(bits != 0);  // infinite or NaN: to itself
+        const uint32_t next = code - up, last = intervals + 1;
+        point = ((above & up) | (below & ~up)) & positive;
+        codes[i] = (next < last ? next : last) & positive;
+      }
+      const float unit = m[i] / root(point);
       m[i] = unit;
       const uint32_t size = magnitude(bits_of(unit));
       top = size > top ? size : top;
     }
-    block.ahead.some();
-    const float limit = float_of(top);
-    float inverse = most / (limit == 0 ? 1.0f : limit);
-    if (!(magnitude(bits_of(inverse)) < kInfinity)) inverse = 0;
+    block.top = float_of(top);
+    block.inverse = most / (block.top == 0 ? 1.0f : block.top);
+    if (!(magnitude(bits_of(block.inverse)) < kInfinity)) block.inverse = 0;
+  }
+
+  // Encodes m after v, and writes the words and what decoding them needs.
+  template <class Block>
+  static void encode_m(const Block& block, int n, uint16_t* __restrict words, const Grids& grids) {
+    const float* __restrict m = block.m;
+    const uint32_t* __restrict random = block.random;
+    const uint32_t* __restrict codes = block.codes;
+    const float inverse = block.inverse;
     for (int i = 0; i < n; ++i) {
       // NaN becomes a number of which no processor sets the lower bits: code 0.
       const float place = (m[i] * inverse + static_cast<float>(middle)) + uniform_of_low(random[i]);
-      words[i] = static_cast<uint16_t>(codes[i] | static_cast<uint32_t>(static_cast<int32_t>(place)));
+      words[i] = static_cast<uint16_t>((codes[i] << kM) | static_cast<uint32_t>(static_cast<int32_t>(place)));
     }
-    *grids.scale = limit / static_cast<float>(middle - 1);
-    *grids.low = float_of(low);
-    *grids.high = float_of(high);
+    *grids.scale = block.top / static_cast<float>(middle - 1);
+    *grids.low = float_of(block.v_low);
+    *grids.high = float_of(block.v_high);
   }
 };
 

@@ -20,7 +20,8 @@ class Storage:
     """How moments and weights are stored: see `adamas.formats`.
 
     Args:
-        moments: "wide" for float32, or what is wider of the parameter's own; else a key of `MOMENTS` in `adamas.formats.moments`.
+        moments: "wide" for float32, or what is wider of the parameter's own; else a format of
+            `adamas.formats.moments`.
         master_bits: 24 or 32 where a bfloat16 parameter is the upper part of a longer weight.
         stochastic: whether a weight of 16 or 24 bits is rounded without bias, not to nearest.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adamas.compare.statistics import Difference, mean_and_sd, paired_difference
+from benchmarks.markdown import line
 from benchmarks.parity_variants import BASELINE, VARIANTS
 
 SCHEMA = 1  # raised whenever a key is added or renamed
@@ -83,10 +84,6 @@ class Parity:
         if len(seeds) < 2 or not all(map(math.isfinite, (*pairs[0], *pairs[1]))):
             return None
         return paired_difference(*pairs, relative=True)
-
-
-def line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def table(result: Parity) -> str:

@@ -14,7 +14,9 @@ from adamas.bench.result import Result
 from adamas.bench.row import Figures, Row
 from adamas.bench.rule import SCALES
 from adamas.bench.table import duration
+from benchmarks import markdown
 from benchmarks.figure import draw
+from benchmarks.markdown import line
 from benchmarks.parity_result import Parity
 from benchmarks.parity_result import table as parity_table
 from benchmarks.scenarios import BEST_TORCH, LEAN_PEERS
@@ -28,10 +30,6 @@ PARITY = RESULTS.with_name("parity.json")
 NUMERICS = ROOT / "docs" / "numerics.md"
 FIGURE = ROOT / "docs" / "figures" / "benchmarks.svg"
 MARKED = re.compile(r"<!-- benchmark -->.*<!-- /benchmark -->", re.DOTALL)
-
-
-def line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def table(result: Result) -> str:
@@ -165,10 +163,7 @@ def beside_limit(row: Row) -> str:
 
 def numerics(text: str, rows: Result, parity: Parity) -> str:
     """The page on formats with the tables of speed and of training parity."""
-    for mark, content in (("lean", lean(rows)), ("parity", parity_table(parity))):
-        made = f"<!-- {mark} -->\n{content}\n<!-- /{mark} -->"
-        text = re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _, made=made: made, text, flags=re.DOTALL)
-    return text
+    return markdown.filled(markdown.filled(text, "lean", lean(rows)), "parity", parity_table(parity))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ python -m benchmarks.tracking.render
 
 from __future__ import annotations
 
-import re
 import statistics
 from pathlib import Path
 
-from benchmarks.render import line
+from benchmarks import markdown
+from benchmarks.markdown import line
 from benchmarks.tracking.figure import draw
 from benchmarks.tracking.result import PATH, Result
 from benchmarks.tracking.schemes import OURS, SCHEMES
@@ -69,10 +69,7 @@ def digits(value: float) -> str:
 
 def filled(page: str, result: Result) -> str:
     """The page with this result's tables between their marks."""
-    for mark, made in (("tracking", table), ("noise", noise)):
-        content = f"<!-- {mark} -->\n{made(result)}\n<!-- /{mark} -->"
-        page = re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _, content=content: content, page, flags=re.DOTALL)
-    return page
+    return markdown.filled(markdown.filled(page, "tracking", table(result)), "noise", noise(result))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,11 @@ def test_parameters_on_several_devices_are_stepped_where_they_are() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"kernel": "cuda"}, ValueError, "kernel='cuda' must be None .automatic. or one of 'native', 'eager'"),
+        (
+            {"kernel": "cuda"},
+            ValueError,
+            "kernel='cuda' must be None .automatic. or one of 'native', 'triton', 'eager'",
+        ),
         ({"kernel": "native", "foreach": True}, ValueError, "contradicts"),
         ({"kernel": "eager", "fused": True}, ValueError, "contradicts"),
         ({"fused": True, "foreach": True}, RuntimeError, "`fused` and `foreach` cannot be `True` together"),

@@ -82,6 +82,7 @@ class Traits:
         host_scalars: learning rate and step are host numbers, not tensors (capturable, differentiable).
         storage: how its moments and weights are stored.
         row_major: its elements lie in the order of its indices.
+        differentiable: autograd is to record the step.
     """
 
     device: str
@@ -92,6 +93,7 @@ class Traits:
     host_scalars: bool
     storage: Storage = PLAIN
     row_major: bool = True
+    differentiable: bool = False
 
 
 def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -128,11 +130,23 @@ def moment_dtype(param: Tensor) -> torch.dtype:
     return param.dtype if param.dtype.is_complex else torch.promote_types(param.dtype, torch.float32)
 
 
-def param_traits(param: Tensor, grad: Tensor, host_scalars: bool, storage: Storage = PLAIN) -> Traits:
+def param_traits(
+    param: Tensor, grad: Tensor, host_scalars: bool, storage: Storage = PLAIN, differentiable: bool = False
+) -> Traits:
     """The `Traits` of a parameter and the gradient it has now."""
     ordinary = (Tensor, torch.nn.Parameter)
     plain = type(param) in ordinary and type(grad) in ordinary and not param.is_neg()
     strided = param.layout is torch.strided
     row_major = plain and strided and param.is_contiguous()
     dense = row_major or (plain and strided and is_dense(tuple(param.shape), param.stride()))
-    return Traits(param.device.type, param.dtype, grad.dtype, plain, dense, host_scalars, storage, row_major)
+    return Traits(
+        device=param.device.type,
+        dtype=param.dtype,
+        grad_dtype=grad.dtype,
+        plain=plain,
+        dense=dense,
+        host_scalars=host_scalars,
+        storage=storage,
+        row_major=row_major,
+        differentiable=differentiable,
+    )

@@ -57,31 +57,43 @@ class StepCounter:
 
 
 class DeviceCounter:
-    """The count of one parameter as a 0-d tensor on its device, never read by the host.
+    """The counts of a bucket's steps as 0-d tensors on its device, never read by the host.
 
     For steps that a graph captures or that the device may skip.
 
     Args:
-        count: steps taken so far, a number or a tensor.
-        device: where the count lies.
+        counts: steps taken so far, a number or a tensor for each parameter.
+        device: where the counts lie.
     """
 
-    def __init__(self, count: float | Tensor, device: torch.device) -> None:
-        if not isinstance(count, Tensor):
-            count = torch.full((), float(count), device=device)
+    def __init__(self, counts: list[float | Tensor], device: torch.device) -> None:
         # A counter that is already right is kept, not copied: a graph may be capturing this step.
-        self._count = count.detach().to(device=device, dtype=torch.float32).reshape(())
-        self.views: list[Tensor] = [count if self._count.data_ptr() == count.data_ptr() else self._count]
+        self.views: list[Tensor] = [_on_device(count, device) for count in counts]
 
     def upcoming(self) -> Tensor:
-        """The number of the coming step, in float64 where the device has it: 1 - beta2**t cancels in float32."""
-        return (self._count + 1).to(torch.float32 if self._count.device.type == "mps" else torch.float64)
+        """The number of each parameter's coming step, in float64 where the device has it: 1 - beta2**t cancels.
+
+        A 0-d tensor where there is but one parameter.
+        """
+        counts = self.views[0] if len(self.views) == 1 else torch.stack(self.views)
+        return (counts + 1).to(torch.float32 if counts.device.type == "mps" else torch.float64)
 
     def advance(self, absent: list[int], skip: Tensor | None = None) -> None:
-        """Count one step, unless there was no gradient or the device says to skip it."""
-        if not absent:
-            self._count += 1 if skip is None else ~skip
+        """Count one step of all parameters but those `absent`, unless the device says to skip it."""
+        left_out = set(absent)
+        counted = [view for i, view in enumerate(self.views) if i not in left_out]
+        if counted:
+            torch._foreach_add_(  # pyright: ignore[reportPrivateImportUsage]
+                counted, 1 if skip is None else [(~skip).to(torch.float32)] * len(counted)
+            )
 
     def untouched(self) -> bool:
-        """Writes by others count: the tensor is the only record."""
+        """Writes by others count: the tensors are the only record."""
         return True
+
+
+def _on_device(count: float | Tensor, device: torch.device) -> Tensor:
+    if not isinstance(count, Tensor):
+        return torch.full((), float(count), dtype=torch.float32, device=device)
+    fitting = count.dtype == torch.float32 and count.device == device and count.dim() == 0
+    return count if fitting else count.detach().to(device=device, dtype=torch.float32).reshape(())

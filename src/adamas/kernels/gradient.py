@@ -16,7 +16,7 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
     is.
 
     Args:
-        squares: each gradient's sum of squares, numbers or 0-d float64 tensors.
+        squares: sums of the squares of gradients, or of pieces of them: numbers, or float64 tensors of any shape.
         scale: by which the loss was multiplied.
         on_device: keep the result in a tensor, so that the host waits for no device.
 
@@ -25,11 +25,12 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
     """
     if on_device:
         device = next((x.device for x in squares if isinstance(x, Tensor)), torch.device("cpu"))
-        every = [torch.as_tensor(x, dtype=torch.float64).to(device, non_blocking=True) for x in squares]
+        every = [torch.as_tensor(x, dtype=torch.float64).to(device, non_blocking=True).reshape(-1) for x in squares]
         # Sorted, so that the order of the parameters leaves the sum's rounding as it is.
-        return (torch.stack(every).sort().values.sum().sqrt() if every else torch.zeros(())) / scale
+        return (torch.cat(every).sort().values.sum().sqrt() if every else torch.zeros(())) / scale
+    numbers = [y for x in squares for y in (x.tolist() if isinstance(x, Tensor) and x.dim() else [float(x)])]
     try:
-        return math.sqrt(math.fsum(map(float, squares))) / scale  # fsum rounds once, whatever the order
+        return math.sqrt(math.fsum(numbers)) / scale  # fsum rounds once, whatever the order
     except OverflowError:
         return math.inf
 

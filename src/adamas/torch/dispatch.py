@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
-from adamas.kernels import eager, native
+from adamas.kernels import eager, native, triton
 from adamas.kernels.bucket import Traits
 
-KERNELS: dict[str, ModuleType] = {module.NAME: module for module in (native, eager)}  # in the order they are tried
+KERNELS: dict[str, ModuleType] = {
+    module.NAME: module for module in (native, triton, eager)
+}  # in the order they are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ def check_request(request: Request) -> None:
     if request.kernel is not None and request.kernel not in KERNELS:
         known = ", ".join(map(repr, KERNELS))
         raise ValueError(f"kernel={request.kernel!r} must be None (automatic) or one of {known}")
-    if request.kernel == "native" and (request.foreach or request.fused is False):
-        raise ValueError("kernel='native' contradicts foreach=True and fused=False: leave them at None")
+    if request.kernel not in (None, "eager") and (request.foreach or request.fused is False):
+        raise ValueError(f"kernel={request.kernel!r} contradicts foreach=True and fused=False: leave them at None")
     if request.kernel == "eager" and request.fused:
         raise ValueError("kernel='eager' contradicts fused=True: leave one of them at None")
 
@@ -64,7 +66,8 @@ def choose(traits: Traits, request: Request) -> Choice:
         >>> choose(traits, Request()).kernel
         'eager'
     """
-    demanded = request.kernel or ("native" if request.fused else None)
+    fused = "triton" if traits.device == "cuda" else "native"
+    demanded = request.kernel or (fused if request.fused else None)
     if demanded is not None:
         what = f"kernel={demanded!r}" if request.kernel else "fused=True"
         refusal = KERNELS[demanded].refuses(traits)
@@ -75,8 +78,9 @@ def choose(traits: Traits, request: Request) -> Choice:
         alone = "" if traits.storage.plain else "; with state or weights in fewer bits each parameter is stepped alone"
         return Choice("eager", f"asked for by foreach=True{alone}")
     if request.fused is False:
-        return Choice("eager", "fused=False excludes native")
-    refusal = native.refuses(traits)
+        return Choice("eager", f"fused=False excludes {fused}")
+    refusal = KERNELS[fused].refuses(traits)
     if refusal:
         return Choice("eager", refusal)
-    return Choice("native", f"{traits.dtype} on {traits.device}, {native.isas()[0]}".replace("torch.", ""))
+    reason = f"{traits.dtype} on {traits.device}".replace("torch.", "")
+    return Choice(fused, f"{reason}, {native.isas()[0]}" if fused == "native" else reason)

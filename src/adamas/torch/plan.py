@@ -226,7 +226,8 @@ class _Member:
 def choose_for(param: Tensor, group: Group) -> Choice:
     """The kernel for a parameter of a group with the gradient it has; without one, as if it were like the parameter."""
     grad = param if param.grad is None else param.grad
-    traits = param_traits(param, grad, has_host_scalars(group), storage_of(param, group))
+    storage, differentiable = storage_of(param, group), bool(group["differentiable"])
+    traits = param_traits(param, grad, has_host_scalars(group), storage, differentiable)
     return choose(traits, Request(group["kernel"], group["fused"], group["foreach"]))
 
 
@@ -239,14 +240,23 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
     together: dict[tuple[Any, ...], list[_Member]] = {}
     for member in members:
         param, choice = member.param, member.choice
-        # A count that lies on a device is not looked at: each parameter has its own.
-        alone = id(param) if member.device_counts else None
-        key: tuple[Any, ...] = (member.group, choice, param.device, param.dtype, member.storage, alone)
+        # A count that lies on a device is not looked at: what may differ between parameters is then a tensor, of which
+        # triton takes each one's element, and eager a number.
+        alone = id(param) if member.device_counts and choice.kernel != "triton" else None
+        key: tuple[Any, ...] = (
+            member.group,
+            choice,
+            param.device,
+            param.dtype,
+            member.storage,
+            member.device_counts,
+            alone,
+        )
         together.setdefault(key, []).append(member)
     for (index, choice, device, *_), alike in together.items():
         group = groups[index]
         if alike[0].device_counts:
-            counter = DeviceCounter(alike[0].state.get("step", 0), device)
+            counter = DeviceCounter([member.state.get("step", 0) for member in alike], device)
         else:
             counter = StepCounter([steps_taken(member.state) for member in alike])
         for member, view in zip(alike, counter.views, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adamas.formats.names import GRIDS, PACKED, WIDE
 from adamas.formats.random_bits import step_key
-from adamas.kernels.bucket import Storage, is_dense, moment_dtype
+from adamas.kernels.bucket import Storage, moment_dtype
 
 if TYPE_CHECKING:
     from adamas.kernels.stored import Part
@@ -210,7 +210,7 @@ def _fitting(moment: Tensor, param: Tensor, what: str) -> Tensor:
         raise _elsewhere(moment, param, what)
     if moment.is_complex() != param.is_complex():
         raise ValueError(f"{what} is {moment.dtype}, which a {param.dtype} parameter cannot use")
-    if moment.dtype == dtype and not is_dense(tuple(param.shape), param.stride()):
-        return moment
     fitting = torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+    if moment.dtype == dtype and moment.stride() == fitting.stride():
+        return moment  # of a parameter with gaps in memory
     return fitting.copy_(moment.detach())

@@ -1,0 +1,37 @@
+"""The sums of the squares of a bucket's gradients, in one launch."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from adamas.kernels.gpu.layout import COUNT, FIRST_TILE, ROW, TILE, load
+from adamas.kernels.gpu.weights import widened
+
+SIZE = tl.constexpr(TILE)
+
+
+@triton.jit
+def squares(tables, sums, OPT: tl.constexpr):
+    """Write the sum of the squares of each program's tile of a gradient: float64, added in an order that is fixed.
+
+    Args:
+        tables: see `step.Tables`, with the owners of tiles.
+        sums: a float64 for each program; 0 where there is no gradient.
+        OPT: `layout.Word`.
+    """
+    tensor = tl.load(tables.owners + tl.program_id(0)).to(tl.int64)
+    row = tables.rows + tensor * ROW
+    grad = tl.load(tables.grads + tensor)
+    start = (tl.program_id(0) - tl.load(row + FIRST_TILE)) * SIZE
+    left = tl.load(row + COUNT) - start
+    lane = tl.arange(0, SIZE)
+    sum = tl.zeros((), tl.float64)
+    if grad != 0:
+        if ((grad & 15) == 0) & (left >= SIZE):
+            g = widened(load(grad, OPT.word, start, lane, left, True), OPT).to(tl.float64)
+            sum = tl.sum(g * g, axis=0)
+        else:
+            g = widened(load(grad, OPT.word, start, lane, left, False), OPT).to(tl.float64)
+            sum = tl.sum(g * g, axis=0)
+    tl.store(sums + tl.program_id(0), sum)

@@ -1,0 +1,393 @@
+"""The Triton kernel: float32, bfloat16 and float16 in every storage on NVIDIA GPUs, one launch for a bucket.
+
+The code that runs on the device is in `adamas.kernels.gpu`; here is what the host does. Nothing in a step waits for the
+device, and scalars may lie there, so that a graph can capture a step. Without Triton, or on another device, `refuses`
+says so and `eager` takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from adamas.formats.names import PACKED
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names
+
+if TYPE_CHECKING:
+    from adamas.kernels.gpu.factors import Factors
+    from adamas.kernels.gpu.step import Options, Tables
+    from adamas.kernels.gpu.table import Cut
+    from adamas.scalars import StepScalars
+
+NAME = "triton"
+BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and m
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+ORDINARY = {Tensor, torch.nn.Parameter}
+OLDEST = (3, 3)  # the first Triton whose kernels take named tuples
+OLDEST_DEVICE = (8, 0)  # compute capability: bfloat16 and reductions of a warp
+
+
+@cache
+def missing() -> str | None:
+    """Why this installation has no Triton to use; None if it has."""
+    found = next((name for name in ("triton", "pytorch-triton", "triton-windows") if _version(name)), None)
+    if found is None:
+        return "Triton is not installed"
+    text = _version(found) or ""
+    if tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) < OLDEST:
+        return f"Triton {text} is older than {'.'.join(map(str, OLDEST))}"
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU, as TRITON_INTERPRET=1 makes it: for tests, with the same bits."""
+    from adamas.kernels.gpu.step import step
+
+    return type(step).__name__ == "InterpretedFunction"
+
+
+@cache
+def unfit_device() -> str | None:
+    """Why the GPUs of this machine are not for these kernels; None if they are."""
+    if torch.version.cuda is None:
+        return "this torch was not built for NVIDIA GPUs"
+    for index in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(index)
+        if capability < OLDEST_DEVICE:
+            name = torch.cuda.get_device_name(index)
+            return f"{name} has compute capability {capability[0]}.{capability[1]}, below 8.0"
+    return None
+
+
+def refuses(traits: Traits) -> str | None:
+    """Why this kernel cannot step such a parameter; None if it can."""
+    if missing() is not None:
+        return missing()
+    if traits.device != "cuda" and not (traits.device == "cpu" and interpreted()):
+        return f"the parameter is on {traits.device}, and triton is for NVIDIA GPUs"
+    if traits.device == "cuda" and unfit_device() is not None:
+        return unfit_device()
+    if traits.dtype not in DTYPES:
+        return f"{traits.dtype} has no Triton kernel"
+    if traits.grad_dtype != traits.dtype:
+        return f"the gradient is {traits.grad_dtype}, the parameter {traits.dtype}"
+    if not traits.plain:
+        return "the parameter or its gradient is a tensor subclass"
+    if traits.storage.moments == "float16":
+        return "float16 moments have no Triton kernel"
+    if not traits.storage.plain and not traits.row_major:
+        return "the parameter is not row-major, and moments or weights of fewer bits are stored in rows"
+    if traits.differentiable:
+        return "autograd cannot record it"
+    return None
+
+
+@dataclass(slots=True)
+class Taken:
+    """What was true of a bucket's tensors when they were last checked, and the tables that were made of it.
+
+    Args:
+        present: whose states are read: of all with an average, else of those with a gradient.
+        states: their states, in the order of names.
+        addresses: of their parameters and states.
+        params: the shapes of the parameters of those.
+        cut: of all tensors into programs.
+        table: their addresses and sizes on the device.
+        which: the numbers of their steps in that table.
+    """
+
+    present: list[int]
+    states: list[Any]
+    addresses: list[int]
+    params: list[torch.Size]
+    cut: Cut
+    table: Tensor
+    which: list[int] | None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A bucket, its tables on the device and, until the step is done, its gradients.
+
+    Args:
+        bucket: the bucket.
+        names: of the states that a step needs.
+        device: of all tensors.
+        dense: copies of parameters with gaps in memory, by index: stepped in their place and copied back.
+        taken: None before the first check.
+        owners: the tensor of each program, for steps and for norms.
+        grads: the gradients of the coming step, as the kernel reads them.
+        copied: the index of each one that is a copy -> the original.
+        pointers: the addresses of gradients on the device, and on the host.
+    """
+
+    bucket: Bucket
+    names: tuple[str, ...]
+    device: torch.device
+    dense: dict[int, Tensor]
+    taken: Taken | None = None
+    owners: dict[str, Tensor] = field(default_factory=dict)
+    grads: list[Tensor | None] = field(default_factory=list)
+    copied: dict[int, Tensor] = field(default_factory=dict)
+    pointers: tuple[Tensor, list[int]] | None = None
+
+
+def prepare(bucket: Bucket) -> Prepared:
+    """What is kept from one step to the next: tables are made when they are first needed."""
+    names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
+    dense = {
+        i: torch.empty_like(param, requires_grad=False, memory_format=torch.preserve_format)
+        for i, param in enumerate(bucket.params)
+        if not is_dense(tuple(param.shape), param.stride())
+    }
+    return Prepared(bucket, names, bucket.params[0].device, dense)
+
+
+ADDRESS, CONTIGUOUS, NEGATIVE = Tensor.data_ptr, Tensor.is_contiguous, Tensor.is_neg
+
+
+def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
+    """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
+    bucket = prepared.bucket
+    present = [i for i, grad in enumerate(grads) if grad is not None or bucket.averages]
+    params = [bucket.params[i] for i in present]
+    states: list[Any] = [bucket.states[i].get(name) for i in present for name in prepared.names]
+    taken = prepared.taken
+    if not (
+        taken is not None
+        and taken.present == present
+        and all(map(is_, states, taken.states))  # so none is missing
+        and list(map(ADDRESS, [*params, *states])) == taken.addresses
+        and [param.shape for param in params] == taken.params
+    ):
+        for i in present:
+            _check(prepared, i)
+        prepared.owners = {}
+        taken = prepared.taken = _taken(prepared, present, params, states)
+    _take_gradients(prepared, grads)
+
+
+def _check(prepared: Prepared, i: int) -> None:
+    """Raise MismatchError unless a parameter and its states fit each other, and the bucket."""
+    bucket, param, state = prepared.bucket, prepared.bucket.params[i], prepared.bucket.states[i]
+    if param.device != prepared.device or param.dtype != bucket.params[0].dtype:
+        raise MismatchError(f"param {i} is {param.dtype} on {param.device}, the bucket another")
+    place = prepared.dense.get(i, param)
+    if place.shape != param.shape or not is_dense(tuple(place.shape), place.stride()):
+        raise MismatchError(f"param {i} has gaps or overlaps in memory")
+    parts: dict[str, Any] = {}
+    if not bucket.storage.plain:
+        from adamas.kernels import stored
+
+        parts = stored.parts(bucket.storage, param)
+        if not param.is_contiguous():
+            raise MismatchError(f"param {i} is not row-major")
+    for name in prepared.names:
+        tensor = state.get(name)
+        if tensor is None:
+            raise MismatchError(f"{name} {i} is missing")
+        dtype, shape = parts.get(name, (moment_dtype(param), tuple(param.shape)))
+        if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape) or tensor.device != param.device:
+            raise MismatchError(f"{name} {i} does not fit a parameter of shape {tuple(param.shape)}")
+        in_order = tensor.is_contiguous() if name in parts else _same_order(tensor, place)
+        if not in_order or (name in parts and tensor.data_ptr() % 2):
+            raise MismatchError(f"{name} {i} is laid out otherwise than its parameter")
+
+
+def _same_order(a: Tensor, b: Tensor) -> bool:
+    """Whether element k of one lies where element k of the other does: equal strides, where they count."""
+    strides = zip(a.shape, a.stride(), b.stride(), strict=True)
+    return a.numel() == 0 or all(size == 1 or mine == other for size, mine, other in strides)
+
+
+def _taken(prepared: Prepared, present: list[int], params: list[Tensor], states: list[Any]) -> Taken:
+    """What is to be looked at in the next step, and a table of the tensors."""
+    from adamas.kernels.gpu import table
+
+    cut = table.Cut.of([tuple(param.shape) for param in prepared.bucket.params], prepared.bucket.storage)
+    device_table = table.rows(_rows(prepared, present), cut, None, prepared.device)
+    addresses = list(map(ADDRESS, [*params, *states]))
+    return Taken(present, states, addresses, [param.shape for param in params], cut, device_table, None)
+
+
+def _rows(prepared: Prepared, present: list[int]) -> list[list[int]]:
+    """The addresses of each parameter and of the states that `table.NAMES` names; 0 for what is not looked at."""
+    from adamas.kernels.gpu.table import NAMES
+
+    bucket, rows = prepared.bucket, [[0] * (1 + len(NAMES)) for _ in prepared.bucket.params]
+    for i in present:
+        state = {"exp_avg" if name in PACKED else name: bucket.states[i][name] for name in prepared.names}
+        param = prepared.dense.get(i, bucket.params[i])
+        rows[i] = [param.data_ptr(), *(state[name].data_ptr() if name in state else 0 for name in NAMES)]
+    return rows
+
+
+def _take_gradients(prepared: Prepared, grads: list[Tensor | None]) -> None:
+    """Take gradients that fit, or copies of them that do."""
+    params, copied = prepared.bucket.params, dict[int, Tensor]()
+    given = [grad for grad in grads if grad is not None]
+    shapes = [param.shape for param, grad in zip(params, grads, strict=True) if grad is not None]
+    dtype, device = params[0].dtype, prepared.device
+    if (
+        not {*map(type, given)} <= ORDINARY
+        or any(grad.dtype != dtype or grad.device != device for grad in given)
+        or [grad.shape for grad in given] != shapes
+    ):
+        raise MismatchError("a gradient is not an ordinary tensor of its parameter's dtype and shape, on its device")
+    if not (all(map(CONTIGUOUS, given)) and all(map(CONTIGUOUS, params))) or any(map(NEGATIVE, given)):
+        grads = list(grads)
+        for i, grad in enumerate(grads):
+            place = prepared.dense.get(i, params[i])
+            if grad is not None and (grad.is_neg() or not _same_order(grad, place)):
+                copied[i] = grad
+                grads[i] = torch.empty_like(place, requires_grad=False).copy_(grad.detach())
+    prepared.grads, prepared.copied = grads, copied
+
+
+def squares(prepared: Prepared) -> list[Tensor]:
+    """The sums of the squares of all gradients, in pieces: a float64 tensor on the device."""
+    from adamas.kernels.gpu import norm
+
+    tables, programs = _tables(prepared, "norm", None)
+    sums = torch.empty(programs, dtype=torch.float64, device=prepared.device)
+    _launch(norm.squares, programs, prepared.device, (tables, sums, _word(prepared.bucket)), warps=8)
+    return [sums]
+
+
+def release(prepared: Prepared) -> None:
+    """Let the gradients go."""
+    prepared.grads, prepared.copied = [], {}
+
+
+def step(
+    prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
+) -> None:
+    """Step every tensor of a bucket whose gradient was taken, in one launch.
+
+    A scalar may be a 0-d tensor, or one with an element for each tensor of the bucket.
+    """
+    from adamas.kernels.gpu import factors
+    from adamas.kernels.gpu.step import step as kernel
+
+    bucket = prepared.bucket
+    given = factors.gather(scalars, which, len(bucket.params), prepared.device)
+    tables, programs = _tables(prepared, "step", given.which)
+    dense = {i: place for i, place in prepared.dense.items() if prepared.grads[i] is not None or bucket.averages}
+    for i, place in dense.items():
+        place.copy_(bucket.params[i].detach())
+    skip = tables.owners if scalars[0].skip is None else scalars[0].skip
+    options = _options(bucket, scalars[0], given, zero_grad, _cut(prepared).huge())
+    arguments = (tables, _cut(prepared).each, skip, given.scalars, *given.key, options)
+    _launch(kernel, programs, prepared.device, arguments, warps=1)
+    for i, place in dense.items():
+        bucket.params[i].detach().copy_(place)
+    if zero_grad:
+        for original in prepared.copied.values():
+            original.detach().zero_()
+    _tell_autograd(prepared, zero_grad)
+    release(prepared)
+
+
+def _cut(prepared: Prepared) -> Cut:
+    if prepared.taken is None:
+        raise MismatchError("no gradients were taken for this step")
+    return prepared.taken.cut
+
+
+def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tables, int]:
+    """The tables for a launch, and how many programs it has: the number of tables on the device changes rarely."""
+    from adamas.kernels.gpu import table
+    from adamas.kernels.gpu.step import Tables
+
+    cut, taken, device = _cut(prepared), prepared.taken, prepared.device
+    assert taken is not None
+    if which is not None and taken.which != which:
+        taken.table, taken.which = table.rows(_rows(prepared, taken.present), cut, which, device), which
+    programs = cut.programs() if what == "step" else cut.tiles()
+    if what not in prepared.owners:
+        prepared.owners[what] = table.owners(programs, device)
+    addresses = [0 if grad is None else grad.data_ptr() for grad in prepared.grads]
+    if prepared.pointers is None or prepared.pointers[1] != addresses:
+        prepared.pointers = (table.upload(addresses, device), addresses)
+    tables = Tables(taken.table, prepared.pointers[0], prepared.owners[what])
+    table.keep(tables, device)
+    return tables, sum(programs)
+
+
+def _word(bucket: Bucket) -> Any:
+    """As what a parameter is loaded and stored, and whether these are bfloat16's patterns."""
+    import triton.language as tl
+
+    from adamas.kernels.gpu.layout import Word
+
+    dtype = bucket.params[0].dtype
+    words = {torch.float32: tl.float32, torch.bfloat16: tl.int16, torch.float16: tl.float16}
+    return Word(DTYPES[dtype], words[dtype])
+
+
+def _options(bucket: Bucket, scalars: StepScalars, given: Factors, zero_grad: bool, huge: bool) -> Options:
+    """What the kernel is compiled for."""
+    from adamas.kernels.gpu.step import Options
+
+    storage = bucket.storage
+    v_bits, m_bits = BITS.get(storage.moments, (0, 0))
+    return Options(
+        *_word(bucket),
+        moments=storage.moments,
+        v_bits=v_bits,
+        m_bits=m_bits,
+        master_bits=storage.master_bits or 0,
+        stochastic=storage.stochastic,
+        amsgrad=bucket.amsgrad,
+        averages=bucket.averages,
+        l2=given.l2,
+        decoupled=given.decoupled,
+        usual=given.usual,
+        moves=scalars.moves,
+        zero_grad=zero_grad,
+        may_skip=scalars.skip is not None,
+        random=storage.random,
+        where=given.where,
+        where_key=given.where_key,
+        huge=huge,
+    )
+
+
+def _launch(kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], warps: int) -> None:
+    """Launch on the device's current stream, without fused multiply-add: see `gpu.rule`."""
+    if not programs:
+        return
+    options = {"num_warps": warps, "enable_fp_fusion": False}
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[(programs,)](*arguments, **options)
+    else:
+        kernel[(programs,)](*arguments, **options)
+
+
+def _tell_autograd(prepared: Prepared, zero_grad: bool) -> None:
+    """Autograd may have saved tensors for a backward pass: tell it that they have changed."""
+    written: list[Tensor] = [
+        tensor for tensor, grad in zip(prepared.bucket.params, prepared.grads, strict=True) if grad is not None
+    ]
+    if zero_grad:
+        written += [grad for grad in prepared.grads if grad is not None]
+    try:
+        torch.autograd.graph.increment_version(written)
+    except TypeError:  # older than the lists that torch 2.7 takes
+        for tensor in written:
+            torch.autograd.graph.increment_version(tensor)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
-from adamas.kernels import native
+from adamas.kernels import native, triton
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,10 +29,15 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and triton.missing() is None
+
+
 def available_kernels() -> list[str]:
-    """Names of the kernels that can run here; a new kernel adds its line."""
-    return ["eager"] + ([] if native.missing else ["native"])
+    """Names of the kernels that step tensors on the CPU here; a new kernel adds its line."""
+    return ["eager"] + ([] if native.missing else ["native"]) + (["triton"] if INTERPRETED else [])
 
 
 KERNELS = available_kernels()
+# Those that step a bucket wherever it has to lie for that.
+EVERYWHERE = KERNELS + (["triton"] if torch.cuda.is_available() and not INTERPRETED else [])
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))

@@ -13,6 +13,7 @@ from torch import Tensor
 from adamas.kernels.bucket import Bucket, moment_dtype, state_names
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS
+from tests.conftest import INTERPRETED
 
 
 @dataclass(frozen=True)
@@ -147,18 +148,45 @@ class Operands:
         return Bucket(self.params, states, amsgrad=amsgrad, averages=averages, **options)
 
     def step(self, kernel: str, scalars: StepScalars, zero_grad: bool = False, **options: Any) -> None:
-        """Step in place with a kernel."""
-        module = KERNELS[kernel]
-        prepared = module.prepare(self.bucket(**options))
-        module.take(prepared, self.grads)
+        """Step in place with a kernel, on the device that it is for."""
+        module, there = KERNELS[kernel], self.on(device_of(kernel))
+        prepared = module.prepare(there.bucket(**options))
+        module.take(prepared, there.grads)
         module.step(prepared, [scalars], None, zero_grad)
+        for mine, other in zip([*self.written(), *self.grads], [*there.written(), *there.grads], strict=True):
+            mine.untyped_storage().copy_(other.untyped_storage())
 
     def squares(self, kernel: str) -> list[float]:
-        """The kernel's sums of squared gradients."""
-        module = KERNELS[kernel]
-        prepared = module.prepare(self.bucket())
-        module.take(prepared, self.grads)
-        return [float(square) for square in module.squares(prepared)]
+        """The kernel's sums of squared gradients, each gradient in a bucket of its own."""
+        module, there, sums = KERNELS[kernel], self.on(device_of(kernel)), []
+        for i in range(len(there.params)):
+            alone = Operands([there.params[i]], [there.grads[i]], [[moment[i]] for moment in there.moments])
+            prepared = module.prepare(alone.bucket())
+            module.take(prepared, alone.grads)
+            sums.append(sum(float(square) for x in module.squares(prepared) for square in torch.as_tensor(x).flatten()))
+        return sums
+
+    def on(self, device: str) -> Operands:
+        """The same tensors on a device: their memory whole, with gaps and offsets."""
+        if device == "cpu":
+            return self
+
+        def each(tensors: list[Tensor]) -> list[Tensor]:
+            return [
+                torch.empty(0, dtype=x.dtype, device=device).set_(
+                    x.untyped_storage().to(device=device), x.storage_offset(), x.shape, x.stride()
+                )
+                for x in tensors
+            ]
+
+        return Operands(
+            each(self.params), each(self.grads), [each(moments) for moments in self.moments], each(self.emas)
+        )
+
+
+def device_of(kernel: str) -> str:
+    """Where a kernel's tensors lie: triton's on the GPU, unless its interpreter runs it."""
+    return "cuda" if kernel == "triton" and not INTERPRETED else "cpu"
 
 
 def scalars(hyper: Hyper, step: int) -> StepScalars:

@@ -74,13 +74,24 @@ class Model:
         g = self.floats(grad) * s["grad_factor"]
         if scalars.l2 != 0:
             g = g + s["l2"] * theta
-        pulls = scalars.beta1 >= 0.5  # see native/adamas.hpp
-        m = m + s["beta1_complement"] * (g - m) if pulls else s["beta1"] * m + s["beta1_complement"] * g
+        m = mean(m, g, s["beta1"], s["beta1_complement"])
         v = s["beta2"] * v + (s["beta2_complement"] * g) * g
-        change = s["step_size"] * (m / (np.sqrt(v + s["eps_root"]) + s["eps"]))
+        second = v
+        if scalars.amsgrad:
+            second = self.state["max_exp_avg_sq"] = np.maximum(self.state["max_exp_avg_sq"], v * s["max_factor"])
+        change = s["step_size"] * (m / (np.sqrt(second + s["eps_root"]) + s["eps"]))
         if scalars.decay != 0:
             change = change + s["decay"] * theta
         self._store(m, v, theta, change, scalars)
+        if "ema" in self.state:
+            self.average(scalars)
+
+    @np.errstate(all="ignore")
+    def average(self, scalars: StepScalars) -> None:
+        """Let the average of the weights, as they are stored, go on."""
+        old, new = self.state["ema"], self.weight()
+        weight = f32(scalars.average)
+        self.state["ema"] = new if weight == 1 else mean(old, new, f32(1 - scalars.average), weight)
 
     def _store(self, m: Floats, v: Floats, weight: Floats, change: Floats, scalars: StepScalars) -> None:
         index = np.arange(weight.size).reshape(weight.shape)
@@ -115,6 +126,11 @@ class Model:
         mine = self.param if name == "param" else self.state[name]
         mine = mine.astype(np.uint16) if mine.dtype == np.int64 else mine
         return np.ascontiguousarray(mine).tobytes() == np.ascontiguousarray(other).tobytes()
+
+
+def mean(old: Floats, value: Floats, keep: np.float32, weight: np.float32) -> Floats:
+    """An exponential moving average in the form that errs less: see native/adamas.hpp."""
+    return old + weight * (value - old) if keep >= 0.5 else keep * old + weight * (value - f32(0) * old)
 
 
 def patterns(x: Floats, dtype: str) -> NDArray:

@@ -17,14 +17,14 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
 
     Args:
         squares: sums of the squares of gradients, or of pieces of them: numbers, or float64 tensors of any shape.
-        scale: by which the loss was multiplied.
+        scale: by which the loss was multiplied; where it is a tensor, the result lies on its device.
         on_device: keep the result in a tensor, so that the host waits for no device.
 
     Returns:
         A number, or a 0-d float64 tensor.
     """
     if on_device:
-        device = next((x.device for x in squares if isinstance(x, Tensor)), torch.device("cpu"))
+        device = next((x.device for x in (scale, *squares) if isinstance(x, Tensor)), torch.device("cpu"))
         every = [torch.as_tensor(x, dtype=torch.float64).to(device, non_blocking=True).reshape(-1) for x in squares]
         # Sorted, so that the order of the parameters leaves the sum's rounding as it is.
         return (torch.cat(every).sort().values.sum().sqrt() if every else torch.zeros(())) / scale

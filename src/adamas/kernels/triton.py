@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 NAME = "triton"
 BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and m
+# As few as hold a block without spilling: the more warps fit, the better one's arithmetic hides another's memory.
+REGISTERS = {"wide": 128, "bfloat16": 128, "packed16": 96, "packed12": 128}
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 ORDINARY = {Tensor, torch.nn.Parameter}
 OLDEST = (3, 3)  # the first Triton whose kernels take named tuples
@@ -127,7 +129,8 @@ class Prepared:
         bucket: the bucket.
         names: of the states that a step needs.
         device: of all tensors.
-        dense: copies of parameters with gaps in memory, by index: stepped in their place and copied back.
+        dense: of parameters with gaps in memory, by index, copies of them and of their states without: stepped in
+            their place and copied back.
         taken: None before the first check.
         owners: the tensor of each program, for steps and for norms.
         grads: the gradients of the coming step, as the kernel reads them.
@@ -138,7 +141,7 @@ class Prepared:
     bucket: Bucket
     names: tuple[str, ...]
     device: torch.device
-    dense: dict[int, Tensor]
+    dense: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     taken: Taken | None = None
     owners: dict[str, Tensor] = field(default_factory=dict)
     grads: list[Tensor | None] = field(default_factory=list)
@@ -149,12 +152,7 @@ class Prepared:
 def prepare(bucket: Bucket) -> Prepared:
     """What is kept from one step to the next: tables are made when they are first needed."""
     names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
-    dense = {
-        i: torch.empty_like(param, requires_grad=False, memory_format=torch.preserve_format)
-        for i, param in enumerate(bucket.params)
-        if not is_dense(tuple(param.shape), param.stride())
-    }
-    return Prepared(bucket, names, bucket.params[0].device, dense)
+    return Prepared(bucket, names, bucket.params[0].device)
 
 
 ADDRESS, CONTIGUOUS, NEGATIVE = Tensor.data_ptr, Tensor.is_contiguous, Tensor.is_neg
@@ -174,6 +172,7 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
         and list(map(ADDRESS, [*params, *states])) == taken.addresses
         and [param.shape for param in params] == taken.params
     ):
+        prepared.dense = {i: copies for i in present if (copies := _copies(prepared, i))}
         for i in present:
             _check(prepared, i)
         prepared.owners = {}
@@ -181,14 +180,26 @@ def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     _take_gradients(prepared, grads)
 
 
+def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
+    """Room for a parameter with gaps in memory, and for its states; nothing for others."""
+    param, state = prepared.bucket.params[i], prepared.bucket.states[i]
+    if not prepared.bucket.storage.plain or is_dense(tuple(param.shape), param.stride()):
+        return {}
+    room = torch.empty_like(param, requires_grad=False, memory_format=torch.preserve_format)
+    copies = {"param": room}
+    for name in prepared.names:
+        if name in state and not _same_order(state[name], room):
+            copies[name] = torch.empty_like(room, dtype=state[name].dtype)
+    return copies
+
+
 def _check(prepared: Prepared, i: int) -> None:
     """Raise MismatchError unless a parameter and its states fit each other, and the bucket."""
     bucket, param, state = prepared.bucket, prepared.bucket.params[i], prepared.bucket.states[i]
     if param.device != prepared.device or param.dtype != bucket.params[0].dtype:
         raise MismatchError(f"param {i} is {param.dtype} on {param.device}, the bucket another")
-    place = prepared.dense.get(i, param)
-    if place.shape != param.shape or not is_dense(tuple(place.shape), place.stride()):
-        raise MismatchError(f"param {i} has gaps or overlaps in memory")
+    copies = prepared.dense.get(i, {})
+    place = copies.get("param", param)
     parts: dict[str, Any] = {}
     if not bucket.storage.plain:
         from adamas.kernels import stored
@@ -203,7 +214,7 @@ def _check(prepared: Prepared, i: int) -> None:
         dtype, shape = parts.get(name, (moment_dtype(param), tuple(param.shape)))
         if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape) or tensor.device != param.device:
             raise MismatchError(f"{name} {i} does not fit a parameter of shape {tuple(param.shape)}")
-        in_order = tensor.is_contiguous() if name in parts else _same_order(tensor, place)
+        in_order = tensor.is_contiguous() if name in parts else name in copies or _same_order(tensor, place)
         if not in_order or (name in parts and tensor.data_ptr() % 2):
             raise MismatchError(f"{name} {i} is laid out otherwise than its parameter")
 
@@ -230,9 +241,13 @@ def _rows(prepared: Prepared, present: list[int]) -> list[list[int]]:
 
     bucket, rows = prepared.bucket, [[0] * (1 + len(NAMES)) for _ in prepared.bucket.params]
     for i in present:
-        state = {"exp_avg" if name in PACKED else name: bucket.states[i][name] for name in prepared.names}
-        param = prepared.dense.get(i, bucket.params[i])
-        rows[i] = [param.data_ptr(), *(state[name].data_ptr() if name in state else 0 for name in NAMES)]
+        copies = prepared.dense.get(i, {})
+        tensors: dict[str, Any] = {name: copies.get(name, bucket.states[i][name]) for name in prepared.names}
+        state = {"exp_avg" if name in PACKED else name: tensor for name, tensor in tensors.items()}
+        rows[i] = [
+            copies.get("param", bucket.params[i]).data_ptr(),
+            *(state[name].data_ptr() if name in state else 0 for name in NAMES),
+        ]
     return rows
 
 
@@ -251,7 +266,7 @@ def _take_gradients(prepared: Prepared, grads: list[Tensor | None]) -> None:
     if not (all(map(CONTIGUOUS, given)) and all(map(CONTIGUOUS, params))) or any(map(NEGATIVE, given)):
         grads = list(grads)
         for i, grad in enumerate(grads):
-            place = prepared.dense.get(i, params[i])
+            place = prepared.dense.get(i, {}).get("param", params[i])
             if grad is not None and (grad.is_neg() or not _same_order(grad, place)):
                 copied[i] = grad
                 grads[i] = torch.empty_like(place, requires_grad=False).copy_(grad.detach())
@@ -264,7 +279,7 @@ def squares(prepared: Prepared) -> list[Tensor]:
 
     tables, programs = _tables(prepared, "norm", None)
     sums = torch.empty(programs, dtype=torch.float64, device=prepared.device)
-    _launch(norm.squares, programs, prepared.device, (tables, sums, _word(prepared.bucket)), warps=8)
+    _launch(norm.squares, programs, prepared.device, (tables, sums, _word(prepared.bucket)), {"num_warps": 8})
     return [sums]
 
 
@@ -286,20 +301,28 @@ def step(
     bucket = prepared.bucket
     given = factors.gather(scalars, which, len(bucket.params), prepared.device)
     tables, programs = _tables(prepared, "step", given.which)
-    dense = {i: place for i, place in prepared.dense.items() if prepared.grads[i] is not None or bucket.averages}
-    for i, place in dense.items():
-        place.copy_(bucket.params[i].detach())
+    dense = {i: room for i, room in prepared.dense.items() if prepared.grads[i] is not None or bucket.averages}
+    for i, room in dense.items():
+        for name, copy in room.items():
+            copy.copy_(_tensor(bucket, i, name))
     skip = tables.owners if scalars[0].skip is None else scalars[0].skip
     options = _options(bucket, scalars[0], given, zero_grad, _cut(prepared).huge())
     arguments = (tables, _cut(prepared).each, skip, given.scalars, *given.key, options)
-    _launch(kernel, programs, prepared.device, arguments, warps=1)
-    for i, place in dense.items():
-        bucket.params[i].detach().copy_(place)
+    _launch(
+        kernel, programs, prepared.device, arguments, {"num_warps": 1, "maxnreg": REGISTERS[bucket.storage.moments]}
+    )
+    for i, room in dense.items():
+        for name, copy in room.items():
+            _tensor(bucket, i, name).copy_(copy)
     if zero_grad:
         for original in prepared.copied.values():
             original.detach().zero_()
     _tell_autograd(prepared, zero_grad)
     release(prepared)
+
+
+def _tensor(bucket: Bucket, i: int, name: str) -> Tensor:
+    return bucket.params[i].detach() if name == "param" else bucket.states[i][name]
 
 
 def _cut(prepared: Prepared) -> Cut:
@@ -324,7 +347,7 @@ def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tab
     if prepared.pointers is None or prepared.pointers[1] != addresses:
         prepared.pointers = (table.upload(addresses, device), addresses)
     tables = Tables(taken.table, prepared.pointers[0], prepared.owners[what])
-    table.keep(tables, device)
+    table.keep((tables, prepared.dense), device)
     return tables, sum(programs)
 
 
@@ -354,6 +377,7 @@ def _options(bucket: Bucket, scalars: StepScalars, given: Factors, zero_grad: bo
         stochastic=storage.stochastic,
         amsgrad=bucket.amsgrad,
         averages=bucket.averages,
+        scaled=given.scaled,
         l2=given.l2,
         decoupled=given.decoupled,
         usual=given.usual,
@@ -367,16 +391,17 @@ def _options(bucket: Bucket, scalars: StepScalars, given: Factors, zero_grad: bo
     )
 
 
-def _launch(kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], warps: int) -> None:
+def _launch(
+    kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], options: dict[str, int]
+) -> None:
     """Launch on the device's current stream, without fused multiply-add: see `gpu.rule`."""
     if not programs:
         return
-    options = {"num_warps": warps, "enable_fp_fusion": False}
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            kernel[(programs,)](*arguments, **options)
+            kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
     else:
-        kernel[(programs,)](*arguments, **options)
+        kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
 
 
 def _tell_autograd(prepared: Prepared, zero_grad: bool) -> None:

@@ -220,7 +220,7 @@ class Adam(Optimizer):
         if not plan.on_device:
             found_inf = None if found_inf is None else float(found_inf)
             scale = None if scale is None else float(scale)
-        scale = 1.0 if scale is None else scale
+        scale = 1.0 if scale is None else plan.at_home(scale)
         if max_norm is not None or skip_nonfinite:
             self._norm = gradient.global_norm(plan.squares(), scale, plan.on_device)
         else:

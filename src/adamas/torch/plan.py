@@ -104,11 +104,18 @@ class Plan:
         members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
         self.buckets = list(_bucketed(members, groups))
         self.on_accelerator = any(member.param.device.type in ACCELERATORS for member in members)
-        # Whether norms and verdicts stay in tensors, for which the host does not wait. Where parameters lie on several
-        # devices, or some have their steps counted by the host, the host decides for all.
-        counted = [member.device_counts for member in members]
-        single = len({member.param.device for member in members}) == 1
-        self.on_device = single and (all(counted) or (self.on_accelerator and not may_skip))
+        # Whether norms and verdicts stay in tensors, for which the host does not wait. Where some parameters lie on the
+        # CPU and others do not, or some have their steps counted by the host, the host decides for all.
+        devices = {member.param.device for member in members}
+        accelerated = all(device.type in ACCELERATORS for device in devices)
+        counted = all(member.device_counts for member in members)
+        self.on_device = (counted and (accelerated or len(devices) == 1)) or (
+            self.on_accelerator and accelerated and not may_skip
+        )
+
+    def at_home(self, scalar: Any) -> Any:
+        """A scalar where what concerns all buckets is decided: on the first one's device."""
+        return _on(self.buckets[0].bucket.params[0].device, scalar) if self.buckets else scalar
 
     def commit(self, states: States) -> None:
         """Write the buckets' complete states into the optimizer's, whose dicts stay the same objects."""
@@ -205,9 +212,15 @@ class Plan:
         elif known is None or known[0] != values:
             known = self._hypers[bucket.group] = (values, check(group))
         different, which = bucket.upcoming()
+        grad_factor, skip = (_on(bucket.bucket.params[0].device, x) for x in (grad_factor, skip))
         seed = group["seed"] if bucket.bucket.storage.random else None
         scalars = [StepScalars.of(known[1], count, grad_factor, bucket.begins, seed) for count in different]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
+
+
+def _on(device: torch.device, scalar: Any) -> Any:
+    """A scalar that was decided on one of several devices, on another."""
+    return scalar.to(device, non_blocking=True) if isinstance(scalar, Tensor) else scalar
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ class Factors:
         key: of random bits, two of them: int32 numbers, or int64 tensors.
         where_key: likewise.
         which: the number of each tensor's step; None where there is but one.
+        scaled: whether grad_factor may be other than 1.
         l2: whether there may be coupled weight decay.
         decoupled: whether there may be decoupled weight decay.
         usual: whether beta1 >= 1/2 and eps_root = 0 are known.
@@ -40,6 +41,7 @@ class Factors:
     key: tuple[Any, Any]
     where_key: int
     which: list[int] | None
+    scaled: bool
     l2: bool
     decoupled: bool
     usual: bool
@@ -65,16 +67,18 @@ def gather(steps: list[StepScalars], which: list[int] | None, count: int, device
         key=(keys[0][0], keys[1][0]),
         where_key=keys[0][1],
         which=which,
-        l2=any(isinstance(step.l2, Tensor) or step.l2 != 0 for step in steps),
-        decoupled=any(isinstance(step.decay, Tensor) or step.decay != 0 for step in steps),
+        scaled=any(_may_differ(step.grad_factor, 1) for step in steps),
+        l2=any(_may_differ(step.l2, 0) for step in steps),
+        decoupled=any(_may_differ(step.decay, 0) for step in steps),
         usual=all(
-            not isinstance(step.beta1, Tensor)
-            and not isinstance(step.eps_root, Tensor)
-            and np.float32(step.beta1) >= 0.5
-            and step.eps_root == 0
+            not isinstance(step.beta1, Tensor) and np.float32(step.beta1) >= 0.5 and not _may_differ(step.eps_root, 0)
             for step in steps
         ),
     )
+
+
+def _may_differ(scalar: Any, number: float) -> bool:
+    return isinstance(scalar, Tensor) or scalar != number
 
 
 def _value(step: StepScalars, name: str) -> Any:

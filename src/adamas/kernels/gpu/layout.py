@@ -65,43 +65,47 @@ def are_aligned(at):
 
 
 @triton.jit
-def lanes(left, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def lanes(left, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Which elements of a block the tile's 256 are; those from 256 on do not exist.
 
     12-bit words of a block of n are paired: word j's lower bits lie beside those of word j + ceil(n / 2). Lanes j and
     j + 128 are such a pair, so that the two meet in one place.
     """
     lane = tl.arange(0, WIDTH)
-    if OPT.m_bits == 5 and not WHOLE:
+    if OPT.m_bits == 5 and not WIDE:
         half = (left + 1) // 2
         lane = tl.where(lane < HALF, tl.where(lane < half, lane, WIDTH), lane - HALF + half)
     return lane
 
 
 @triton.jit
-def elements(address, DTYPE: tl.constexpr, start, lane, WHOLE: tl.constexpr):
-    """Where a block's elements of one array lie; WHOLE says that this begins at a multiple of 16 bytes."""
+def elements(address, DTYPE: tl.constexpr, start, lane, WIDE: tl.constexpr):
+    """Where a block's elements of one array lie.
+
+    With WIDE, that many lie beside each other in one thread, and the first at a multiple of their bytes. If arrays of
+    different dtypes disagreed in that, values would have to move between threads.
+    """
     first = address.to(tl.pointer_type(DTYPE)) + start
-    if WHOLE:
-        first = tl.multiple_of(first, 16)
+    if WIDE:
+        first = tl.multiple_of(first, WIDE * (DTYPE.primitive_bitwidth // 8))
     return first + lane
 
 
 @triton.jit
-def load(address, DTYPE: tl.constexpr, start, lane, left, WHOLE: tl.constexpr):
-    """A block's elements of one array, with zeros beyond its end."""
-    where = elements(address, DTYPE, start, lane, WHOLE)
-    if WHOLE:
+def load(address, DTYPE: tl.constexpr, start, lane, left, WIDE: tl.constexpr):
+    """A block's elements of one array, with zeros beyond its end; WIDE says that the block has all 256."""
+    where = elements(address, DTYPE, start, lane, WIDE)
+    if WIDE:
         return tl.load(where)
     else:
         return tl.load(where, mask=lane < left, other=0)
 
 
 @triton.jit
-def store(address, values, start, lane, left, WHOLE: tl.constexpr):
-    """Store a block's elements of one array, of the values' dtype."""
-    where = elements(address, values.dtype, start, lane, WHOLE)
-    if WHOLE:
+def store(address, values, start, lane, left, WIDE: tl.constexpr):
+    """Store a block's elements of one array, of the values' dtype; WIDE as for `load`."""
+    where = elements(address, values.dtype, start, lane, WIDE)
+    if WIDE:
         tl.store(where, values)
     else:
         tl.store(where, values, mask=lane < left)

@@ -24,7 +24,7 @@ INFINITY = tl.constexpr(0x7F800000)
 
 
 @triton.jit
-def load_moments(at, place, lane, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def load_moments(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Both moments of a block, float32; zeros beyond its end.
 
     Args:
@@ -32,46 +32,46 @@ def load_moments(at, place, lane, OPT: tl.constexpr, WHOLE: tl.constexpr):
         place: (start, left, block, row, column, columns), see `step.step_block`.
         lane: the elements.
         OPT: the kernel's options.
-        WHOLE: whether the block has 256 elements and begins at a multiple of 16 bytes in each array.
+        WIDE: whether the block has 256 elements and begins at a multiple of 16 bytes in each array.
     """
     start, left, block, _, _, _ = place
     if OPT.v_bits != 0:
-        word = load_words(at, place, lane, OPT, WHOLE)
+        word = load_words(at, place, lane, OPT, WIDE)
         scale = tl.load(number(at[SCALE], block))
         low = bits_of(tl.load(number(at[LOW], block)))
         high = bits_of(tl.load(number(at[HIGH], block)))
         m, v = decoded(word, scale, low, high, OPT)
     elif OPT.moments == "bfloat16":
-        m = float_of((load(at[EXP_AVG], tl.int16, start, lane, left, WHOLE).to(tl.int32) << 16).to(tl.uint32))
-        v = float_of((load(at[EXP_AVG_SQ], tl.int16, start, lane, left, WHOLE).to(tl.int32) << 16).to(tl.uint32))
+        m = float_of((load(at[EXP_AVG], tl.int16, start, lane, left, WIDE).to(tl.int32) << 16).to(tl.uint32))
+        v = float_of((load(at[EXP_AVG_SQ], tl.int16, start, lane, left, WIDE).to(tl.int32) << 16).to(tl.uint32))
     else:
-        m = load(at[EXP_AVG], tl.float32, start, lane, left, WHOLE)
-        v = load(at[EXP_AVG_SQ], tl.float32, start, lane, left, WHOLE)
+        m = load(at[EXP_AVG], tl.float32, start, lane, left, WIDE)
+        v = load(at[EXP_AVG_SQ], tl.float32, start, lane, left, WIDE)
     return m, v
 
 
 @triton.jit
-def store_moments(at, place, lane, moments, random, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def store_moments(at, place, lane, moments, random, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Encode both moments of a block and store them; arguments as for `load_moments`, and bits for each element."""
     start, left, block, _, _, _ = place
     m, v = moments
     if OPT.v_bits != 0:
         unit, code, low, high = encoded_v(m, v, random, OPT)
-        if not WHOLE:
+        if not WIDE:
             unit = tl.where(lane < left, unit, 0.0)
         steps, scale = encoded_m(unit, random, OPT)
-        store_words(at, place, lane, (code << OPT.m_bits).to(tl.int32) | steps, OPT, WHOLE)
+        store_words(at, place, lane, (code << OPT.m_bits).to(tl.int32) | steps, OPT, WIDE)
         tl.store(number(at[SCALE], block), scale)
         tl.store(number(at[LOW], block), float_of(low))
         tl.store(number(at[HIGH], block), float_of(high))
     elif OPT.moments == "bfloat16":
         first = unless_endless(bits_of(m), bits_of(m) + (random & 0xFFFF)) >> 16
         second = unless_endless(bits_of(v), bits_of(v) + (random >> 16)) >> 16
-        store(at[EXP_AVG], first.to(tl.int16), start, lane, left, WHOLE)
-        store(at[EXP_AVG_SQ], second.to(tl.int16), start, lane, left, WHOLE)
+        store(at[EXP_AVG], first.to(tl.int16), start, lane, left, WIDE)
+        store(at[EXP_AVG_SQ], second.to(tl.int16), start, lane, left, WIDE)
     else:
-        store(at[EXP_AVG], m, start, lane, left, WHOLE)
-        store(at[EXP_AVG_SQ], v, start, lane, left, WHOLE)
+        store(at[EXP_AVG], m, start, lane, left, WIDE)
+        store(at[EXP_AVG_SQ], v, start, lane, left, WIDE)
 
 
 @triton.jit
@@ -120,7 +120,7 @@ def encoded_v(m, v, random, OPT: tl.constexpr):
     above = tl.minimum(under + step, high)
     gap = float_of(above) - float_of(below)
     part = float_of(bits) - float_of(below)
-    stays = part - uniform(random >> 9) * gap <= 0  # what is infinite or NaN goes up: to itself
+    stays = part - uniform(random >> 16) * gap <= 0  # what is infinite or NaN goes up: to itself
     point = tl.where(bits == 0, 0, tl.where(stays, below, above)).to(tl.uint32)
     code = tl.minimum(tl.where(stays, code, code + 1), tl.full((), (1 << OPT.v_bits) - 1, tl.uint32))
     code = tl.where(bits == 0, 0, code).to(tl.uint32)
@@ -134,22 +134,22 @@ def encoded_m(unit, random, OPT: tl.constexpr):
     top = float_of(tl.max(magnitude(bits_of(unit)), axis=0))
     inverse = tl.div_rn(MIDDLE - 1 - 0.000030517578125, tl.where(top == 0, 1.0, top))
     inverse = tl.where(magnitude(bits_of(inverse)) < INFINITY, inverse, 0.0)
-    place = (unit * inverse + MIDDLE) + uniform(random << 7)
+    place = (unit * inverse + MIDDLE) + uniform(random & 0xFFFF)
     steps = tl.where(place == place, place, 0.0).to(tl.int32)  # NaN: code 0
     return steps, tl.div_rn(top, MIDDLE - 1.0)
 
 
 @triton.jit
-def load_words(at, place, lane, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def load_words(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
     """The words of a packed block; 0 beyond its end."""
     start, left, _, row, column, columns = place
     if OPT.m_bits == 7:
-        words = load(at[WORDS], tl.int16, start, lane, left, WHOLE).to(tl.int32) & 0xFFFF
+        words = load(at[WORDS], tl.int16, start, lane, left, WIDE).to(tl.int32) & 0xFFFF
     else:
         begin, halves = bytes_of(row, column, columns)
         bytes_ = at[WORDS].to(tl.pointer_type(tl.uint8))
         pair = tl.load(
-            bytes_ + halves + lane % HALF if WHOLE else bytes_ + halves + tl.arange(0, WIDTH) % HALF,
+            bytes_ + halves + lane % HALF if WIDE else bytes_ + halves + tl.arange(0, WIDTH) % HALF,
             mask=lane < left,
             other=0,
         ).to(tl.int32)
@@ -159,11 +159,11 @@ def load_words(at, place, lane, OPT: tl.constexpr, WHOLE: tl.constexpr):
 
 
 @triton.jit
-def store_words(at, place, lane, words, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def store_words(at, place, lane, words, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Store the words of a packed block."""
     start, left, _, row, column, columns = place
     if OPT.m_bits == 7:
-        store(at[WORDS], words.to(tl.int16), start, lane, left, WHOLE)
+        store(at[WORDS], words.to(tl.int16), start, lane, left, WIDE)
     else:
         begin, halves = bytes_of(row, column, columns)
         bytes_ = at[WORDS].to(tl.pointer_type(tl.uint8))

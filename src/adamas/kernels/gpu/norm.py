@@ -29,9 +29,9 @@ def squares(tables, sums, OPT: tl.constexpr):
     sum = tl.zeros((), tl.float64)
     if grad != 0:
         if ((grad & 15) == 0) & (left >= SIZE):
-            g = widened(load(grad, OPT.word, start, lane, left, True), OPT).to(tl.float64)
+            g = widened(load(grad, OPT.word, start, lane, left, 4), OPT).to(tl.float64)
             sum = tl.sum(g * g, axis=0)
         else:
-            g = widened(load(grad, OPT.word, start, lane, left, False), OPT).to(tl.float64)
+            g = widened(load(grad, OPT.word, start, lane, left, 0), OPT).to(tl.float64)
             sum = tl.sum(g * g, axis=0)
     tl.store(sums + tl.program_id(0), sum)

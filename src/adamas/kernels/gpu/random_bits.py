@@ -63,6 +63,6 @@ def for_weights(random):
 
 
 @triton.jit
-def uniform(shifted):
-    """(k + 1/2) / 2**16 for the 16-bit number k in bits 7 to 22."""
-    return float_of((shifted & 0x7FFF80) | 0x3F800040) - 1.0
+def uniform(bits16):
+    """(k + 1/2) / 2**16 for numbers of 16 bits: put into the mantissa of a float in [1, 2)."""
+    return float_of(bits16 * 128 + 0x3F800040) - 1.0

@@ -61,7 +61,8 @@ def updated(theta, g, m, v, v_max, s, which, OPT: tl.constexpr):
     change = step_size * m / (sqrt(v + eps_root) + eps) + decay * theta
     """
     W: tl.constexpr = OPT.where
-    g = g * scalar(s.grad_factor, W.grad_factor, which)
+    if OPT.scaled:
+        g = g * scalar(s.grad_factor, W.grad_factor, which)
     if OPT.l2:
         g = g + scalar(s.l2, W.l2, which) * theta
     weight = scalar(s.beta1_complement, W.beta1_complement, which)

@@ -85,6 +85,7 @@ class Options(NamedTuple):
         stochastic: whether weights are rounded without bias.
         amsgrad: whether a maximum is kept.
         averages: whether an average is kept.
+        scaled: whether grad_factor may be other than 1.
         l2: whether there is L2.
         decoupled: whether there is decoupled decay.
         usual: whether beta1 >= 1/2 and eps_root = 0: the same bits without three operations.
@@ -105,6 +106,7 @@ class Options(NamedTuple):
     stochastic: bool
     amsgrad: bool
     averages: bool
+    scaled: bool
     l2: bool
     decoupled: bool
     usual: bool
@@ -150,9 +152,9 @@ def step(tables, count, skip, scalars, first, second, OPT: tl.constexpr):
         left = tl.minimum(columns - column, WIDTH)
         place = (start, left, block, in_row, column, columns)
         if aligned & (left == WIDTH) & ((start & 15) == 0):
-            step_block(at, place, given, OPT, True)
+            step_block(at, place, given, OPT, 4 if OPT.param == "float32" else 8)
         else:
-            step_block(at, place, given, OPT, False)
+            step_block(at, place, given, OPT, 0)
         block += 1
         column += WIDTH
         if column >= columns:
@@ -169,7 +171,7 @@ def key(x, WHERE: tl.constexpr, which):
 
 
 @triton.jit
-def step_block(at, place, given, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def step_block(at, place, given, OPT: tl.constexpr, WIDE: tl.constexpr):
     """One block.
 
     Args:
@@ -177,78 +179,78 @@ def step_block(at, place, given, OPT: tl.constexpr, WHOLE: tl.constexpr):
         place: of the block: its first element, how many it has, its number; the row, the column and the row's length.
         given: the scalars, the number of the tensor's step, the key of random bits, whether all is to stay.
         OPT: the kernel's options.
-        WHOLE: whether the block has 256 elements and begins at a multiple of 16 bytes in each array.
+        WIDE: whether the block has 256 elements and begins at a multiple of 16 bytes in each array.
     """
     start, left, _, _, _, _ = place
     scalars, which, _, _, stays = given
-    lane = lanes(left, OPT, WHOLE)
+    lane = lanes(left, OPT, WIDE)
     if (at[GRAD] != 0) | OPT.averages:
-        theta = load_weights(at, start, lane, left, OPT, WHOLE)
+        theta = load_weights(at, start, lane, left, OPT, WIDE)
         if at[GRAD] != 0:
             if not stays:
-                g = widened(load(at[GRAD], OPT.word, start, lane, left, WHOLE), OPT)
-                theta = stepped_weights(at, place, lane, theta, g, given, OPT, WHOLE)
+                g = widened(load(at[GRAD], OPT.word, start, lane, left, WIDE), OPT)
+                theta = stepped_weights(at, place, lane, theta, g, given, OPT, WIDE)
             if OPT.zero_grad:
-                store(at[GRAD], tl.zeros((WIDTH,), OPT.word), start, lane, left, WHOLE)
+                store(at[GRAD], tl.zeros((WIDTH,), OPT.word), start, lane, left, WIDE)
         if OPT.averages & (not stays):
-            old = load(at[EMA], tl.float32, start, lane, left, WHOLE)
+            old = load(at[EMA], tl.float32, start, lane, left, WIDE)
             new = averaged(old, theta, scalars, which, OPT)
-            store(at[EMA], new, start, lane, left, WHOLE)
+            store(at[EMA], new, start, lane, left, WIDE)
 
 
 @triton.jit
-def stepped_weights(at, place, lane, theta, g, given, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def stepped_weights(at, place, lane, theta, g, given, OPT: tl.constexpr, WIDE: tl.constexpr):
     """The weights after the step; they and all state but the average are stored."""
     start, left, _, _, _, _ = place
     s, which, first, second, _ = given
     random = tl.zeros((WIDTH,), tl.uint32)
     if OPT.random:
         random = drawn(first, second, start, lane, OPT.huge)
-    m, v = load_moments(at, place, lane, OPT, WHOLE)
+    m, v = load_moments(at, place, lane, OPT, WIDE)
     v_max = v
     if OPT.amsgrad:
-        v_max = load(at[MAX], tl.float32, start, lane, left, WHOLE)
+        v_max = load(at[MAX], tl.float32, start, lane, left, WIDE)
     change, m, v, v_max = updated(theta, g, m, v, v_max, s, which, OPT)
-    store_moments(at, place, lane, (m, v), random, OPT, WHOLE)
+    store_moments(at, place, lane, (m, v), random, OPT, WIDE)
     if OPT.amsgrad:
-        store(at[MAX], v_max, start, lane, left, WHOLE)
+        store(at[MAX], v_max, start, lane, left, WIDE)
     if OPT.moves:
         value = moved(theta, change, for_weights(random), OPT)
         if OPT.where.step_size != 0:  # lr = 0 moves nothing, not even where the change is not a number
             value = tl.where(scalar(s.step_size, OPT.where.step_size, which) == 0, theta, value)
-        store_weights(at, value, start, lane, left, OPT, WHOLE)
+        store_weights(at, value, start, lane, left, OPT, WIDE)
         theta = value
     return theta
 
 
 @triton.jit
-def load_weights(at, start, lane, left, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def load_weights(at, start, lane, left, OPT: tl.constexpr, WIDE: tl.constexpr):
     """The weights, float32, with the low bits where there are some."""
-    theta = widened(load(at[PARAM], OPT.word, start, lane, left, WHOLE), OPT)
+    theta = widened(load(at[PARAM], OPT.word, start, lane, left, WIDE), OPT)
     if OPT.master_bits == 24:
-        low = load(at[LOW_BITS], tl.int8, start, lane, left, WHOLE).to(tl.int32) << 8
+        low = load(at[LOW_BITS], tl.int8, start, lane, left, WIDE).to(tl.int32) << 8
         theta = float_of(joined(bits_of(theta), low.to(tl.uint32)))
     elif OPT.master_bits == 32:
-        low = load(at[LOW_BITS], tl.int16, start, lane, left, WHOLE).to(tl.int32)
+        low = load(at[LOW_BITS], tl.int16, start, lane, left, WIDE).to(tl.int32)
         theta = float_of(joined(bits_of(theta), low.to(tl.uint32)))
     return theta
 
 
 @triton.jit
-def store_weights(at, value, start, lane, left, OPT: tl.constexpr, WHOLE: tl.constexpr):
+def store_weights(at, value, start, lane, left, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Store weights that can be stored exactly."""
     bits = bits_of(value)
     if OPT.master_bits:
         # The lower half, read as signed, is what the upper one lacks once it is rounded.
-        store(at[PARAM], ((bits + 0x8000) >> 16).to(tl.int16), start, lane, left, WHOLE)
+        store(at[PARAM], ((bits + 0x8000) >> 16).to(tl.int16), start, lane, left, WIDE)
         if OPT.master_bits == 24:
-            store(at[LOW_BITS], (bits >> 8).to(tl.int8), start, lane, left, WHOLE)
+            store(at[LOW_BITS], (bits >> 8).to(tl.int8), start, lane, left, WIDE)
         else:
-            store(at[LOW_BITS], bits.to(tl.int16), start, lane, left, WHOLE)
+            store(at[LOW_BITS], bits.to(tl.int16), start, lane, left, WIDE)
     elif OPT.param == "bfloat16":
-        store(at[PARAM], (bits >> 16).to(tl.int16), start, lane, left, WHOLE)
+        store(at[PARAM], (bits >> 16).to(tl.int16), start, lane, left, WIDE)
     else:
-        store(at[PARAM], value.to(OPT.word), start, lane, left, WHOLE)
+        store(at[PARAM], value.to(OPT.word), start, lane, left, WIDE)
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from operator import is_
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -162,4 +162,7 @@ def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bo
     """Whether `dicts[i][key] is values[i]` for all i."""
     if _native is not None:
         return _native.items_are(dicts, key, values)
-    return len(dicts) == len(values) and all(map(is_, (entry.get(key) for entry in dicts), values))
+    try:
+        return len(dicts) == len(values) and all(map(is_, map(itemgetter(key), dicts), values))
+    except KeyError:
+        return False

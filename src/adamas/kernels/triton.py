@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from operator import is_
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,7 @@ BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and m
 REGISTERS = {"wide": 128, "bfloat16": 128, "packed16": 96, "packed12": 128}
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 ORDINARY = {Tensor, torch.nn.Parameter}
-OLDEST = (3, 3)  # the first Triton whose kernels take named tuples
+OLDEST = (3, 6)  # older ones flush subnormals in roots and divisions
 OLDEST_DEVICE = (8, 0)  # compute capability: bfloat16 and reductions of a warp
 
 
@@ -103,19 +104,17 @@ class Taken:
     """What was true of a bucket's tensors when they were last checked, and the tables that were made of it.
 
     Args:
-        present: whose states are read: of all with an average, else of those with a gradient.
-        states: their states, in the order of names.
-        addresses: of their parameters and states.
-        params: the shapes of the parameters of those.
+        absent: whose states are not looked at, since they have neither gradient nor average.
+        states: of the others, in the order of names.
+        marks: of the others' parameters and states: see `_marks`.
         cut: of all tensors into programs.
         table: their addresses and sizes on the device.
         which: the numbers of their steps in that table.
     """
 
-    present: list[int]
+    absent: list[int]
     states: list[Any]
-    addresses: list[int]
-    params: list[torch.Size]
+    marks: list[int]
     cut: Cut
     table: Tensor
     which: list[int] | None
@@ -134,6 +133,7 @@ class Prepared:
         taken: None before the first check.
         owners: the tensor of each program, for steps and for norms.
         grads: the gradients of the coming step, as the kernel reads them.
+        addresses: theirs, 0 where there is none.
         copied: the index of each one that is a copy -> the original.
         pointers: the addresses of gradients on the device, and on the host.
     """
@@ -145,6 +145,7 @@ class Prepared:
     taken: Taken | None = None
     owners: dict[str, Tensor] = field(default_factory=dict)
     grads: list[Tensor | None] = field(default_factory=list)
+    addresses: list[int] = field(default_factory=list)
     copied: dict[int, Tensor] = field(default_factory=dict)
     pointers: tuple[Tensor, list[int]] | None = None
 
@@ -155,29 +156,44 @@ def prepare(bucket: Bucket) -> Prepared:
     return Prepared(bucket, names, bucket.params[0].device)
 
 
-ADDRESS, CONTIGUOUS, NEGATIVE = Tensor.data_ptr, Tensor.is_contiguous, Tensor.is_neg
+ADDRESS, COUNT, DEVICE = Tensor.data_ptr, Tensor.numel, Tensor.get_device
+CONTIGUOUS, NEGATIVE, DTYPE = Tensor.is_contiguous, Tensor.is_neg, attrgetter("dtype")
 
 
 def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
-    bucket = prepared.bucket
-    present = [i for i, grad in enumerate(grads) if grad is not None or bucket.averages]
-    params = [bucket.params[i] for i in present]
-    states: list[Any] = [bucket.states[i].get(name) for i in present for name in prepared.names]
-    taken = prepared.taken
+    bucket, taken = prepared.bucket, prepared.taken
+    absent = [] if bucket.averages else [i for i, grad in enumerate(grads) if grad is None]
+    params, all_states = bucket.params, bucket.states
+    if absent:
+        params, all_states = (_without(absent, each) for each in (params, all_states))
+    try:
+        states: list[Any] = list(chain.from_iterable(map(itemgetter(*prepared.names), all_states)))
+    except KeyError as missing_name:
+        raise MismatchError(f"{missing_name} is missing") from None
     if not (
         taken is not None
-        and taken.present == present
-        and all(map(is_, states, taken.states))  # so none is missing
-        and list(map(ADDRESS, [*params, *states])) == taken.addresses
-        and [param.shape for param in params] == taken.params
+        and taken.absent == absent
+        and len(taken.states) == len(states)
+        and all(map(is_, states, taken.states))
+        and _marks(params, states) == taken.marks
     ):
+        present = _without(absent, list(range(len(bucket.params))))
         prepared.dense = {i: copies for i in present if (copies := _copies(prepared, i))}
         for i in present:
             _check(prepared, i)
-        prepared.owners = {}
-        taken = prepared.taken = _taken(prepared, present, params, states)
+        taken = prepared.taken = _taken(prepared, absent, _marks(params, states), states)
     _take_gradients(prepared, grads)
+
+
+def _without(absent: list[int], items: list[Any]) -> list[Any]:
+    left_out = set(absent)
+    return [item for i, item in enumerate(items) if i not in left_out]
+
+
+def _marks(params: list[Tensor], states: list[Tensor]) -> list[int]:
+    """What shows that tensors are where they were: numbers, since a thousand shapes would keep the collector busy."""
+    return [*map(ADDRESS, params), *map(ADDRESS, states), *map(COUNT, params)]
 
 
 def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
@@ -225,29 +241,28 @@ def _same_order(a: Tensor, b: Tensor) -> bool:
     return a.numel() == 0 or all(size == 1 or mine == other for size, mine, other in strides)
 
 
-def _taken(prepared: Prepared, present: list[int], params: list[Tensor], states: list[Any]) -> Taken:
+def _taken(prepared: Prepared, absent: list[int], marks: list[int], states: list[Any]) -> Taken:
     """What is to be looked at in the next step, and a table of the tensors."""
     from adamas.kernels.gpu import table
 
     cut = table.Cut.of([tuple(param.shape) for param in prepared.bucket.params], prepared.bucket.storage)
-    device_table = table.rows(_rows(prepared, present), cut, None, prepared.device)
-    addresses = list(map(ADDRESS, [*params, *states]))
-    return Taken(present, states, addresses, [param.shape for param in params], cut, device_table, None)
+    prepared.owners = {}
+    return Taken(absent, states, marks, cut, table.rows(_rows(prepared, absent), cut, None, prepared.device), None)
 
 
-def _rows(prepared: Prepared, present: list[int]) -> list[list[int]]:
+def _rows(prepared: Prepared, absent: list[int]) -> list[list[int]]:
     """The addresses of each parameter and of the states that `table.NAMES` names; 0 for what is not looked at."""
     from adamas.kernels.gpu.table import NAMES
 
     bucket, rows = prepared.bucket, [[0] * (1 + len(NAMES)) for _ in prepared.bucket.params]
-    for i in present:
+    for i in _without(absent, list(range(len(rows)))):
         copies = prepared.dense.get(i, {})
-        tensors: dict[str, Any] = {name: copies.get(name, bucket.states[i][name]) for name in prepared.names}
-        state = {"exp_avg" if name in PACKED else name: tensor for name, tensor in tensors.items()}
-        rows[i] = [
-            copies.get("param", bucket.params[i]).data_ptr(),
-            *(state[name].data_ptr() if name in state else 0 for name in NAMES),
-        ]
+        found: dict[str, int] = {}
+        for name in prepared.names:
+            tensor: Tensor = copies[name] if name in copies else bucket.states[i][name]
+            found["exp_avg" if name in PACKED else name] = tensor.data_ptr()
+        param = copies["param"] if copies else bucket.params[i]
+        rows[i] = [param.data_ptr(), *(found.get(name, 0) for name in NAMES)]
     return rows
 
 
@@ -255,22 +270,29 @@ def _take_gradients(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Take gradients that fit, or copies of them that do."""
     params, copied = prepared.bucket.params, dict[int, Tensor]()
     given = [grad for grad in grads if grad is not None]
-    shapes = [param.shape for param, grad in zip(params, grads, strict=True) if grad is not None]
-    dtype, device = params[0].dtype, prepared.device
-    if (
-        not {*map(type, given)} <= ORDINARY
-        or any(grad.dtype != dtype or grad.device != device for grad in given)
-        or [grad.shape for grad in given] != shapes
+    owners = params
+    if len(given) < len(params):
+        owners = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
+    if not (
+        {*map(type, given)} <= ORDINARY
+        and {*map(DTYPE, given)} <= {params[0].dtype}
+        and {*map(DEVICE, given)} <= {params[0].get_device()}
+        and list(map(COUNT, given)) == list(map(COUNT, owners))
     ):
         raise MismatchError("a gradient is not an ordinary tensor of its parameter's dtype and shape, on its device")
-    if not (all(map(CONTIGUOUS, given)) and all(map(CONTIGUOUS, params))) or any(map(NEGATIVE, given)):
+    if not (all(map(CONTIGUOUS, given)) and all(map(CONTIGUOUS, owners))) or any(map(NEGATIVE, given)):
         grads = list(grads)
         for i, grad in enumerate(grads):
             place = prepared.dense.get(i, {}).get("param", params[i])
-            if grad is not None and (grad.is_neg() or not _same_order(grad, place)):
+            if grad is None:
+                continue
+            if grad.shape != place.shape:
+                raise MismatchError(f"grad {i} is {tuple(grad.shape)}, its parameter {tuple(place.shape)}")
+            if grad.is_neg() or not _same_order(grad, place):
                 copied[i] = grad
                 grads[i] = torch.empty_like(place, requires_grad=False).copy_(grad.detach())
     prepared.grads, prepared.copied = grads, copied
+    prepared.addresses = [0 if grad is None else ADDRESS(grad) for grad in grads]
 
 
 def squares(prepared: Prepared) -> list[Tensor]:
@@ -339,13 +361,12 @@ def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tab
     cut, taken, device = _cut(prepared), prepared.taken, prepared.device
     assert taken is not None
     if which is not None and taken.which != which:
-        taken.table, taken.which = table.rows(_rows(prepared, taken.present), cut, which, device), which
+        taken.table, taken.which = table.rows(_rows(prepared, taken.absent), cut, which, device), which
     programs = cut.programs() if what == "step" else cut.tiles()
     if what not in prepared.owners:
         prepared.owners[what] = table.owners(programs, device)
-    addresses = [0 if grad is None else grad.data_ptr() for grad in prepared.grads]
-    if prepared.pointers is None or prepared.pointers[1] != addresses:
-        prepared.pointers = (table.upload(addresses, device), addresses)
+    if prepared.pointers is None or prepared.pointers[1] != prepared.addresses:
+        prepared.pointers = (table.upload(prepared.addresses, device), prepared.addresses)
     tables = Tables(taken.table, prepared.pointers[0], prepared.owners[what])
     table.keep((tables, prepared.dense), device)
     return tables, sum(programs)
@@ -406,11 +427,12 @@ def _launch(
 
 def _tell_autograd(prepared: Prepared, zero_grad: bool) -> None:
     """Autograd may have saved tensors for a backward pass: tell it that they have changed."""
-    written: list[Tensor] = [
-        tensor for tensor, grad in zip(prepared.bucket.params, prepared.grads, strict=True) if grad is not None
-    ]
+    grads = prepared.grads
+    written = prepared.bucket.params
+    if 0 in prepared.addresses:
+        written = [param for param, grad in zip(written, grads, strict=True) if grad is not None]
     if zero_grad:
-        written += [grad for grad in prepared.grads if grad is not None]
+        written = written + [grad for grad in grads if grad is not None]
     try:
         torch.autograd.graph.increment_version(written)
     except TypeError:  # older than the lists that torch 2.7 takes

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ctypes import c_float
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def gather(steps: list[StepScalars], which: list[int] | None, count: int, device
         l2=any(_may_differ(step.l2, 0) for step in steps),
         decoupled=any(_may_differ(step.decay, 0) for step in steps),
         usual=all(
-            not isinstance(step.beta1, Tensor) and np.float32(step.beta1) >= 0.5 and not _may_differ(step.eps_root, 0)
+            not isinstance(step.beta1, Tensor) and _float32(step.beta1) >= 0.5 and not _may_differ(step.eps_root, 0)
             for step in steps
         ),
     )
@@ -108,8 +108,7 @@ def _gathered(
 
 
 def _float32(x: float) -> float:
-    with np.errstate(over="ignore", under="ignore"):
-        return float(np.float32(x))
+    return c_float(x).value
 
 
 def _epsilon(x: float) -> float:

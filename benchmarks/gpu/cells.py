@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import groupby
 from typing import Any
 
@@ -90,14 +91,15 @@ def summary(result: Result) -> str:
 
 def measured_on(result: Result) -> str:
     """The device, its ceilings and versions."""
-    device, ceilings = result.device, result.ceilings
-    said = [device["name"]]
-    if device["smi"]:
-        clocks = "{clocks.sm} of {clocks.max.sm} MHz, memory {clocks.mem} MHz"
-        for key, value in device["smi"].items():
-            clocks = clocks.replace(f"{{{key}}}", value)
-        said.append(f"driver {device['smi'].get('driver_version', 'unknown')}, clocks after the ceilings: {clocks}")
+    smi, ceilings = defaultdict(lambda: "?", result.device["smi"]), result.ceilings
+    said = [result.device["name"]]
+    if result.device["smi"]:
+        clocks = f"{smi['clocks.sm']} of {smi['clocks.max.sm']} MHz, memory {smi['clocks.mem']} MHz"
+        said.append(f"driver {smi['driver_version']}, clocks after the ceilings: {clocks}")
     said.append(f"copies {ceilings['copy_bandwidth'] / 1e12:.2f} TB/s, reads and writes counted")
     said.append(f"bfloat16 matrices {ceilings['matrix_rate'] / 1e12:.0f} TFLOP/s")
+    first = [row.figures.ours.first_seconds for row in result.rows if row.figures is not None]
+    if first:
+        said.append(f"our first calls, with what is compiled then, {min(first):.2g} to {max(first):.2g} s")
     said.append(", ".join(f"{name} {number}" for name, number in sorted(result.versions.items())))
     return ". ".join(said) + "."

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import command, surroundings
+from benchmarks.gpu import command
 from benchmarks.gpu.plan import F32, FUSED, LEAN, OURS, Comparison, Peak
 from benchmarks.gpu.result import Result
 from benchmarks.gpu.shapes import ONE
@@ -96,25 +96,3 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...], message: str, caps
         command.main(list(arguments))
     assert raised.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_clocks_are_read_and_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-
-    def answer(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-        asked.append(command)
-        code = 6 if any(word.startswith("--id") for word in command) else 0
-        return subprocess.CompletedProcess(command, code, "580.1, 1980, 3201, 1980, 3201, 40, 120.5, 700\n", "")
-
-    monkeypatch.setattr(surroundings.subprocess, "run", answer)
-    found = surroundings.smi("abc")
-    assert found["clocks.sm"] == "1980"
-    assert found["driver_version"] == "580.1"
-    assert len(asked) == 2  # the id was not known: the first GPU
-    for words in asked:
-        assert all(word.startswith(("nvidia-smi", "--query-gpu=", "--format=", "--id=")) for word in words)
-
-
-def test_without_nvidia_smi_there_are_no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert surroundings.smi("") == {}

@@ -85,6 +85,7 @@ def test_another_kernel_than_triton_is_named() -> None:
 def test_the_section_of_the_docs_publishes_losing_rows_too() -> None:
     text = page(RESULT)
     assert text.startswith("## On a GPU\n\nNVIDIA H200. driver 580.1, clocks after the ceilings: 1980 of 1980 MHz")
+    assert "our first calls, with what is compiled then, 3 to 3 s" in text
     assert "### 16 x 64 M: a step\n\n| format | peer | ratio |" in text
     assert "| float32 | torch-foreach | 1.250 | 1.125-1.375 | 5 ms | 4 ms | 50% / 62% |" in text
     assert "ratio 1.00: MISSED |" in text

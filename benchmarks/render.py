@@ -9,13 +9,15 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+from adamas.bench.duration import duration
 from adamas.bench.neighbours import TOLERABLE
 from adamas.bench.result import Result
 from adamas.bench.row import Figures, Row
 from adamas.bench.rule import SCALES
-from adamas.bench.table import duration
 from benchmarks import markdown
 from benchmarks.figure import draw
+from benchmarks.gpu import page as gpu_page
+from benchmarks.gpu import result as gpu_result
 from benchmarks.markdown import line
 from benchmarks.parity_result import Parity
 from benchmarks.parity_result import table as parity_table
@@ -28,6 +30,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 LEAN = RESULTS.with_name("lean.json")
 PARITY = RESULTS.with_name("parity.json")
 NUMERICS = ROOT / "docs" / "numerics.md"
+GPU = RESULTS.with_name("gpu.json")
 FIGURE = ROOT / "docs" / "figures" / "benchmarks.svg"
 MARKED = re.compile(r"<!-- benchmark -->.*<!-- /benchmark -->", re.DOTALL)
 
@@ -73,8 +76,8 @@ def measured_on(result: Result) -> str:
     return said
 
 
-def page(result: Result) -> str:
-    """All rows, a section a scenario."""
+def page(result: Result, on_gpu: gpu_result.Result | None = None) -> str:
+    """All rows, a section a scenario, and those of a GPU."""
     versions = ", ".join(f"{name} {number}" for name, number in sorted(result.versions.items()))
     parts = [
         "<!-- Made by benchmarks/render.py of benchmarks/results/cpu.json: change those. -->",
@@ -94,7 +97,13 @@ def page(result: Result) -> str:
     for (name, dtype, work), rows in groupby(result.rows, lambda row: (row.scenario, row.dtype, row.work)):
         parts += [f"## {name}: a {work} in {dtype}", section(list(rows))]
     parts.append("Repeat it with `make bench`, or on your own shapes with `adamas bench`.")
+    parts.append(gpu_page.page(on_gpu))
     return "\n\n".join(parts) + "\n"
+
+
+def on_gpu() -> gpu_result.Result | None:
+    """What was measured on a GPU; None if nothing was."""
+    return gpu_result.Result.read(GPU) if GPU.exists() else None
 
 
 def section(rows: list[Row]) -> str:
@@ -169,6 +178,6 @@ def numerics(text: str, rows: Result, parity: Parity) -> str:
 if __name__ == "__main__":
     found = Result.read(RESULTS)
     README.write_text(filled(README.read_text(), found))
-    PAGE.write_text(page(found))
+    PAGE.write_text(page(found, on_gpu()))
     draw(found, FIGURE)
     NUMERICS.write_text(numerics(NUMERICS.read_text(), Result.read(LEAN), Parity.read(PARITY)))

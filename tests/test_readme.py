@@ -22,7 +22,7 @@ def test_benchmark_table_is_the_result_file() -> None:
 
 
 def test_benchmark_page_is_the_result_file() -> None:
-    assert render.page(RESULT) == render.PAGE.read_text(), "run python -m benchmarks.render"
+    assert render.page(RESULT, render.on_gpu()) == render.PAGE.read_text(), "run python -m benchmarks.render"
 
 
 def test_benchmark_figure_is_the_result_file(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_the_table_names_what_has_no_figures_and_what_is_doubtful() -> None:
 def test_peers_are_chosen_by_name() -> None:
     assert choose_peers("torch, torch-fused") == ["torch", "torch-fused"]
     assert {"torch", "torch-foreach", "torch-fused"} <= set(choose_peers("installed"))
-    assert len(choose_peers("all")) == 11
+    assert len(choose_peers("all")) == 12
 
 
 def test_a_limit_is_kept_or_not() -> None:

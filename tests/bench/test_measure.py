@@ -16,6 +16,17 @@ def test_turns_alternate() -> None:
     assert "".join(said[3:]) == "cba" + "abc" + "cba" + "abc" + "cba"  # after one turn each to warm up
 
 
+def test_turns_can_be_timed_by_another_clock() -> None:
+    asked: list[float] = []
+
+    def clock(party: Party, length: float) -> float:
+        asked.append(length)
+        return 2.0
+
+    assert interleave([Party(lambda: None)], Effort(5, turn_seconds=0.5), clock) == [[2.0] * 5]
+    assert asked == [0.5] * 6
+
+
 def test_what_makes_ready_is_outside_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 

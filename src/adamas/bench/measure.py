@@ -53,14 +53,17 @@ def turn(party: Party, length: float) -> float:
     return statistics.median(seconds)
 
 
-def interleave(parties: Sequence[Party], effort: Effort) -> list[list[float]]:
+Clock = Callable[[Party, float], float]  # of a party and the length of a turn: the seconds of a call
+
+
+def interleave(parties: Sequence[Party], effort: Effort, clock: Clock = turn) -> list[list[float]]:
     """Seconds of each party in each round; who begins alternates. A first turn of each warms up and does not count."""
     for party in parties:
-        turn(party, effort.turn_seconds)
+        clock(party, effort.turn_seconds)
     times: list[list[float]] = [[] for _ in parties]
     for index in range(effort.rounds):
         for i in range(len(parties))[:: 1 if index % 2 else -1]:
-            times[i].append(turn(parties[i], effort.turn_seconds))
+            times[i].append(clock(parties[i], effort.turn_seconds))
     return times
 
 

@@ -67,8 +67,8 @@ def expected(scenario: Scenario, eps_mode: Literal["alg1", "hat"] = "alg1") -> E
 
 
 def as_float64(tensors: Sequence[Tensor]) -> list[NDArray[np.float64]]:
-    """The same values in NumPy."""
-    return [tensor.detach().to(torch.float64).numpy() for tensor in tensors]
+    """The same values in NumPy, from whatever device."""
+    return [tensor.detach().to("cpu", torch.float64).numpy() for tensor in tensors]
 
 
 def error_ulps(found: Sequence[Tensor], wanted: Sequence[NDArray[np.float64]]) -> float:

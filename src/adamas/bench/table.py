@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from adamas.bench.duration import duration
 from adamas.bench.result import Result
 from adamas.bench.row import Row
 from adamas.bench.rule import SCALES
@@ -61,16 +62,3 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{ours.state_bytes:.3g} {peer.state_bytes:.3g}",
         verdict,
     )
-
-
-def duration(seconds: float) -> str:
-    """A time in a unit that suits it.
-
-    Example:
-        >>> duration(8.5e-05)
-        '85 us'
-    """
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"

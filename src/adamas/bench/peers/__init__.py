@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 
+from adamas.bench.peers.apex import ApexFused
 from adamas.bench.peers.bitsandbytes import BitsAndBytes, BitsAndBytes8
 from adamas.bench.peers.contract import Peer
 from adamas.bench.peers.flashoptim import FlashOptim
@@ -28,6 +29,7 @@ PEERS: dict[str, type[Peer]] = {
         TorchAO8,
         TorchAO4,
         FlashOptim,
+        ApexFused,
     )
 }
 

@@ -47,11 +47,11 @@ class Peer(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """Take one step; return when it is done."""
+        """Take one step; return when it is done, or queued where parameters lie on a GPU."""
 
     @abstractmethod
     def phase(self) -> None:
-        """Clip, step, average, clear the gradients; return when it is done."""
+        """Clip, step, average, clear the gradients; return as `step` does."""
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:

@@ -61,9 +61,9 @@ gpu: export PYTHONPATH := src
 gpu:
 	@$(PYTHON) -m benchmarks.gpu --check
 	@tests=0; rows=0; \
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 timeout -s INT -k 10 230 $(PYTHON) -m pytest -q -m gpu -p no:cacheprovider \
-		--continue-on-collection-errors $(if $(OUT),--junitxml=$(OUT)/gpu-tests.xml) \
-		tests/conformance $$(grep -rl --include='test_*.py' 'mark\.gpu' tests | grep -v ^tests/conformance/) || tests=$$?; \
+	grep -rlE --include='test_*.py' 'mark\.gpu|NEEDS_A_GPU|EVERYWHERE' tests | sort | \
+		PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 timeout -s INT -k 10 230 xargs -P 4 -n 1 \
+		$(PYTHON) -m pytest -q -m gpu -p no:cacheprovider --continue-on-collection-errors || tests=$$?; \
 	if [ $$tests = 124 ]; then echo "make gpu: the tests were CUT SHORT after 230 s"; fi; \
 	timeout -s INT -k 5 280 $(PYTHON) -m benchmarks.gpu --out $(or $(OUT),benchmarks/results)/gpu.json || rows=$$?; \
 	if [ $$tests != 0 ]; then echo "make gpu: the tests FAILED, pytest's exit code is $$tests"; fi; \

@@ -39,5 +39,6 @@ def available_kernels() -> list[str]:
 
 KERNELS = available_kernels()
 # Those that step a bucket wherever it has to lie for that.
-EVERYWHERE = KERNELS + (["triton"] if torch.cuda.is_available() and not INTERPRETED else [])
+ON_A_GPU = torch.cuda.is_available() and not INTERPRETED
+EVERYWHERE = [*KERNELS, *([pytest.param("triton", marks=pytest.mark.gpu)] if ON_A_GPU else [])]
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))

@@ -22,6 +22,7 @@ PARTS = [
     ("tests/conformance/test_triton.py", "hundred and not packed16"),
     ("tests/conformance/test_triton.py", "every_bit"),
     ("tests/conformance/test_triton.py", "not every_bit and not hundred"),
+    ("tests/conformance/test_triton_options.py", ""),
     ("tests/conformance/test_accuracy.py", "triton"),
     ("tests/fronts/test_triton.py", ""),
 ]

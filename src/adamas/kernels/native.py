@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,20 @@ def grads_of(tensors: list[Tensor]) -> list[Tensor | None]:
 
 def disjoint(tensors: list[Tensor | None]) -> bool:
     """Whether no two of the tensors share memory; False where that cannot be told."""
-    return _native is not None and _native.disjoint(tensors)
+    if _native is not None and _native.disjoint(tensors):
+        return True
+    present = [tensor for tensor in tensors if tensor is not None]
+    if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in present):
+        return False
+    spans = sorted(
+        (
+            x.data_ptr(),
+            x.data_ptr() + (1 + sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))) * x.itemsize,
+        )
+        for x in present
+        if x.numel()
+    )
+    return all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def absent(grads: list[Tensor | None]) -> list[int]:

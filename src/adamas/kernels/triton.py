@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adamas.formats.names import PACKED
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names
+from adamas.kernels.capture import keep
 
 if TYPE_CHECKING:
     from adamas.kernels.gpu.factors import Factors
@@ -100,19 +101,17 @@ def refuses(traits: Traits) -> str | None:
 
 
 @dataclass(slots=True)
-class Taken:
-    """What was true of a bucket's tensors when they were last checked, and the tables that were made of it.
+class Checked:
+    """What was true of a bucket's tensors when they were last checked, and the table that was made of it.
 
     Args:
-        absent: whose states are not looked at, since they have neither gradient nor average.
-        states: of the others, in the order of names.
-        marks: of the others' parameters and states: see `_marks`.
-        cut: of all tensors into programs.
+        states: the tensors of all states, in the order of names.
+        marks: of parameters and states: see `_marks`.
+        cut: of the tensors into programs.
         table: their addresses and sizes on the device.
         which: the numbers of their steps in that table.
     """
 
-    absent: list[int]
     states: list[Any]
     marks: list[int]
     cut: Cut
@@ -130,7 +129,7 @@ class Prepared:
         device: of all tensors.
         dense: of parameters with gaps in memory, by index, copies of them and of their states without: stepped in
             their place and copied back.
-        taken: None before the first check.
+        checked: None before the first check.
         owners: the tensor of each program, for steps and for norms.
         grads: the gradients of the coming step, as the kernel reads them.
         addresses: theirs, 0 where there is none.
@@ -142,7 +141,7 @@ class Prepared:
     names: tuple[str, ...]
     device: torch.device
     dense: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    taken: Taken | None = None
+    checked: Checked | None = None
     owners: dict[str, Tensor] = field(default_factory=dict)
     grads: list[Tensor | None] = field(default_factory=list)
     addresses: list[int] = field(default_factory=list)
@@ -161,39 +160,41 @@ CONTIGUOUS, NEGATIVE, DTYPE = Tensor.is_contiguous, Tensor.is_neg, attrgetter("d
 
 
 def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
-    """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
-    bucket, taken = prepared.bucket, prepared.taken
-    absent = [] if bucket.averages else [i for i, grad in enumerate(grads) if grad is None]
-    params, all_states = bucket.params, bucket.states
-    if absent:
-        params, all_states = (_without(absent, each) for each in (params, all_states))
+    """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied.
+
+    Who has no gradient is looked at too: it is in the table, and a set of gradients that changes costs nothing.
+    """
+    bucket, checked = prepared.bucket, prepared.checked
     try:
-        states: list[Any] = list(chain.from_iterable(map(itemgetter(*prepared.names), all_states)))
-    except KeyError as missing_name:
-        raise MismatchError(f"{missing_name} is missing") from None
+        states: list[Any] = list(chain.from_iterable(map(itemgetter(*prepared.names), bucket.states)))
+    except KeyError as name:
+        raise MismatchError(f"{name} is missing") from None
+    marks = _marks(bucket.params, states)
     if not (
-        taken is not None
-        and taken.absent == absent
-        and len(taken.states) == len(states)
-        and all(map(is_, states, taken.states))
-        and _marks(params, states) == taken.marks
+        checked is not None
+        and len(checked.states) == len(states)
+        and all(map(is_, states, checked.states))
+        and marks == checked.marks
     ):
-        present = _without(absent, list(range(len(bucket.params))))
-        prepared.dense = {i: copies for i in present if (copies := _copies(prepared, i))}
-        for i in present:
-            _check(prepared, i)
-        taken = prepared.taken = _taken(prepared, absent, _marks(params, states), states)
+        _check_all(prepared, states, marks)
     _take_gradients(prepared, grads)
-
-
-def _without(absent: list[int], items: list[Any]) -> list[Any]:
-    left_out = set(absent)
-    return [item for i, item in enumerate(items) if i not in left_out]
 
 
 def _marks(params: list[Tensor], states: list[Tensor]) -> list[int]:
     """What shows that tensors are where they were: numbers, since a thousand shapes would keep the collector busy."""
     return [*map(ADDRESS, params), *map(ADDRESS, states), *map(COUNT, params)]
+
+
+def _check_all(prepared: Prepared, states: list[Any], marks: list[int]) -> None:
+    """Check every tensor, and make the table of what is to be looked at in the next step."""
+    from adamas.kernels.gpu import table
+
+    bucket, prepared.checked, prepared.owners = prepared.bucket, None, {}
+    prepared.dense = {i: copies for i in range(len(bucket.params)) if (copies := _copies(prepared, i))}
+    for i in range(len(bucket.params)):
+        _check(prepared, i)
+    cut = table.Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage)
+    prepared.checked = Checked(states, marks, cut, table.rows(_rows(prepared), cut, None, prepared.device), None)
 
 
 def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
@@ -241,28 +242,17 @@ def _same_order(a: Tensor, b: Tensor) -> bool:
     return a.numel() == 0 or all(size == 1 or mine == other for size, mine, other in strides)
 
 
-def _taken(prepared: Prepared, absent: list[int], marks: list[int], states: list[Any]) -> Taken:
-    """What is to be looked at in the next step, and a table of the tensors."""
-    from adamas.kernels.gpu import table
-
-    cut = table.Cut.of([tuple(param.shape) for param in prepared.bucket.params], prepared.bucket.storage)
-    prepared.owners = {}
-    return Taken(absent, states, marks, cut, table.rows(_rows(prepared, absent), cut, None, prepared.device), None)
-
-
-def _rows(prepared: Prepared, absent: list[int]) -> list[list[int]]:
-    """The addresses of each parameter and of the states that `table.NAMES` names; 0 for what is not looked at."""
+def _rows(prepared: Prepared) -> list[list[int]]:
+    """The addresses of each parameter and of the states that `table.NAMES` names; 0 for what there is not."""
     from adamas.kernels.gpu.table import NAMES
 
-    bucket, rows = prepared.bucket, [[0] * (1 + len(NAMES)) for _ in prepared.bucket.params]
-    for i in _without(absent, list(range(len(rows)))):
-        copies = prepared.dense.get(i, {})
-        found: dict[str, int] = {}
+    bucket, rows = prepared.bucket, list[list[int]]()
+    for i, param in enumerate(bucket.params):
+        copies, found = prepared.dense.get(i, {}), dict[str, int]()
         for name in prepared.names:
             tensor: Tensor = copies[name] if name in copies else bucket.states[i][name]
             found["exp_avg" if name in PACKED else name] = tensor.data_ptr()
-        param = copies["param"] if copies else bucket.params[i]
-        rows[i] = [param.data_ptr(), *(found.get(name, 0) for name in NAMES)]
+        rows.append([copies.get("param", param).data_ptr(), *(found.get(name, 0) for name in NAMES)])
     return rows
 
 
@@ -328,8 +318,9 @@ def step(
         for name, copy in room.items():
             copy.copy_(_tensor(bucket, i, name))
     skip = tables.owners if scalars[0].skip is None else scalars[0].skip
-    options = _options(bucket, scalars[0], given, zero_grad, _cut(prepared).huge())
-    arguments = (tables, _cut(prepared).each, skip, given.scalars, *given.key, options)
+    cut = _checked(prepared).cut
+    options = _options(bucket, scalars[0], given, zero_grad, cut.huge())
+    arguments = (tables, cut.each, skip, given.scalars, *given.key, options)
     _launch(
         kernel, programs, prepared.device, arguments, {"num_warps": 1, "maxnreg": REGISTERS[bucket.storage.moments]}
     )
@@ -347,29 +338,28 @@ def _tensor(bucket: Bucket, i: int, name: str) -> Tensor:
     return bucket.params[i].detach() if name == "param" else bucket.states[i][name]
 
 
-def _cut(prepared: Prepared) -> Cut:
-    if prepared.taken is None:
-        raise MismatchError("no gradients were taken for this step")
-    return prepared.taken.cut
-
-
 def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tables, int]:
-    """The tables for a launch, and how many programs it has: the number of tables on the device changes rarely."""
+    """The tables for a launch, most of which lie on the device already, and how many programs it has."""
     from adamas.kernels.gpu import table
     from adamas.kernels.gpu.step import Tables
 
-    cut, taken, device = _cut(prepared), prepared.taken, prepared.device
-    assert taken is not None
-    if which is not None and taken.which != which:
-        taken.table, taken.which = table.rows(_rows(prepared, taken.absent), cut, which, device), which
-    programs = cut.programs() if what == "step" else cut.tiles()
+    checked, device = _checked(prepared), prepared.device
+    if which is not None and checked.which != which:
+        checked.table, checked.which = table.rows(_rows(prepared), checked.cut, which, device), which
+    programs = checked.cut.programs() if what == "step" else checked.cut.tiles()
     if what not in prepared.owners:
         prepared.owners[what] = table.owners(programs, device)
     if prepared.pointers is None or prepared.pointers[1] != prepared.addresses:
         prepared.pointers = (table.upload(prepared.addresses, device), prepared.addresses)
-    tables = Tables(taken.table, prepared.pointers[0], prepared.owners[what])
-    table.keep((tables, prepared.dense), device)
+    tables = Tables(checked.table, prepared.pointers[0], prepared.owners[what])
+    keep((tables, prepared.dense), device)
     return tables, sum(programs)
+
+
+def _checked(prepared: Prepared) -> Checked:
+    if prepared.checked is None or len(prepared.grads) != len(prepared.bucket.params):
+        raise MismatchError("no gradients were taken for this step")
+    return prepared.checked
 
 
 def _word(bucket: Bucket) -> Any:

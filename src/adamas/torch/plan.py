@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, Storage, param_traits
+from adamas.kernels.capture import keep
 from adamas.kernels.counter import DeviceCounter, StepCounter
 from adamas.scalars import Hyper, StepScalars
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
@@ -71,7 +72,13 @@ class PlannedBucket:
         self.kernel.step(self.prepared, due.scalars, due.which, zero_grad)
         skip = due.scalars[0].skip
         self.counter.advance(self.absent, skip)
-        self.begins = False if skip is None or self.begins is False else skip & self.begins
+        if skip is None or self.begins is False:
+            self.begins = False
+        elif isinstance(self.begins, Tensor):
+            self.begins.logical_and_(skip)  # in place: a graph that captured this step goes on reading it
+            keep(self.begins, self.begins.device)
+        else:
+            self.begins = skip.clone()
 
     def counts_are_ours(self) -> bool:
         """Whether every state still shows this bucket's counter, and nobody else wrote to it."""

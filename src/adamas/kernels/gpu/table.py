@@ -1,7 +1,7 @@
 """The tables of a bucket on its device: which program steps which blocks of which tensor, and where they lie.
 
-A table is never changed once it was made, and one that a graph has captured is kept for good: a graph holds addresses
-and no tensor, so what it reads must outlive every replay.
+A table is never changed once it was made: a graph may have captured it (`adamas.kernels.capture`), and a step on
+another stream may still be reading it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adamas.formats.names import PACKED, rows_and_columns
 from adamas.kernels.bucket import Storage
+from adamas.kernels.capture import is_captured
 from adamas.kernels.gpu.layout import BLOCK, TILE
 
 # Programs are one warp each. A GPU holds a few thousand at a time: up to there each block has its own, beyond that up
@@ -31,8 +32,6 @@ NAMES = (
     "exp_avg_sq_low",
     "exp_avg_sq_high",
 )
-
-_captured: list[object] = []
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,13 @@ class Cut:
 
 def upload(numbers: list[Any], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Numbers on a device, for which the host does not wait."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if is_captured(device):
         # A graph would copy from the host's memory anew at each replay. Addends travel in the launch itself.
         found = torch.zeros(len(numbers), dtype=dtype, device=device)
         torch._foreach_add_(list(found.unbind()), numbers)  # pyright: ignore[reportPrivateImportUsage]
         return found
     host = torch.from_numpy(np.array(numbers, dtype=str(dtype).removeprefix("torch.")))
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
-
-
-def keep(tables: object, device: torch.device) -> None:
-    """Keep what a graph that is being captured will read, for as long as the process lives."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        _captured.append(tables)
 
 
 def rows(addresses: list[list[int]], cut: Cut, which: list[int] | None, device: torch.device) -> Tensor:

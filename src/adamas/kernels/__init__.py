@@ -1,4 +1,4 @@
-"""Where tensors are stepped: `eager` and `native`, one signature, chosen by `adamas.torch.dispatch`.
+"""Where tensors are stepped: `eager`, `native` and `triton`, one signature, chosen by `adamas.torch.dispatch`.
 
 A kernel is a module with
     NAME                             its name in `kernel=` and in `opt.kernel_choices()`
@@ -6,10 +6,12 @@ A kernel is a module with
     prepare(bucket) -> prepared      whatever can be kept from one step to the next
     take(prepared, grads) -> None    takes a step's gradients, None for a tensor of which only the average goes on;
                                      raises MismatchError before anything is written
-    squares(prepared) -> list        each gradient's sum of squares in float64: numbers, or 0-d tensors on its device
+    squares(prepared) -> list        sums of the gradients' squares in float64, of each or of pieces of it: numbers, or
+                                     tensors on their device
     step(prepared, scalars, which, zero_grad) -> None
                                      applies `adamas.scalars.StepScalars` to every tensor: scalars[which[i]] to tensor
                                      i, or the only ones to all where `which` is None; then zeroes gradients if asked to
     release(prepared) -> None        lets the gradients go without a step
-Kernels know no optimizer and never import each other.
+A scalar that is a tensor is 0-d; for `triton` it may also have an element for each tensor of the bucket.
+Kernels know no optimizer and never import each other. `gpu/` holds the code that `triton` runs on the device.
 """

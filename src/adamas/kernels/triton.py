@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NAME = "triton"
 BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and m
 # As few as hold a block without spilling: the more warps fit, the better one's arithmetic hides another's memory.
-REGISTERS = {"wide": 128, "bfloat16": 128, "packed16": 96, "packed12": 128}
+REGISTERS = {"wide": 128, "bfloat16": 128, "packed16": 96, "packed12": 144}
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 ORDINARY = {Tensor, torch.nn.Parameter}
 OLDEST = (3, 6)  # older ones flush subnormals in roots and divisions

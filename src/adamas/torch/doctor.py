@@ -1,4 +1,4 @@
-"""What `adamas doctor` says of this machine: versions, and whether the native kernel is there."""
+"""What `adamas doctor` says of this machine: versions, and which kernel steps what."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy
 import torch
 
 import adamas
-from adamas.kernels import native
+from adamas.kernels import native, triton
 from adamas.kernels.bucket import Traits
 from adamas.torch.dispatch import Request, choose
 
@@ -32,8 +32,16 @@ def report() -> list[tuple[str, str, str]]:
         rows.append(
             (f"{dtype} on cpu", "ok" if choice.kernel == "native" else "slow", f"{choice.kernel}: {choice.reason}")
         )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none found"
-    rows.append(
-        ("cuda", "ok" if torch.cuda.is_available() else "off", f"{device}; stepped by eager (torch operations)")
-    )
+    return [*rows, *_on_gpus()]
+
+
+def _on_gpus() -> list[tuple[str, str, str]]:
+    """What steps parameters on a GPU."""
+    if not torch.cuda.is_available():
+        return [("cuda", "off", "none found")]
+    rows = [("cuda", "ok", torch.cuda.get_device_name())]
+    for dtype in triton.DTYPES:
+        choice = choose(Traits("cuda", dtype, dtype, plain=True, dense=True, host_scalars=True), Request())
+        fast = choice.kernel == "triton"
+        rows.append((f"{dtype} on cuda", "ok" if fast else "slow", f"{choice.kernel}: {choice.reason}"))
     return rows

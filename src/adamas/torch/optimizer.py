@@ -66,7 +66,7 @@ class Adam(Optimizer):
         foreach: True demands torch's list operations, False excludes them.
         capturable: keep step and scalars on the device, for CUDA graphs.
         differentiable: let autograd record the step.
-        fused: True demands a kernel that does the step in one pass (native), False excludes it.
+        fused: True demands a kernel that does the step in one pass (native, or triton on a GPU), False excludes it.
         decoupled_weight_decay: AdamW's decay instead of L2.
         state_dtype: how both moments are stored: "float32", or as wide as a wider parameter; "bfloat16" (4 B a
             parameter for both), "packed16" (2.05 B), "packed12" (1.55 B), all rounded without bias; "param": as the
@@ -80,7 +80,7 @@ class Adam(Optimizer):
         ema_decay: keep an exponential moving average of the weights, of this memory in [0, 1): see `averaged`.
         skip_nonfinite: a step whose gradients hold an inf or a NaN changes nothing and is counted.
         seed: of the random bits that rounding draws: with the step and the element's place it determines them.
-        kernel: None chooses; "native" or "eager" demands.
+        kernel: None chooses; "native", "triton" or "eager" demands.
 
     Raises:
         ValueError: a value out of its range, a misspelt group key, an integer parameter; with value, rule and fix.

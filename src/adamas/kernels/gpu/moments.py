@@ -147,13 +147,9 @@ def load_words(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
         words = load(at[WORDS], tl.int16, start, lane, left, WIDE).to(tl.int32) & 0xFFFF
     else:
         begin, halves = bytes_of(row, column, columns)
-        bytes_ = at[WORDS].to(tl.pointer_type(tl.uint8))
-        pair = tl.load(
-            bytes_ + halves + lane % HALF if WIDE else bytes_ + halves + tl.arange(0, WIDTH) % HALF,
-            mask=lane < left,
-            other=0,
-        ).to(tl.int32)
-        upper = tl.load(bytes_ + begin + lane, mask=lane < left, other=0).to(tl.int32)
+        place_of_pair = tl.arange(0, WIDTH) % HALF
+        upper = load(at[WORDS], tl.uint8, begin, lane, left, WIDE).to(tl.int32)
+        pair = load(at[WORDS], tl.uint8, halves, place_of_pair, (left + 1) // 2, WIDE).to(tl.int32)
         words = (upper << 4) | tl.where(tl.arange(0, WIDTH) < HALF, pair & 15, pair >> 4)
     return words
 
@@ -166,13 +162,12 @@ def store_words(at, place, lane, words, OPT: tl.constexpr, WIDE: tl.constexpr):
         store(at[WORDS], words.to(tl.int16), start, lane, left, WIDE)
     else:
         begin, halves = bytes_of(row, column, columns)
-        bytes_ = at[WORDS].to(tl.pointer_type(tl.uint8))
-        tl.store(bytes_ + begin + lane, (words >> 4).to(tl.uint8), mask=lane < left)
-        is_first = tl.arange(0, WIDTH) < HALF
-        lower = tl.where(lane < left, (words & 15) << tl.where(is_first, 0, 4), 0)
+        store(at[WORDS], (words >> 4).to(tl.uint8), begin, lane, left, WIDE)
+        lower = (words & 15) << tl.where(tl.arange(0, WIDTH) < HALF, 0, 4)
+        if not WIDE:
+            lower = tl.where(lane < left, lower, 0)
         pairs = tl.sum(tl.reshape(lower, (2, HALF)), axis=0)
-        half = tl.arange(0, HALF)
-        tl.store(bytes_ + halves + half, pairs.to(tl.uint8), mask=half < (left + 1) // 2)
+        store(at[WORDS], pairs.to(tl.uint8), halves, tl.arange(0, HALF), (left + 1) // 2, WIDE)
 
 
 @triton.jit

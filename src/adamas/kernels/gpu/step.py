@@ -146,7 +146,8 @@ def step(tables, count, skip, scalars, first, second, OPT: tl.constexpr):
     last = tl.minimum(block + count, tl.load(row + BLOCKS))
     in_row = block // per_row
     column = (block - in_row * per_row) * WIDTH
-    aligned = are_aligned(at)
+    # Rows of 12-bit words begin anywhere unless they end where a block does.
+    aligned = are_aligned(at) & ((columns % WIDTH == 0) | (OPT.m_bits != 5))
     while block < last:
         start = in_row * columns + column
         left = tl.minimum(columns - column, WIDTH)

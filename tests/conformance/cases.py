@@ -163,7 +163,8 @@ class Operands:
             alone = Operands([there.params[i]], [there.grads[i]], [[moment[i]] for moment in there.moments])
             prepared = module.prepare(alone.bucket())
             module.take(prepared, alone.grads)
-            sums.append(sum(float(square) for x in module.squares(prepared) for square in torch.as_tensor(x).flatten()))
+            parts = [torch.as_tensor(x, dtype=torch.float64).flatten() for x in module.squares(prepared)]
+            sums.append(float(torch.cat(parts).sum()))
         return sums
 
     def on(self, device: str) -> Operands:

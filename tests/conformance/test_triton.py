@@ -47,6 +47,25 @@ def test_the_same_bits_after_a_hundred_steps(dtype: str, storage: Storage) -> No
     mirrored.check("after 100 steps")
 
 
+@pytest.mark.parametrize("planted", ["another seed", "betas swapped", "no bias correction", "decay left out"])
+def test_the_comparison_finds_planted_bugs(planted: str) -> None:
+    """What the kernel is given differs from what the model is."""
+    mirrored = Mirrored([(1, 200)], "bfloat16", Storage("packed16", 24, True))
+    right, hyper = StepScalars.of(HYPERS["adamw"], 2, seed=7), HYPERS["adamw"]
+    wrong = {
+        "another seed": StepScalars.of(hyper, 2, seed=8),
+        "betas swapped": right._replace(beta1=right.beta2, beta1_complement=right.beta2_complement),
+        "no bias correction": right._replace(step_size=hyper.lr),
+        "decay left out": right._replace(decay=0.0),
+    }[planted]
+    grad = mirrored.grads()[0]
+    triton.take(mirrored.prepared, [torch.from_numpy(grad).view(torch.bfloat16).to(DEVICE)])
+    triton.step(mirrored.prepared, [wrong])
+    mirrored.models[0].step(grad, right)
+    with pytest.raises(AssertionError, match="0"):
+        mirrored.check()
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, in the interpreter
 def test_a_non_finite_gradient_spoils_its_own_block_alone() -> None:
     for moments, value in (("packed16", np.nan), ("packed12", np.inf), ("bfloat16", -np.inf)):

@@ -82,12 +82,12 @@ def lanes(left, OPT: tl.constexpr, WIDE: tl.constexpr):
 def elements(address, DTYPE: tl.constexpr, start, lane, WIDE: tl.constexpr):
     """Where a block's elements of one array lie.
 
-    With WIDE, that many lie beside each other in one thread, and the first at a multiple of their bytes. If arrays of
-    different dtypes disagreed in that, values would have to move between threads.
+    With WIDE, that many lie beside each other in one thread, and the first at a multiple of their bytes, or of 16. If
+    arrays of different dtypes disagreed in that, values would have to move between threads.
     """
     first = address.to(tl.pointer_type(DTYPE)) + start
     if WIDE:
-        first = tl.multiple_of(first, WIDE * (DTYPE.primitive_bitwidth // 8))
+        first = tl.multiple_of(first, min(16, WIDE * (DTYPE.primitive_bitwidth // 8)))
     return first + lane
 
 

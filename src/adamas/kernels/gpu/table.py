@@ -88,7 +88,7 @@ def upload(numbers: list[Any], device: torch.device, dtype: torch.dtype = torch.
 
 
 def rows(addresses: list[list[int]], cut: Cut, which: list[int] | None, device: torch.device) -> Tensor:
-    """The table of a bucket's tensors, (tensors, FIELDS), int64: see `layout`.
+    """The table of a bucket's tensors, 16 numbers for each, int64: see `layout`.
 
     Args:
         addresses: of each tensor's parameter and of the states that `NAMES` names, 0 where there is none.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from adamas.bench.measure import Effort
+from adamas.kernels import triton
 from benchmarks.gpu.ceilings import copy_bandwidth, matrix_rate
 from benchmarks.gpu.compare import Bench, blank, compare
 from benchmarks.gpu.conduct import conduct
@@ -60,6 +61,10 @@ def main(arguments: list[str]) -> int:
         print(f"no GPU: torch {torch.__version__} finds no CUDA device, and nothing was run", file=sys.stderr)
         return 2
     if asked.check:
+        reason = triton.missing() or (triton.unfit_device() if torch.cuda.is_available() else None)
+        if reason is not None:
+            print(f"parameters on this GPU would be stepped by eager: {reason}", file=sys.stderr)
+            return 3
         print(f"on {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "on a CPU, dry")
         return 0
     result = measure(asked, deadline)

@@ -24,7 +24,7 @@ def row(peer: str = "torch-fused", reason: str | None = None, ratio: float = 0.2
     return Row.of(tiny(), peer, {"torch": "2.0"}, figures=None if reason else figures, reason=reason)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # and no longer: other tests run what is installed
 def processes_find_the_package() -> Iterator[None]:
     """Let measuring processes import the package as it is here, wherever pytest was started."""
     with pytest.MonkeyPatch.context() as patch:

@@ -41,7 +41,9 @@ def bytes_of(tensor: torch.Tensor) -> np.ndarray:
 
 
 def draw(random: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: Any = 1.0) -> np.ndarray:
-    return patterns((scale * random.normal(0, 1, shape)).astype(np.float32), dtype)
+    """Random numbers; float16 ends at 65504, and beyond lie NaN, of which each processor writes another pattern."""
+    values = (scale * random.normal(0, 1, shape)).astype(np.float32)
+    return patterns(np.clip(values, -6e4, 6e4) if dtype == "float16" else values, dtype)
 
 
 class Mirrored:

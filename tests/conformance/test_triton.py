@@ -25,8 +25,30 @@ EVERY_STORAGE = [*((dtype, PLAIN) for dtype in DTYPES), *(pair for pair in STORA
 SHAPES = (
     [(2, 300), (1, 256), (3, 257)]
     if INTERPRETED
-    else [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (9, 95), (300, 1600)]
+    else [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (9, 95), (3, 1600)]
 )
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs 80 GB of a GPU's memory")
+@pytest.mark.parametrize("storage", [Storage("packed16"), PLAIN], ids=str)
+def test_more_elements_than_32_bits_count(storage: Storage) -> None:
+    """Elements beyond 2**31, and beyond 2**32 in the count of random bits, are stepped as the first ones are."""
+    rows, columns = 2**17 + 3, 2**15
+    if torch.cuda.mem_get_info()[0] < 4.5 * rows * columns * 4:
+        pytest.skip("the GPU has too little memory")
+    scalars = StepScalars.of(Hyper(lr=0.1), 1, seed=3)
+    big = torch.zeros(rows, columns, device=DEVICE)
+    grad = torch.randn(1, columns, device=DEVICE).expand(rows, columns).clone()
+    state = conform({}, big, storage, (), "big")
+    prepared = triton.prepare(Bucket([big], [state], storage))
+    triton.take(prepared, [grad])
+    assert float(triton.squares(prepared)[0].sum()) == pytest.approx(float(grad[0].double().square().sum()) * rows)
+    triton.step(prepared, [scalars])
+    assert torch.equal(big[0], big[-1])  # the first step is lr * sign(g), whatever the moments' rounding
+    assert torch.equal(big[0], big[rows // 2])
+    exp_avg, exp_avg_sq = stored.moments(storage, {k: x[-2:] for k, x in state.items()}, big[-2:])
+    assert torch.allclose(exp_avg, 0.1 * grad[-2:], atol=0.1 * float(grad.abs().max()) / 20)
+    assert exp_avg_sq.isfinite().all()
 
 
 @pytest.mark.parametrize("hyper", HYPERS)
@@ -34,14 +56,14 @@ SHAPES = (
 def test_every_bit_is_the_specifications(dtype: str, storage: Storage, hyper: str) -> None:
     shapes = SHAPES if not INTERPRETED else [SHAPES[list(HYPERS).index(hyper)]]
     mirrored = Mirrored(shapes, dtype, storage)
-    for step in range(1, 4 if INTERPRETED else 21):
+    for step in range(1, 4 if INTERPRETED else 6):
         mirrored.step([StepScalars.of(HYPERS[hyper], step, seed=7)])
         mirrored.check(f"at step {step}")
 
 
 @pytest.mark.parametrize(("dtype", "storage"), EVERY_STORAGE, ids=str)
 def test_the_same_bits_after_a_hundred_steps(dtype: str, storage: Storage) -> None:
-    mirrored = Mirrored([(1, 150)] if INTERPRETED else [(64, 1000), (4096, 256), (7, 64)], dtype, storage)
+    mirrored = Mirrored([(1, 150)] if INTERPRETED else [(8, 1000), (64, 256), (7, 64)], dtype, storage)
     for step in range(1, 101):
         mirrored.step([StepScalars.of(HYPERS["adamw"], step, grad_factor=0.25, seed=2**40 + 3)])
     mirrored.check("after 100 steps")
@@ -84,25 +106,3 @@ def test_a_non_finite_gradient_spoils_its_own_block_alone() -> None:
             assert finite[0, :256].all()
             assert finite[0, 512:].all()
             assert not finite[0, 300]
-
-
-@pytest.mark.skipif(INTERPRETED, reason="needs 20 GB of a GPU's memory")
-@pytest.mark.parametrize("storage", [Storage("packed16"), PLAIN], ids=str)
-def test_more_elements_than_31_bits_count(storage: Storage) -> None:
-    """Elements beyond 2**31, and beyond 2**32 in the count of random bits, are stepped as they are alone."""
-    rows, columns = 2**16 + 3, 2**15
-    if torch.cuda.mem_get_info()[0] < 5 * rows * columns * 4:
-        pytest.skip("the GPU has too little memory")
-    scalars = StepScalars.of(Hyper(lr=0.1), 1, seed=3)
-    big = torch.zeros(rows, columns, device=DEVICE)
-    grad = torch.randn(1, columns, device=DEVICE).expand(rows, columns).clone()
-    state = conform({}, big, storage, (), "big")
-    prepared = triton.prepare(Bucket([big], [state], storage))
-    triton.take(prepared, [grad])
-    assert float(triton.squares(prepared)[0].sum()) == pytest.approx(float(grad[0].double().square().sum()) * rows)
-    triton.step(prepared, [scalars])
-    assert torch.equal(big[0], big[-1])  # the first step is lr * sign(g), whatever the moments' rounding
-    assert torch.equal(big[0], big[rows // 2])
-    exp_avg, exp_avg_sq = stored.moments(storage, {k: x[-2:] for k, x in state.items()}, big[-2:])
-    assert torch.allclose(exp_avg, 0.1 * grad[-2:], atol=0.1 * float(grad.abs().max()) / 20)
-    assert exp_avg_sq.isfinite().all()

@@ -119,9 +119,9 @@ def test_a_phase_equals_the_composition_without_waiting_for_the_device(foreach: 
         if skips and step == 3:
             params[1].grad[2] = float("nan")
             before = [param.detach().clone() for param in params]
-        if step > 0:
-            torch.cuda.set_sync_debug_mode("error")
         try:
+            if step > 0:
+                torch.cuda.set_sync_debug_mode("error")
             ours.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -179,9 +179,9 @@ def test_a_phase_makes_the_host_wait_for_nothing(dtype: torch.dtype, options: di
         if step == 3:
             params[0].grad[0, 0] = float("nan")
         torch.cuda.synchronize()
-        if step:
-            torch.cuda.set_sync_debug_mode("error")
         try:
+            if step:
+                torch.cuda.set_sync_debug_mode("error")
             optimizer.step(zero_grad=True)
         finally:
             torch.cuda.set_sync_debug_mode("default")

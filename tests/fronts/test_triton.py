@@ -226,3 +226,58 @@ def test_what_it_cannot_step_goes_to_eager_or_raises() -> None:
         AdamW([wide], kernel="triton").step()
     with pytest.raises(ValueError, match="contradicts"):
         AdamW([wide], kernel="triton", foreach=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"ema_decay": 0.9, "skip_nonfinite": True}], ids=str)
+def test_all_steps_that_a_graph_may_capture_take_the_same_kernel(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one would be loaded while the graph is captured, which CUDA forbids."""
+    found = []
+    launch = triton._launch
+
+    def noted(kernel: Any, programs: int, device: Any, arguments: Any, launched_with: Any) -> None:
+        found.append(arguments[-1])
+        launch(kernel, programs, device, arguments, launched_with)
+
+    monkeypatch.setattr(triton, "_launch", noted)
+    train("triton", 3, capturable=True, **options)
+    steps = [each for each in found if hasattr(each, "where")]
+    assert len(steps) == 3
+    assert len(set(steps)) == 1
+
+
+def test_tables_made_for_a_graph_are_the_graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not written before it is replayed: steps beside it make their own."""
+    from adamas.kernels import capture
+    from adamas.kernels.gpu import table
+
+    if not INTERPRETED:
+        pytest.skip("a capture is played here, without one")
+    params = parameters()
+    optimizer = AdamW(params, kernel="triton", capturable=True)
+    give_gradients(params, 0)
+    optimizer.step()
+    prepared = optimizer._plan.buckets[0].prepared
+    before = (prepared.pointers, dict(prepared.owners), prepared.checked.table)
+    give_gradients(params, 1)
+    kept = len(capture._kept)
+    for module in (triton, table, capture):
+        monkeypatch.setattr(module, "is_captured", lambda device: True)
+    optimizer.step()
+    assert len(capture._kept) > kept
+    assert (prepared.pointers, dict(prepared.owners), prepared.checked.table) == before
+    prepared.checked = None  # as where a state is replaced: the check happens in the capture
+    give_gradients(params, 2)
+    optimizer.step()
+    captured = prepared.checked.table
+    monkeypatch.undo()
+    give_gradients(params, 3)
+    optimizer.step()
+    assert prepared.checked.table is not captured
+    others = parameters()
+    mirror = AdamW(others, kernel="eager")
+    for step in range(4):
+        give_gradients(others, step)
+        mirror.step()
+    close(params, others)

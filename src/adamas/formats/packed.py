@@ -85,10 +85,11 @@ def encode(grid: Grid, m: Array, v: Array, random: Array) -> Codes:
     v_codes = xp.where(bits == 0, 0, xp.clip(place + 1 + cast(up, "int64"), None, grid.intervals + 1))
     unit = m / _root(_points(v_codes, low, high, spacing))
     top = float_of(xp.amax(magnitude(bits_of(unit)), axis=-1, keepdims=True))
-    scaled = unit * _finite(grid.most / xp.where(top == 0, 1.0, top))
+    # Of a number and an array torch makes a product with a reciprocal, which rounds twice: two arrays are divided.
+    scaled = unit * _finite(xp.full_like(top, grid.most) / xp.where(top == 0, 1.0, top))
     m_codes = cast(cast((scaled + grid.middle) + uniform(random, 16), "int32"), "int64")
     m_codes = xp.where(scaled == scaled, m_codes, 0)
-    return Codes(v_codes, m_codes, float_of(low), float_of(high), top / (grid.middle - 1))
+    return Codes(v_codes, m_codes, float_of(low), float_of(high), top / xp.full_like(top, grid.middle - 1))
 
 
 @np.errstate(invalid="ignore", over="ignore")

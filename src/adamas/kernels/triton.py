@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adamas.formats.names import PACKED
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names
-from adamas.kernels.capture import keep
+from adamas.kernels.capture import is_captured, keep
 
 if TYPE_CHECKING:
     from adamas.kernels.gpu.factors import Factors
@@ -74,6 +74,12 @@ def unfit_device() -> str | None:
         if capability < OLDEST_DEVICE:
             name = torch.cuda.get_device_name(index)
             return f"{name} has compute capability {capability[0]}.{capability[1]}, below 8.0"
+    try:
+        from triton.runtime import driver
+
+        _ = driver.active.utils  # pyright: ignore - which a C compiler makes, as it does launchers
+    except Exception as error:
+        return f"Triton cannot launch here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     return None
 
 
@@ -194,7 +200,9 @@ def _check_all(prepared: Prepared, states: list[Any], marks: list[int]) -> None:
     for i in range(len(bucket.params)):
         _check(prepared, i)
     cut = table.Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage)
-    prepared.checked = Checked(states, marks, cut, table.rows(_rows(prepared), cut, None, prepared.device), None)
+    made = table.rows(_rows(prepared), cut, None, prepared.device)
+    # What is made while a graph is captured is there once that is replayed: the next step makes its own.
+    prepared.checked = Checked(states, [] if is_captured(prepared.device) else marks, cut, made, None)
 
 
 def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
@@ -344,15 +352,19 @@ def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tab
     from adamas.kernels.gpu.step import Tables
 
     checked, device = _checked(prepared), prepared.device
+    rows, owners, pointers = (checked.table, checked.which), prepared.owners, prepared.pointers
     if which is not None and checked.which != which:
-        checked.table, checked.which = table.rows(_rows(prepared), checked.cut, which, device), which
+        rows = (table.rows(_rows(prepared), checked.cut, which, device), which)
     programs = checked.cut.programs() if what == "step" else checked.cut.tiles()
-    if what not in prepared.owners:
-        prepared.owners[what] = table.owners(programs, device)
-    if prepared.pointers is None or prepared.pointers[1] != prepared.addresses:
-        prepared.pointers = (table.upload(prepared.addresses, device), prepared.addresses)
-    tables = Tables(checked.table, prepared.pointers[0], prepared.owners[what])
-    keep((tables, prepared.dense), device)
+    if what not in owners:
+        owners = {**owners, what: table.owners(programs, device)}
+    if pointers is None or pointers[1] != prepared.addresses:
+        pointers = (table.upload(prepared.addresses, device), prepared.addresses)
+    tables = Tables(rows[0], pointers[0], owners[what])
+    if is_captured(device):  # what the graph makes is the graph's alone
+        keep((tables, prepared.dense), device)
+    else:
+        (checked.table, checked.which), prepared.owners, prepared.pointers = rows, owners, pointers
     return tables, sum(programs)
 
 

@@ -74,11 +74,9 @@ class PlannedBucket:
         self.counter.advance(self.absent, skip)
         if skip is None or self.begins is False:
             self.begins = False
-        elif isinstance(self.begins, Tensor):
+        else:
             self.begins.logical_and_(skip)  # in place: a graph that captured this step goes on reading it
             keep(self.begins, self.begins.device)
-        else:
-            self.begins = skip.clone()
 
     def counts_are_ours(self) -> bool:
         """Whether every state still shows this bucket's counter, and nobody else wrote to it."""
@@ -220,6 +218,8 @@ class Plan:
             known = self._hypers[bucket.group] = (values, check(group))
         different, which = bucket.upcoming()
         grad_factor, skip = (_on(bucket.bucket.params[0].device, x) for x in (grad_factor, skip))
+        if skip is not None and bucket.begins is True:  # from the first step on, so that all take the same kernel
+            bucket.begins = torch.ones((), dtype=torch.bool, device=skip.device)
         seed = group["seed"] if bucket.bucket.storage.random else None
         scalars = [StepScalars.of(known[1], count, grad_factor, bucket.begins, seed) for count in different]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)

@@ -20,7 +20,7 @@ from adamas.kernels.gpu.layout import (
 from adamas.kernels.gpu.random_bits import bits_of, float_of, magnitude, uniform
 from adamas.kernels.gpu.weights import unless_endless
 
-INFINITY = tl.constexpr(0x7F800000)
+INFINITY, QUIET_NAN = tl.constexpr(0x7F800000), tl.constexpr(0x7FC00000)
 
 
 @triton.jit
@@ -107,7 +107,8 @@ def decoded(word, scale, low, high, OPT: tl.constexpr):
 @triton.jit
 def encoded_v(m, v, random, OPT: tl.constexpr):
     """Moments in units of the root of the v that is stored, codes of v, and the ends of its grid as patterns."""
-    bits = magnitude(bits_of(v))  # that of a NaN may be negative
+    # A NaN may be negative, and GPUs make another than CPUs.
+    bits = tl.minimum(magnitude(bits_of(v)), tl.full((), QUIET_NAN, tl.uint32))
     high = tl.max(bits, axis=0)
     low = tl.min(bits - 1, axis=0) + 1  # zero comes last
     low = tl.where(high == 0, 0, low).to(tl.uint32)

@@ -13,7 +13,7 @@ SIZE = tl.constexpr(TILE)
 
 @triton.jit
 def squares(tables, sums, OPT: tl.constexpr):
-    """Write the sum of the squares of each program's tile of a gradient: float64, added in an order that is fixed.
+    """Write the sum of the squares of each program's tile of a gradient, added in float64, in a fixed order.
 
     Args:
         tables: see `step.Tables`, with the owners of tiles.

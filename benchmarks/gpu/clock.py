@@ -42,22 +42,20 @@ def alone(party: Party, synchronize: Callable[[], None]) -> Party:
 def between_events(party: Party, length: float) -> float:
     """By the device's clock: calls that fill `length`, behind one that is not timed, so that the host is ahead."""
     calls = enough(party, length, torch.cuda.synchronize)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     party.ready()
     party.call()
-    start.record()
-    for _ in range(calls):
-        party.ready()
-        party.call()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000 / calls
+    return _recorded(party, calls)
 
 
 def of_the_device_alone(party: Party, calls: int = 2) -> float:
     """By the device's clock, of calls that were all queued before the first began: without the host's share."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(ASLEEP)
+    return _recorded(party, calls)
+
+
+def _recorded(party: Party, calls: int) -> float:
+    """Between two events, behind what is queued already."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(calls):
         party.ready()

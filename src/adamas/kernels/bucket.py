@@ -123,6 +123,15 @@ def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tupl
     )
 
 
+def tell_autograd(written: list[Tensor]) -> None:
+    """Tell autograd, which may have saved tensors for a backward pass, that they have changed behind its back."""
+    try:
+        torch.autograd.graph.increment_version(written)
+    except TypeError:  # older than the lists that torch 2.7 takes
+        for tensor in written:
+            torch.autograd.graph.increment_version(tensor)
+
+
 def moment_dtype(param: Tensor) -> torch.dtype:
     """The dtype of a parameter's wide moments and average: its own, at least float32; complex if it is complex."""
     if param.dtype == torch.complex32:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names, tell_autograd
 
 if TYPE_CHECKING:
     from adamas.scalars import StepScalars
@@ -127,11 +127,7 @@ def step(
             original.detach().zero_()
         written = written + [grad for grad in grads if grad is not None]
     release(prepared)
-    try:  # tell autograd, which may have saved tensors for a backward pass, that they have changed
-        torch.autograd.graph.increment_version(written)
-    except TypeError:  # older than the lists that torch 2.7 takes
-        for tensor in written:
-            torch.autograd.graph.increment_version(tensor)
+    tell_autograd(written)
 
 
 def touch(prepared: Prepared) -> None:

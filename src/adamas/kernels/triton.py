@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adamas.formats.names import PACKED
-from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names, tell_autograd
 from adamas.kernels.capture import is_captured, keep
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def missing() -> str | None:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
@@ -338,7 +339,7 @@ def step(
     if zero_grad:
         for original in prepared.copied.values():
             original.detach().zero_()
-    _tell_autograd(prepared, zero_grad)
+    tell_autograd(_written(prepared, zero_grad))
     release(prepared)
 
 
@@ -427,16 +428,9 @@ def _launch(
         kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
 
 
-def _tell_autograd(prepared: Prepared, zero_grad: bool) -> None:
-    """Autograd may have saved tensors for a backward pass: tell it that they have changed."""
-    grads = prepared.grads
-    written = prepared.bucket.params
+def _written(prepared: Prepared, zero_grad: bool) -> list[Tensor]:
+    """The tensors of which autograd may have kept some, and that the step changed."""
+    grads, written = prepared.grads, prepared.bucket.params
     if 0 in prepared.addresses:
         written = [param for param, grad in zip(written, grads, strict=True) if grad is not None]
-    if zero_grad:
-        written = written + [grad for grad in grads if grad is not None]
-    try:
-        torch.autograd.graph.increment_version(written)
-    except TypeError:  # older than the lists that torch 2.7 takes
-        for tensor in written:
-            torch.autograd.graph.increment_version(tensor)
+    return written + [grad for grad in grads if grad is not None] if zero_grad else written

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+import adamas
 from adamas.kernels import stored
 from adamas.kernels.bucket import Storage
 from tests.conftest import needs_native
@@ -113,7 +114,8 @@ def can_measure() -> bool:
 
 def measured(release: bool, **options: Any) -> dict[str, Any]:
     arguments = json.dumps([WIDTH, LAYERS, BATCH, release, options])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    package = Path(adamas.__file__).parents[1]  # the one that is tested here, whatever other tests let theirs find
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(package)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, env=environment, timeout=120
     )

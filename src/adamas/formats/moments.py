@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from adamas.formats import packed
 from adamas.formats.arrays import Array, cast, float_of, namespace
-from adamas.formats.names import rows_and_columns
+from adamas.formats.names import BITS, rows_and_columns
 from adamas.formats.rounding import bfloat16_bits
 
 
@@ -193,6 +193,6 @@ def _joined(raw: Array, columns: int) -> Array:
 MOMENTS: dict[str, Moments] = {
     "bfloat16": Bfloat16(),
     "float16": Float16(),
-    "packed16": Packed("packed16", packed.Grid(v_bits=9, m_bits=7)),
-    "packed12": Packed("packed12", packed.Grid(v_bits=7, m_bits=5)),
+    "packed16": Packed("packed16", packed.Grid(*BITS["packed16"])),
+    "packed12": Packed("packed12", packed.Grid(*BITS["packed12"])),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 # The stored arrays of each format, in the kernels' order; `adamas.formats.moments` says what is in them.
-PACKED = ("packed16", "packed12")
+BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and of m in a packed word
+PACKED = tuple(BITS)
 GRIDS = ("exp_avg_scale", "exp_avg_sq_low", "exp_avg_sq_high")
 WIDE = ("exp_avg", "exp_avg_sq")
 PARTS = {"wide": WIDE, "bfloat16": WIDE, "float16": WIDE, **{name: (name, *GRIDS) for name in PACKED}}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.formats.names import PACKED
+from adamas.formats.names import BITS, PACKED
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names, tell_autograd
 from adamas.kernels.capture import is_captured, keep
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from adamas.scalars import StepScalars
 
 NAME = "triton"
-BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and m
 # As few as hold a block without spilling: the more warps fit, the better one's arithmetic hides another's memory.
 REGISTERS = {"wide": 128, "bfloat16": 128, "packed16": 96, "packed12": 144}
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}

@@ -7,7 +7,8 @@
     random_bits.py  the random bits of all that
     norm.py      the sums of the gradients' squares
     layout.py    which element of which tensor a program steps
-    table.py     the pointers and chunks of a bucket, on the device
+    table.py     the addresses and programs of a bucket, on the device
+    factors.py   a step's scalars, as a launch takes them
 
 The same operations in the same order as `native/`: the same bits.
 """

@@ -18,9 +18,9 @@ from adamas.kernels.gpu.layout import (
     store,
 )
 from adamas.kernels.gpu.random_bits import bits_of, float_of, magnitude, uniform
-from adamas.kernels.gpu.weights import unless_endless
+from adamas.kernels.gpu.weights import INFINITY, unless_endless
 
-INFINITY, QUIET_NAN = tl.constexpr(0x7F800000), tl.constexpr(0x7FC00000)
+QUIET_NAN = tl.constexpr(0x7FC00000)
 
 
 @triton.jit

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from adamas.bench.settings import Settings as BenchSettings
     from adamas.compare.settings import Settings
 
+# Named here too, so that --help and the shell's completion need not import what trains them; a test holds them equal.
+WORKLOADS = ("digits", "digits-deep", "digits-deep-layernorm", "modular", "chars", "sparse", "noise")
+
 USAGE_ERROR, FAILED, UNDECIDED, INTERRUPTED = 2, 1, 3, 130
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -30,7 +34,6 @@ app = typer.Typer(
     name="adamas",
     help="Adam and AdamW: exact, fast, and with evidence of what weight decay does to a model.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -66,14 +69,48 @@ def with_options(options: type[Any]) -> Callable[[Command], Command]:
 class CompareOptions:
     """The options of `adamas compare`, as typed."""
 
-    workload: Annotated[str, typer.Argument(help="What to train. Built in: digits, chars.")] = "digits"
-    budget: Annotated[str, typer.Option(help="Runs for each arm: quick, standard or thorough.")] = "standard"
+    workloads: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORKLOAD]...",
+            help="What to train, one or several: " + ", ".join(WORKLOADS) + "; or a job of your own, my_job.py:job.",
+            show_default="digits",
+            autocompletion=lambda: list(WORKLOADS),
+        ),
+    ] = None
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Candidates, with commas: none, adam_l2, adamw, adamw_independent, and any torch optimizer as "
+            "module:Class or module:Class(option=value).",
+            autocompletion=lambda: ["none,adam_l2,adamw", "none,adam_l2,adamw,adamw_independent"],
+        ),
+    ] = "none,adam_l2,adamw"
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="Runs for each arm: quick, standard or thorough.",
+            autocompletion=lambda: ["quick", "standard", "thorough"],
+        ),
+    ] = "standard"
+    trials: Annotated[
+        int | None, typer.Option(help="Runs for each arm's search, in place of the budget's.", show_default="budget's")
+    ] = None
     seeds: Annotated[int, typer.Option(help="Paired seeds on which each arm's best cell is rerun.")] = 8
     margin: Annotated[
-        str, typer.Option(help="Smallest difference that matters: relative as 2% or 0.02, absolute as 0.002abs.")
-    ] = "2%"
+        str | None,
+        typer.Option(
+            help="Smallest difference that matters: relative as 2% or 0.02, absolute as 0.002abs.",
+            show_default="2%, or the workload's",
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        typer.Option(help="The figure of evaluate() to judge by; lower is better.", show_default="the job's"),
+    ] = None
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:N.")] = "cpu"
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes, a thread each; no result depends on it.", show_default="cores")
+        int | None, typer.Option(help="Worker processes, a thread each; no result depends on it.", show_default="cores; 1 on a GPU")
     ] = None
     out: Annotated[Path, typer.Option(help="Folder for the report and the trials.")] = Path("report")
     storage: Annotated[
@@ -82,6 +119,9 @@ class CompareOptions:
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Discard an earlier run of this study, or continue it.")
     ] = False
+    init: Annotated[
+        Path | None, typer.Option("--init", help="Write a commented job to start from into this file, and leave.")
+    ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
     require_verdict: Annotated[
         bool, typer.Option("--require-verdict", help="Exit with 3 where the verdict is undecided.")
@@ -91,15 +131,23 @@ class CompareOptions:
 @app.command(
     epilog="""**Examples**
 
-`adamas compare`: the digits workload with the standard budget, about two minutes on 2 cores
+`adamas compare`: the digits workload with the standard budget, about a minute on 2 cores
 
-`adamas compare digits --budget quick`: a first impression in under a minute
+`adamas compare digits modular --budget quick`: two workloads, one report
+
+`adamas compare --init my_job.py`, then `adamas compare my_job.py:job`: your own training job
+
+`adamas compare my_job.py --device cuda --metric error`: on a GPU, judged by another of its figures
+
+`adamas compare --arms none,adam_l2,adamw,torch.optim:RMSprop`: a further candidate beside the two
 
 `adamas compare --seeds 20 --margin 0.002abs`: more certainty, and a margin in the metric's own unit
 
 `adamas compare --json > verdict.json`: for programs; progress stays on the terminal
 
 `adamas compare --storage postgresql://me@host/trials`: the same command on several machines shares the work
+
+`adamas --install-completion`: let the shell complete workloads and options
 
 Stop it with Ctrl-C whenever you like: the same command continues where it was.
 
@@ -115,6 +163,9 @@ def compare(**given: Any) -> None:
     the line of code to paste, and a page of evidence (report/index.html).
     """
     options = CompareOptions(**given)
+    if options.init is not None:
+        write_job(options.init)
+        return
     try:
         from adamas.compare.command import FAILURES, Voice
         from adamas.compare.command import compare as conduct_and_report
@@ -122,33 +173,57 @@ def compare(**given: Any) -> None:
         missing(error, "compare")
     try:
         voice = Voice(Console(highlight=False), Console(stderr=True))
-        result = conduct_and_report(read_settings(options), voice, options.as_json)
+        results = conduct_and_report(read_settings(options), voice, options.as_json)
     except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
         stop(str(error), USAGE_ERROR)
     except FAILURES as error:
         stop(str(error), FAILED)
     except KeyboardInterrupt:
         stop(f"stopped; every finished run is kept. Continue with: {resume_command()}", INTERRUPTED)
-    if options.require_verdict and result.verdict.kind == "undecided":
+    if options.require_verdict and any(result.verdict.kind == "undecided" for result in results):
         raise typer.Exit(UNDECIDED)
 
 
-def read_settings(options: CompareOptions) -> Settings:
-    """Check the options."""
-    from adamas.compare import budgets, workloads
+def read_settings(options: CompareOptions) -> list[Settings]:
+    """Check the options, and look the jobs over: a study a workload."""
+    from adamas.compare import arms, budgets, preflight
     from adamas.compare.margin import Margin
-    from adamas.compare.settings import Settings, cores
+    from adamas.compare.settings import Settings, default_workers
 
-    return Settings(
-        workload=workloads.find(options.workload),
-        budget=budgets.find(options.budget),
-        seeds=options.seeds,
-        margin=Margin.parse(options.margin),
-        workers=cores() if options.workers is None else options.workers,
-        storage=options.storage,
-        out=options.out,
-        fresh=options.fresh,
-    )
+    budget = budgets.find(options.budget)
+    if options.trials is not None:
+        budget = budget.with_trials(options.trials)
+    candidates = arms.choose(options.arms)
+    margin = None if options.margin is None else Margin.parse(options.margin)
+
+    def settings(name: str) -> Settings:
+        workload = preflight.find(name, options.device, options.metric)
+        return Settings(
+            workload=workload,
+            arms=candidates,
+            budget=budget,
+            seeds=options.seeds,
+            margin=margin or Margin.parse(workload.margin),
+            workers=default_workers(options.device) if options.workers is None else options.workers,
+            storage=options.storage,
+            out=options.out,
+            fresh=options.fresh,
+        )
+
+    return [settings(name) for name in dict.fromkeys(options.workloads or ["digits"])]
+
+
+def write_job(path: Path) -> None:
+    """Write the starting file of a job; an existing file is left alone."""
+    template = files("adamas").joinpath("compare", "job_template.py.txt").read_text(encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template)
+    except FileExistsError:
+        stop(f"init={path} exists already; give another name, or move it away", USAGE_ERROR)
+    except OSError as error:
+        stop(f"init={path} cannot be written: {error}", USAGE_ERROR)
+    print(f"wrote {path}: fill it in, then run: adamas compare {path}:job --budget quick")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,18 @@ from adamas.compare.job import Job, Split
 from adamas.compare.settings import Settings
 from adamas.compare.workload import Workload
 
-TINY = Budget("tiny", pilot=(-4, -3), lrs=(0, 1), timescales=(1, 1 / 10), refined=False, confirmed=1)
-RUNS = 2 + 3 * (6 + 3)  # pilot, three arms of 4 + 2, three seeds
+TINY = Budget(
+    "tiny",
+    pilot=(-4, -3),
+    foreign_pilot=(-4, -2),
+    lrs=(0, 1),
+    timescales=(1, 1 / 10),
+    lines=1,
+    line=1,
+    refined=1,
+    confirmed=1,
+)
+RUNS = 2 + 3 * (8 + 3)  # pilot, three arms of 4 + 2 + 2, three seeds
 
 
 def job(seed: int, device: str) -> Job:
@@ -41,7 +51,7 @@ def job(seed: int, device: str) -> Job:
         part = parts[split]
         return {"loss": functional.mse_loss(model(inputs[part]), targets[part]).item()}
 
-    return Job(model, batches, loss, evaluate, epochs=4, steps_per_epoch=5)
+    return Job(model, batches, loss, evaluate, epochs=4, steps_per_epoch=5, stackable=True)
 
 
 def slow_job(seed: int, device: str) -> Job:
@@ -56,8 +66,8 @@ def broken_job(seed: int, device: str) -> Job:
 
 
 def settings(out: Path, workers: int = 2, factory: str = "job", **changes: object) -> Settings:
-    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.")
-    return Settings(workload, TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
+    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.", stackable=factory != "slow_job")
+    return Settings(workload, budget=TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
 
 
 def main() -> None:

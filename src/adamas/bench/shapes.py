@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
-from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
+from adamas import user_code
 from adamas.bench.scenario import Shape
 
 TERM = re.compile(r"(?:(\d+)x)?\(([\d, ]*)\)")
@@ -49,12 +45,8 @@ def model_shapes(where: str) -> tuple[Shape, ...]:
     Raises:
         ValueError: there is no such function, or what it returns is no model with trainable parameters.
     """
-    source, _, name = where.rpartition(":")
-    if not source or not name:
-        raise ValueError(f"model={where!r} must name a file or module and a function, as in 'train.py:make_model'")
-    factory = getattr(load(source, where), name, None)
-    if not callable(factory):
-        raise ValueError(f"model={where!r}: {source} has no function {name!r}; it must return an nn.Module")
+    factory = user_code.function(where, "model", "an nn.Module")
+    name = where.rpartition(":")[2]
     try:
         model = factory()
     except Exception as error:
@@ -68,29 +60,3 @@ def model_shapes(where: str) -> tuple[Shape, ...]:
         raise ValueError(f"model={where!r}: the model has no trainable parameter; there is nothing to step")
     return shapes
 
-
-def load(source: str, where: str) -> ModuleType:
-    """Import a file or a module, with its folder or the current one at hand for what it imports."""
-    path = Path(source)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise ValueError(f"model={where!r}: there is no file {source}; give its path from the current folder")
-    sys.path.insert(0, str(path.parent.resolve() if is_file else Path.cwd()))
-    try:
-        return run_file(path) if is_file else importlib.import_module(source)
-    except Exception as error:
-        raise ValueError(
-            f"model={where!r}: importing {source} raised {type(error).__name__}: {error}; "
-            "it must import without arguments and without training anything"
-        ) from error
-
-
-def run_file(path: Path) -> ModuleType:
-    """Import a file under its own name."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # data classes in it look themselves up
-    spec.loader.exec_module(module)
-    return module

@@ -1,13 +1,20 @@
-"""The candidates: each arm is a record; what differs between them is the optimizer and how its decay is scaled."""
+"""The candidates: each arm is a record; what differs between them is the optimizer and how its decay acts."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from adamas.decay import to_independent
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+
+Decay = Literal["none", "coupled", "decoupled"]
 
 
 @dataclass(frozen=True)
@@ -17,35 +24,173 @@ class Arm:
     Attributes:
         name: key in the JSON and the trials.
         title: how sentences call it.
-        optimizer: class in `adamas.torch`.
-        decay: how weight decay acts: "none", "coupled" (L2 in the gradient) or "decoupled" (AdamW's).
+        optimizer: "module:Class" of a torch optimizer.
+        decay: how weight decay acts: "none"; "coupled", an L2 term in a gradient that is then divided by its size; or
+            "decoupled", in proportion to weight and lr, as AdamW's.
+        options: further arguments of the class.
+        independent: whether the class is told its decay in the paper's convention.
     """
 
     name: str
     title: str
-    optimizer: Literal["Adam", "AdamW"]
-    decay: Literal["none", "coupled", "decoupled"]
+    optimizer: str
+    decay: Decay
+    options: tuple[tuple[str, Any], ...] = ()
+    independent: bool = False
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is one of Adamas' own: these share a pilot."""
+        return self.name in ARMS
 
     def build(self, params: Iterable[Any], lr: float, weight_decay: float) -> Optimizer:
-        """Make the optimizer. AdamW is told 0 as well: its own default would decay."""
-        from adamas import torch as front
+        """Make the optimizer; `weight_decay` is torch's whatever the class is told."""
+        return load(self.optimizer)(params, **self.arguments(lr, weight_decay))
 
-        return getattr(front, self.optimizer)(params, lr=lr, weight_decay=weight_decay)
+    def arguments(self, lr: float, weight_decay: float) -> dict[str, Any]:
+        """What the class is called with. AdamW is told a decay of 0 as well: its own default would decay."""
+        told = {} if self.decay == "none" else {"weight_decay": weight_decay}
+        if self.independent:
+            told["weight_decay"] = to_independent(weight_decay, lr)
+        return {"lr": lr, **told, **dict(self.options)}
 
     def code(self, lr: float, weight_decay: float) -> str:
-        """Code that makes this optimizer, ready to paste."""
-        decay = "" if self.decay == "none" else f", weight_decay={weight_decay:.3g}"
-        return (
-            f"from adamas.torch import {self.optimizer}; "
-            f"optimizer = {self.optimizer}(model.parameters(), lr={lr:.3g}{decay})"
-        )
+        """Code that makes this optimizer, ready to paste, with its decay in the other convention as a comment."""
+        module, _, kind = self.optimizer.partition(":")
+        numbers = {
+            key: f"{value:.3g}" if isinstance(value, float) else repr(value)
+            for key, value in self.arguments(lr, weight_decay).items()
+        }
+        told = ", ".join(f"{key}={value}" for key, value in numbers.items())
+        line = f"from {module} import {kind}; optimizer = {kind}(model.parameters(), {told})"
+        if self.decay == "none":
+            return line
+        if self.independent:
+            return f"{line}  # torch's weight_decay: {weight_decay:.3g}"
+        return f"{line}  # lr * weight_decay: {to_independent(weight_decay, lr):.3g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Arm:
+        """Inverse of `to_json`, after a trip through JSON."""
+        return cls(**{**data, "options": tuple((key, value) for key, value in data["options"])})
 
 
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("none", "Adam without decay", "Adam", "none"),
-        Arm("adam_l2", "Adam with L2", "Adam", "coupled"),
-        Arm("adamw", "AdamW", "AdamW", "decoupled"),
+        Arm("none", "Adam without decay", "adamas.torch:Adam", "none"),
+        Arm("adam_l2", "Adam with L2", "adamas.torch:Adam", "coupled"),
+        Arm("adamw", "AdamW", "adamas.torch:AdamW", "decoupled"),
+        Arm(
+            "adamw_independent",
+            "AdamW with independent decay",
+            "adamas.torch:AdamW",
+            "decoupled",
+            (("decay", "independent"),),
+            independent=True,
+        ),
     )
 }
+DEFAULT = ("none", "adam_l2", "adamw")
+JUDGED = ("adam_l2", "adamw")  # the verdict is about these two
+
+
+def choose(text: str) -> dict[str, Arm]:
+    """Read `--arms`: names with commas, and `module:Class` or `module:Class(option=value)` for any torch optimizer.
+
+    Raises:
+        ValueError: an arm is unknown, or no optimizer; or one of the two that the verdict is about is missing.
+
+    Example:
+        >>> list(choose("adam_l2,adamw,torch.optim:SGD(momentum=0.9, nesterov=True)"))
+        ['adam_l2', 'adamw', 'torch.optim:SGD(momentum=0.9, nesterov=True)']
+    """
+    chosen = {arm.name: arm for arm in map(find, split(text))}
+    if missing := [name for name in JUDGED if name not in chosen]:
+        raise ValueError(
+            f"arms={text!r} must contain {' and '.join(JUDGED)}, which the verdict is about; add {', '.join(missing)}"
+        )
+    return chosen
+
+
+def split(text: str) -> list[str]:
+    """Cut at the commas that no bracket encloses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def find(name: str) -> Arm:
+    """Return the arm called `name`, or make one of a torch optimizer's class."""
+    if name in ARMS:
+        return ARMS[name]
+    if ":" not in name:
+        raise ValueError(
+            f"arm {name!r} must be one of {', '.join(ARMS)}, or module:Class of a torch optimizer, "
+            "as in torch.optim:RMSprop"
+        )
+    where, bracket, _ = name.partition("(")
+    options = literal_options(name) if bracket else ()
+    return Arm(name, where.replace(":", "."), where, measured_decay(name, where, dict(options)), options)
+
+
+def literal_options(name: str) -> tuple[tuple[str, Any], ...]:
+    """The arguments in the brackets of an arm's name; numbers, strings, tuples and the like, never expressions."""
+    try:
+        call = ast.parse(name.partition(":")[2], mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError
+        return tuple((str(keyword.arg), ast.literal_eval(keyword.value)) for keyword in call.keywords)
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"arm {name!r}: what is in brackets must be arguments with plain values, as in "
+            "torch.optim:SGD(momentum=0.9)"
+        ) from None
+
+
+def load(where: str) -> type[Optimizer]:
+    """Import "module:Class"."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
+    """How weight decay acts in a class, by trying: one step of a weight of 1 without a gradient, at two decays.
+
+    A pull that doubles with the decay is in proportion to it, as in AdamW, and in SGD, which divides by nothing. One that
+    does not change was divided by its own size: L2 in the gradient of an adaptive method.
+    """
+    import torch
+
+    try:
+        kind = load(where)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"arm {name!r} cannot be imported: {error}") from None
+    if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
+        raise ValueError(f"arm {name!r} must be a class derived from torch.optim.Optimizer")
+    if "weight_decay" not in inspect.signature(kind).parameters:
+        return "none"
+
+    def pull(weight_decay: float) -> float:
+        weight = torch.nn.Parameter(torch.ones(2, 2))
+        weight.grad = torch.zeros_like(weight)
+        kind([weight], lr=0.01, weight_decay=weight_decay, **options).step()
+        return 1.0 - weight.mean().item()
+
+    try:
+        weak, strong = pull(0.1), pull(0.2)
+    except Exception as error:
+        raise ValueError(
+            f"arm {name!r} cannot be built and stepped as {where.partition(':')[2]}(params, lr=..., weight_decay=...): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return "coupled" if strong < 1.5 * weak else "decoupled"

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-REFINED = 8  # runs around the best cell of a grid
 SEARCH_SEEDS = 3  # what a confirmed cell is judged by
+SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the run
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How a study spends its runs: a grid, a refinement around its best cell, more seeds for the best few.
+    """How a study spends its runs: a grid, lines beyond the edge its best cell lies on, a closer look, more seeds.
 
-    Every arm gets `trials` runs. Without decay only the learning rate is left to choose: that arm runs each one
-    repeatedly, and spends the second half on the two learning rates half a step from its best.
+    Every arm gets `trials` runs, whatever they show. Runs that no edge asks for go into the closer look. Without decay
+    only the learning rate is left to choose: that arm runs each one repeatedly, and spends the rest on the two learning
+    rates half a step from its best.
 
     Attributes:
         name: what the user types.
         pilot: learning rates of the pilot, as steps of the ladder 1e-4 3e-4 1e-3 ..., on which 1 is step 0.
+        foreign_pilot: the same for optimizers that are not Adamas' own, whose rates may lie anywhere.
         lrs: learning rates of every arm, as steps of the ladder above the pilot's best.
         timescales: AdamW's decay timescales, as multiples of the length of the run; other arms get as many columns.
-        refined: whether 8 runs refine the grid around its best cell.
+        lines: how often a grid whose best cell lies on its edge is extended beyond it.
+        line: runs of such an extension.
+        refined: runs around the best cell.
         confirmed: how many of the best cells run on two more seeds before one of them is chosen.
+        base: name of the budget it was made from by another number of runs.
     """
 
     name: str
     pilot: tuple[int, ...]
+    foreign_pilot: tuple[int, ...]
     lrs: tuple[int, ...]
     timescales: tuple[float, ...]
-    refined: bool
+    lines: int
+    line: int
+    refined: int
     confirmed: int
+    base: str = ""
 
     @property
     def grid(self) -> int:
@@ -38,13 +47,32 @@ class Budget:
 
     @property
     def follow_up(self) -> int:
-        """Runs of an arm that depend on its grid; an even number."""
-        return (REFINED if self.refined else 0) + (SEARCH_SEEDS - 1) * self.confirmed
+        """Runs of an arm that depend on its grid."""
+        return self.lines * self.line + self.refined + (SEARCH_SEEDS - 1) * self.confirmed
 
     @property
     def trials(self) -> int:
-        """Runs of each arm, finalists not counted."""
+        """Runs of each arm, pilot and finalists not counted."""
         return self.grid + self.follow_up
+
+    def with_trials(self, trials: int) -> Budget:
+        """The same budget with another number of runs for each arm: as many columns of decay as that leaves.
+
+        Example:
+            >>> BUDGETS["quick"].with_trials(40).trials
+            40
+        """
+        rows = len(self.lrs)
+        columns, rest = divmod(trials - self.follow_up, rows)
+        if columns < 2:
+            raise ValueError(
+                f"trials={trials} must be >= {self.follow_up + 2 * rows} with the budget {self.name}: {rows} learning "
+                f"rates, two decays, and {self.follow_up} runs to follow them up"
+                + ("" if self.name == "quick" else "; --budget quick takes fewer")
+            )
+        high, low = SPAN
+        scales = tuple(high * (low / high) ** (column / (columns - 1)) for column in range(columns))
+        return replace(self, base=self.name, name=f"{self.name} with {trials} runs", timescales=scales, refined=self.refined + rest)
 
 
 # A larger learning rate than the pilot's best often pays once decay holds the weights back, a smaller one seldom does.
@@ -54,25 +82,34 @@ BUDGETS = {
         Budget(
             name="quick",
             pilot=(-8, -7, -6, -5),
+            foreign_pilot=(-8, -6, -4, -2, 0),
             lrs=(0, 1, 2),
             timescales=(10, 1, 1 / 10, 1 / 100),
-            refined=True,
+            lines=1,
+            line=4,
+            refined=8,
             confirmed=0,
         ),
         Budget(
             name="standard",
             pilot=(-8, -7, -6, -5, -4, -3),
+            foreign_pilot=(-8, -7, -6, -5, -4, -3, -2, -1, 0),
             lrs=(-1, 0, 1, 2, 3),
             timescales=(10, 3, 1, 1 / 3, 1 / 10, 1 / 30, 1 / 100),
-            refined=True,
+            lines=2,
+            line=5,
+            refined=8,
             confirmed=3,
         ),
         Budget(
             name="thorough",
             pilot=(-10, -9, -8, -7, -6, -5, -4, -3),
+            foreign_pilot=(-10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0, 1),
             lrs=(-2, -1, 0, 1, 2, 3, 4),
             timescales=(10, 5, 3, 2, 1, 1 / 2, 1 / 3, 1 / 5, 1 / 10, 1 / 20, 1 / 30, 1 / 50, 1 / 100),
-            refined=True,
+            lines=2,
+            line=8,
+            refined=12,
             confirmed=5,
         ),
     )

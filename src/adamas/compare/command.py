@@ -30,15 +30,20 @@ class Voice:
     err: Console
 
 
-def compare(settings: Settings, voice: Voice, as_json: bool) -> StudyResult:
-    """Conduct a study, write its report, print the table or the JSON."""
-    with Progress(voice.err) as watch:
-        record = conduct(settings, watch)
-    result = summarise(record)
-    page = write_report(result)
+def compare(all_settings: list[Settings], voice: Voice, as_json: bool) -> list[StudyResult]:
+    """Conduct studies one after the other, write one report, print the tables or the JSON."""
+    results: list[StudyResult] = []
+    for number, settings in enumerate(all_settings, start=1):
+        name = settings.workload.name
+        if len(all_settings) > 1:
+            voice.err.print(f"{name} ({number} of {len(all_settings)})", highlight=False, markup=False)
+        with Progress(voice.err) as watch:
+            record = conduct(settings, watch)
+        results.append(summarise(record))
+        if not as_json:  # what is finished is told at once
+            print_verdict(voice.out, results[-1])
+    page = write_report(results)
     if as_json:
-        voice.out.file.write(json.dumps(to_json([result]), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
-    else:
-        print_verdict(voice.out, result)
+        voice.out.file.write(json.dumps(to_json(results), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
     voice.err.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
-    return result
+    return results

@@ -17,7 +17,7 @@ def to_json(results: list[StudyResult]) -> dict[str, Any]:
 def study(result: StudyResult) -> dict[str, Any]:
     """One study; a relative difference is a fraction of Adam with L2's mean, as the margin is."""
     settings, verdict, difference = result.record.settings, result.verdict, result.difference
-    text = " ".join(part for part in (verdict.text, verdict.note, *result.warnings) if part)
+    text = " ".join(part for part in (verdict.text, verdict.note, result.settings_sentence, *result.warnings) if part)
     return {
         "workload": settings.workload.name,
         "metric": settings.workload.metric,

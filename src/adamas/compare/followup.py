@@ -1,40 +1,112 @@
-"""What an arm tries after its grid: a closer look around the best cell, then more seeds for the best few."""
+"""What an arm tries after its grid: beyond an edge, closer around the best cell, and more seeds for the best few."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adamas.compare.budgets import SEARCH_SEEDS, Budget
-from adamas.compare.cell import Cell, Outcome
+from adamas.compare.cell import Cell, Outcome, Stage
 from adamas.compare.grids import SEED, Grid, round_to
-from adamas.compare.selection import scores
+from adamas.compare.pilot import ladder
+from adamas.compare.selection import Point, scores
+
+# Half steps of lr and thirds of a column around the best cell, the nearest first; cells of the grid are left out.
+AROUND = sorted(
+    ((half, third) for half in range(-3, 4) for third in range(-5, 6) if half % 2 or third % 3),
+    key=lambda offset: (2 * offset[0] ** 2 + offset[1] ** 2, offset),
+)
 
 
-def refine(grid: Grid, budget: Budget, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
-    """Runs around the best cell of a grid, beyond its edge where the best lies there; none if every cell diverged.
+def best_of(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point | None:
+    """The best cell so far; None if every one diverged."""
+    found = scores(cells, outcomes, metric)
+    best = min(found, key=lambda point: (found[point], point))
+    return best if math.isfinite(found[best]) else None
+
+
+def extend(
+    grid: Grid, budget: Budget, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str
+) -> list[Cell]:
+    """Runs beyond the edge of what was tried, if the best cell lies on one: the next learning rate, the next decay.
+
+    The weakest decay is no edge: beyond it lies only the arm without decay.
+    """
+    best = best_of(cells, outcomes, metric)
+    if best is None:
+        return []
+    rates = sorted({cell.lr for cell in cells})
+    beyond = next_rate(best[0], rates)
+    if grid.decays == (0.0,):
+        return [] if beyond is None else [grid.cell(beyond, 0.0, seed, "extend") for seed in range(budget.line)]
+    columns = sorted({column(grid, cell) for cell in cells})
+    place = column(grid, Cell("search", grid.arm, *best, SEED))
+    at_end = place == columns[-1]
+    row = budget.line - budget.line // 2 if at_end else budget.line
+    line: list[tuple[float, int]] = []
+    if beyond is not None:
+        line += [(beyond, nearby) for nearby in nearest(columns, place, row)]
+    if at_end:
+        rows = nearest([math.log(rate) for rate in rates], math.log(best[0]), budget.line - len(line))
+        line += [(round_to(math.exp(rate), 2), place + 1) for rate in rows]
+    return new([decayed(grid, rate, nearby, "extend") for rate, nearby in line], cells)
+
+
+def next_rate(rate: float, rates: Sequence[float]) -> float | None:
+    """The learning rate of the ladder beyond the end of those tried, if `rate` is at an end."""
+    step = round(2 * math.log10(rate))
+    if rate == rates[-1]:
+        return ladder(step + 1)
+    return ladder(step - 1) if rate == rates[0] else None
+
+
+def column(grid: Grid, cell: Cell) -> int:
+    """The column of the grid, or beyond it, that a cell's decay lies in; 0 is the weakest."""
+    return round(math.log(cell.weight_decay_independent / grid.decays[0]) / math.log(grid.decay_step))
+
+
+def decayed(grid: Grid, rate: float, place: int, stage: Stage) -> Cell:
+    """The run at a learning rate and a column."""
+    return grid.cell(rate, grid.decays[0] * grid.decay_step**place, SEED, stage)
+
+
+def nearest(places: Sequence[float], around: float, count: int) -> list[float]:
+    """The `count` places nearest to one of them."""
+    return sorted(places, key=lambda place: (abs(place - around), place))[:count]
+
+
+def refine(
+    grid: Grid, runs: int, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str
+) -> list[Cell]:
+    """`runs` runs around the best cell; none if every one diverged.
 
     The ranges of decay of the two arms differ in width, so their columns do in spacing. Without this step the arm with
     the wider range would be tuned more coarsely, and look worse for it.
     """
-    found = scores(grid.cells(), outcomes, metric)
-    lr, weight_decay = min(found, key=lambda point: found[point])
-    if math.isinf(found[lr, weight_decay]):
+    best = best_of(cells, outcomes, metric)
+    if best is None:
         return []
+    lr, weight_decay = best
     half = math.sqrt(grid.lr_step)
-    lower, higher = round_to(lr / half, 2), round_to(lr * half, 2)
     if grid.decays == (0.0,):
-        seeds = range(budget.follow_up // 2)
-        return [grid.cell(rate, 0.0, seed, "refine") for rate in (lower, higher) for seed in seeds]
-    if not budget.refined:
-        return []
+        rates = (round_to(lr / half, 2), round_to(lr * half, 2))
+        return [grid.cell(rates[run % 2], 0.0, run // 2, "refine") for run in range(runs)]
     decay, third = lr * weight_decay, grid.decay_step ** (1 / 3)
-    powers = {lower: (-1, 1), lr: (-2, -1, 1, 2), higher: (-1, 1)}
-    return [grid.cell(rate, decay * third**power, SEED, "refine") for rate in powers for power in powers[rate]]
+    around = [
+        grid.cell(lr if rows == 0 else round_to(lr * half**rows, 2), decay * third**thirds, SEED, "refine")
+        for rows, thirds in AROUND
+    ]
+    return new(around, cells)[:runs]
 
 
-def confirm(cells: list[Cell], budget: Budget, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
+def new(wanted: Sequence[Cell], cells: Sequence[Cell]) -> list[Cell]:
+    """Those at points where nothing has run."""
+    known = {(cell.lr, cell.weight_decay) for cell in cells}
+    return [cell for cell in wanted if (cell.lr, cell.weight_decay) not in known]
+
+
+def confirm(cells: Sequence[Cell], budget: Budget, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
     """Two more seeds for the best cells: the best of many single runs is partly the luckiest."""
     found = scores(cells, outcomes, metric)
     best = sorted((point for point in found if math.isfinite(found[point])), key=lambda point: found[point])

@@ -7,11 +7,12 @@ sqrt(v_hat): that arm's columns are AdamW's, times the sqrt(v_hat) that the pilo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from adamas.compare.arms import ARMS, Arm
+from adamas.compare.arms import Arm
 from adamas.compare.budgets import Budget
 from adamas.compare.cell import Cell, Stage
 from adamas.compare.pilot import Pilot, ladder
@@ -55,8 +56,15 @@ class Grid:
         return (self.decays[-1] / self.decays[0]) ** (1 / (len(self.decays) - 1))
 
 
-def grid(arm: Arm, pilot: Pilot, budget: Budget) -> Grid:
-    """Lay out the grid of an arm."""
+def grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Budget) -> Grid:
+    """Lay out the grid of an arm.
+
+    Args:
+        arm: whose.
+        pilot: the arm's, for its learning rate.
+        scale: 10th, 50th and 90th percentile of sqrt(v_hat) in Adam's pilot.
+        budget: how many rows and columns.
+    """
     lrs = tuple(ladder(pilot.step + offset) for offset in budget.lrs)
     if arm.decay == "none":
         return Grid(arm.name, lrs, (0.0,), tuple(range(len(budget.timescales))))
@@ -65,14 +73,14 @@ def grid(arm: Arm, pilot: Pilot, budget: Budget) -> Grid:
         for factor in budget.timescales
     )
     if arm.decay == "coupled":
-        low, _, high = pilot.gradient_scale
+        low, _, high = scale
         decays = np.geomspace(decays[0] * low, decays[-1] * high, len(decays)).tolist()
     return Grid(arm.name, lrs, tuple(decays))
 
 
-def grids(pilot: Pilot, budget: Budget) -> dict[str, Grid]:
+def grids(arms: Mapping[str, Arm], pilots: Mapping[str, Pilot], adam: Pilot, budget: Budget) -> dict[str, Grid]:
     """The grid of every arm."""
-    return {name: grid(arm, pilot, budget) for name, arm in ARMS.items()}
+    return {name: grid(arm, pilots[name], adam.gradient_scale, budget) for name, arm in arms.items()}
 
 
 def torch_decay(decay: float, lr: float) -> float:

@@ -13,7 +13,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from adamas.compare.arms import ARMS
 from adamas.compare.snapshot import Best, Snapshot
 from adamas.compare.wording import words
 
@@ -21,8 +20,10 @@ LINE_SECONDS = 10.0  # between two plain lines
 STAGES = {
     "pilot": "pilot: Adam without decay finds where to look",
     "search": "grids: each arm over its own range",
+    "extend": "beyond the edge, where an arm's best lies on one",
     "refine": "a closer look around each arm's best",
     "confirm": "more seeds for the best few",
+    "sweep": "variants of the job: where does the best decay go?",
     "final": "finalists on fresh paired seeds",
 }
 
@@ -77,18 +78,19 @@ def live_table(snapshot: Snapshot) -> Group:
         Text(pace(snapshot)),
     )
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for title in ("arm", "runs", f"best validation {words(snapshot.metric)}", "lr", "weight decay", "diverged"):
+    for title in ("arm", "runs", f"best validation {words(snapshot.metric)}", "lr", "weight decay", "lr x weight decay", "no figure"):
         table.add_column(title, justify="left" if title == "arm" else "right")
     for arm, best in snapshot.best.items():
-        table.add_row(ARMS[arm].title, str(best.done), *cell_columns(best), str(best.infeasible or ""))
+        table.add_row(snapshot.titles[arm], str(best.done), *cell_columns(best), str(best.infeasible or ""))
     return Group(head, Text(STAGES[snapshot.stage], style="dim"), table)
 
 
-def cell_columns(best: Best) -> tuple[str, str, str]:
-    """Value, lr and weight decay of a best cell."""
+def cell_columns(best: Best) -> tuple[str, str, str, str]:
+    """Value, lr and weight decay of a best cell, in both conventions."""
     if best.cell is None:
-        return "", "", ""
-    return f"{best.value:.4g}", f"{best.cell.lr:.3g}", f"{best.cell.weight_decay:.3g}"
+        return "", "", "", ""
+    cell = best.cell
+    return f"{best.value:.4g}", f"{cell.lr:.3g}", f"{cell.weight_decay:.3g}", f"{cell.weight_decay_independent:.3g}"
 
 
 def pace(snapshot: Snapshot) -> str:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from adamas.compare.arms import ARMS
+from adamas import user_code
+from adamas.compare.arms import JUDGED, Arm
 from adamas.compare.cell import Outcome
+from adamas.compare.record import Record
 from adamas.compare.selection import Winner
 from adamas.compare.statistics import Difference, mean_and_sd, paired_difference
-from adamas.compare.study import Record
 from adamas.compare.verdict import Verdict, decide
-from adamas.decay import to_independent
+from adamas.compare.wording import TIMES
+from adamas.decay import timescale_epochs, to_independent
 
 INERT = 0.1  # D below which a weight without gradient keeps over 90 % of itself: decay has hardly begun
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a workload was expected to show, what it shows, and whether that is it; None where it cannot be told."""
+
+    expected: str
+    measured: str
+    holds: bool | None
 
 
 @dataclass(frozen=True)
@@ -37,21 +48,28 @@ class ArmResult:
     """An arm's chosen cell and its finalists.
 
     Attributes:
+        arm: whose.
         winner: the cell.
         trials: runs spent on finding it.
-        infeasible: how many of these, and of its finalists, diverged.
+        infeasible: how many of these, and of its finalists, have no figure: they diverged or were given up.
+        given_up: how many of these were given up.
         validation: the primary metric of the finalists.
         test: every test figure of the finalists by name; empty where one of them diverged.
         pull: D of the cell; for L2 the mean over weights is estimated by dividing by the pilot's median sqrt(v_hat).
+            None without a pilot.
+        timescale: tau, the epochs over which AdamW's weights average their updates; None for other arms.
         seconds: mean wall time of a finalist.
     """
 
+    arm: Arm
     winner: Winner
     trials: int
     infeasible: int
+    given_up: int
     validation: Figures
     test: dict[str, Figures]
-    pull: float
+    pull: float | None
+    timescale: float | None
     seconds: float
 
     @property
@@ -62,7 +80,7 @@ class ArmResult:
     @property
     def code(self) -> str:
         """Ready to paste."""
-        return ARMS[self.winner.arm].code(self.winner.lr, self.winner.weight_decay)
+        return self.arm.code(self.winner.lr, self.winner.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,7 @@ class StudyResult:
         over_none: each arm with decay minus Adam without.
         verdict: what to do.
         warnings: what to keep in mind about it, a sentence each.
+        findings: what the workload was expected to show, and whether it does.
     """
 
     record: Record
@@ -84,33 +103,43 @@ class StudyResult:
     over_none: dict[str, Difference]
     verdict: Verdict
     warnings: list[str]
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def settings_sentence(self) -> str:
+        """The chosen arms' learning rate and weight decay, in both conventions."""
+        return " ".join(prescription(self.arms[arm]) for arm in self.chosen)
+
+    @property
+    def chosen(self) -> list[str]:
+        """The arm that the verdict chooses, or both where it does not choose."""
+        return {"switch": ["adamw"], "keep": ["adam_l2"], "no_decay": ["none"]}.get(self.verdict.kind, list(JUDGED))
 
     @property
     def code(self) -> list[str]:
         """The lines to paste that follow from the verdict: one, or both arms' where it does not choose."""
-        chosen = {"switch": ["adamw"], "keep": ["adam_l2"], "no_decay": ["none"]}
-        return [self.arms[arm].code for arm in chosen.get(self.verdict.kind, ["adamw", "adam_l2"])]
+        return [self.arms[arm].code for arm in self.chosen]
 
 
 def summarise(record: Record) -> StudyResult:
     """Compute the figures, the differences and the verdict of a finished study."""
     metric, margin = record.settings.workload.metric, record.settings.margin
-    arms = {arm: arm_result(record, arm) for arm in ARMS}
-    diverged = [ARMS[name].title for name, arm in arms.items() if metric not in arm.test]
-    if diverged:
-        why = (
-            f"the chosen cell of {' and of '.join(diverged)} diverged on a fresh seed, so there is no mean to compare."
-        )
-        return StudyResult(record, arms, None, {}, Verdict("undecided", "Undecided", why), cautions(record, arms))
-    tests = {name: arm.test[metric].values for name, arm in arms.items()}
-    difference = paired_difference(tests["adamw"], tests["adam_l2"], margin.relative)
-    over_none = {
-        name: paired_difference(tests[name], tests["none"], margin.relative)
-        for name, arm in ARMS.items()
-        if arm.decay != "none"
-    }
-    verdict = decide(difference, over_none, metric, margin)
-    return StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms))
+    arms = {arm: arm_result(record, arm) for arm in record.settings.arms}
+    tests = {name: arm.test[metric].values for name, arm in arms.items() if metric in arm.test}
+    difference, over_none = None, {}
+    if lost := [arms[name].arm.title for name in JUDGED if name not in tests]:
+        why = f"the chosen cell of {' and of '.join(lost)} diverged on a fresh seed, so there is no mean to compare."
+        verdict = Verdict("undecided", "Undecided", why)
+    else:
+        difference = paired_difference(tests["adamw"], tests["adam_l2"], margin.relative)
+        over_none = {
+            name: paired_difference(values, tests["none"], margin.relative)
+            for name, values in tests.items()
+            if "none" in tests and name != "none"
+        }
+        verdict = decide(difference, over_none, metric, margin)
+    result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms))
+    return replace(result, findings=findings_of(result))
 
 
 def arm_result(record: Record, name: str) -> ArmResult:
@@ -118,33 +147,54 @@ def arm_result(record: Record, name: str) -> ArmResult:
     finals = record.finals(name)
     runs = [record.outcomes[cell] for cell in record.searched[name]]
     feasible = all(outcome.feasible for outcome in finals)
-    metric = record.settings.workload.metric
+    metric, arm, winner = record.settings.workload.metric, record.settings.arms[name], record.winners[name]
     return ArmResult(
-        winner=record.winners[name],
+        arm=arm,
+        winner=winner,
         trials=len(runs),
         infeasible=sum(not outcome.feasible for outcome in [*runs, *finals]),
+        given_up=sum(outcome.given_up for outcome in runs),
         validation=Figures.of([outcome.validation[metric] for outcome in finals if outcome.feasible]),
         test={key: Figures.of([(o.test or {})[key] for o in finals]) for key in finals[0].test or {}}
         if feasible
         else {},
         pull=pull(record, name, finals[0]),
+        timescale=timescale_epochs(winner.weight_decay, winner.lr, finals[0].steps_per_epoch)
+        if arm.decay == "decoupled"
+        else None,
         seconds=fmean(outcome.seconds for outcome in finals),
     )
 
 
-def pull(record: Record, arm: str, outcome: Outcome) -> float:
-    """How much of a typical weight decay takes off in the run: D, for L2 over the median sqrt(v_hat)."""
-    scale = record.pilot.gradient_scale[1] if ARMS[arm].decay == "coupled" else 1.0
-    return outcome.total_decay / scale
+def pull(record: Record, name: str, outcome: Outcome) -> float | None:
+    """How much of a typical weight decay takes off in the run: D, for L2 over the median sqrt(v_hat) of the pilot."""
+    if record.settings.arms[name].decay != "coupled":
+        return outcome.total_decay
+    return outcome.total_decay / record.pilot.gradient_scale[1] if record.pilot else None
+
+
+def prescription(arm: ArmResult) -> str:
+    """An arm's setting as a sentence."""
+    if arm.arm.decay == "none":
+        return f"{arm.arm.title}: lr {arm.winner.lr:.3g}."
+    return (
+        f"{arm.arm.title}: lr {arm.winner.lr:.3g}, weight_decay {arm.winner.weight_decay:.3g} as torch counts it, which "
+        f"is lr {TIMES} weight_decay {arm.weight_decay_independent:.3g} in the paper's convention."
+    )
 
 
 def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
-    """Warnings a reader should have: inert decay, edges of the grid, runs that diverged."""
+    """Warnings a reader should have: inert decay, edges of the grid, runs without a figure."""
     found: list[str] = []
+    if record.pilot and record.pilot.memorises:
+        found.append(
+            "Without decay validation gets worse than that of the untrained weights at every learning rate; the pilot "
+            "chose its rate by the training loss."
+        )
     for name, arm in arms.items():
-        title = ARMS[name].title
-        if ARMS[name].decay != "none" and arm.pull < INERT:
-            strongest = max(pull(record, name, record.outcomes[cell]) for cell in record.searched[name])
+        title, diverged = arm.arm.title, arm.infeasible - arm.given_up
+        if arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT:
+            strongest = max(pull(record, name, record.outcomes[cell]) or 0.0 for cell in record.searched[name])
             tried = (
                 f"although values up to D = {strongest:.3g} were tried: of these it does best with almost no decay"
                 if strongest >= 1
@@ -153,9 +203,15 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             found.append(f"Decay is inert in {title}'s best cell (D = {arm.pull:.2g}, far below 1), {tried}.")
         if arm.winner.at_edge:
             found.append(f"{title}'s best cell has {arm.winner.at_edge}: a wider search may find a better one.")
-        if arm.infeasible:
-            found.append(f"{arm.infeasible} of {title}'s runs diverged; they count as tried and were never chosen.")
+        if diverged:
+            found.append(f"{diverged} of {title}'s runs diverged; they count as tried and were never chosen.")
     return found
+
+
+def findings_of(result: StudyResult) -> list[Finding]:
+    """Hold a study against what its workload was expected to show."""
+    where = result.record.settings.workload.findings
+    return user_code.function(where, "findings", "a list of Finding")(result) if where else []
 
 
 def finite(value: float) -> float | None:

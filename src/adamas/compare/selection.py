@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adamas.compare.arms import Arm
 from adamas.compare.cell import Cell, Outcome
 
+Point = tuple[float, float]  # (lr, torch's weight decay)
 FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
 
 
@@ -37,10 +39,10 @@ class Winner:
 
 
 def scores(
-    cells: list[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int = 1
-) -> dict[tuple[float, float], float]:
+    cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int = 1
+) -> dict[Point, float]:
     """Mean validation figure by (lr, weight_decay) where there are `repeats` runs or more; infinite if any diverged."""
-    runs: dict[tuple[float, float], list[float]] = {}
+    runs: dict[Point, list[float]] = {}
     for cell in cells:
         outcome = outcomes[cell]
         value = outcome.validation[metric] if outcome.feasible else math.inf
@@ -48,18 +50,16 @@ def scores(
     return {point: math.fsum(values) / len(values) for point, values in runs.items() if len(values) >= repeats}
 
 
-def winner(arm: str, cells: list[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int) -> Winner:
+def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int) -> Winner:
     """The lowest mean among the cells with `repeats` runs; of equals the smaller decay, then the smaller rate."""
     found = scores(cells, outcomes, metric, repeats)
     lr, weight_decay = min(found, key=lambda point: (found[point], point[1], point[0]), default=(math.nan, math.nan))
     if math.isinf(found.get((lr, weight_decay), math.inf)):
-        raise EveryRunDivergedError(
-            f"every run of the arm {arm} diverged: its learning rates are too high for this job"
-        )
-    return Winner(arm, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))))
+        raise EveryRunDivergedError(f"every run of {arm.title} diverged: its learning rates are too high for this job")
+    return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))))
 
 
-def edge(lr: float, weight_decay: float, points: list[tuple[float, float]]) -> str | None:
+def edge(lr: float, weight_decay: float, points: list[Point]) -> str | None:
     """The limit of the explored region that a chosen cell lies on. The least decay is none: it borders on no decay."""
     lrs = [point[0] for point in points]
     if lr in (min(lrs), max(lrs)):

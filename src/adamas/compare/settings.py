@@ -9,8 +9,11 @@ from pathlib import Path
 
 from sqlalchemy import URL, make_url
 
+from adamas.compare import pilot
+from adamas.compare.arms import ARMS, DEFAULT, JUDGED, Arm
 from adamas.compare.budgets import BUDGETS, Budget
 from adamas.compare.margin import Margin
+from adamas.compare.sweep import RANGE
 from adamas.compare.workload import Workload
 
 
@@ -19,12 +22,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_workers(device: str) -> int:
+    """A worker a core; one where they would share a GPU."""
+    return cores() if device == "cpu" else 1
+
+
 @dataclass(frozen=True)
 class Settings:
     """One comparison.
 
     Attributes:
         workload: what is trained.
+        arms: the candidates by name.
         budget: how many runs each arm gets.
         seeds: paired seeds of the finalists.
         margin: smallest difference that matters.
@@ -35,6 +44,7 @@ class Settings:
     """
 
     workload: Workload
+    arms: dict[str, Arm] = field(default_factory=lambda: {name: ARMS[name] for name in DEFAULT})
     budget: Budget = BUDGETS["standard"]
     seeds: int = 8
     margin: Margin = field(default_factory=Margin)
@@ -51,6 +61,17 @@ class Settings:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= {least}: {why}")
+        settled = [arm for arm, _, _ in self.workload.fixed]
+        if settled and (unsettled := [name for name in self.arms if name not in settled]):
+            raise ValueError(
+                f"the workload {self.workload.name} tunes nothing: its settings follow from theory, for "
+                f"{', '.join(settled)} alone, not for {', '.join(unsettled)}"
+            )
+
+    @property
+    def trained_arms(self) -> dict[str, Arm]:
+        """The candidates, and Adam without decay, which makes the pilot."""
+        return {"none": ARMS["none"], **self.arms}
 
     @property
     def storage_url(self) -> str:
@@ -70,7 +91,25 @@ class Settings:
         """Name of the study in the storage."""
         return f"adamas compare {self.workload.name}"
 
+    @property
+    def total_runs(self) -> int:
+        """Runs of the whole study."""
+        finals = len(self.arms) * self.seeds
+        if self.workload.fixed:
+            return finals
+        pilots = {cell for arm in self.trained_arms.values() for cell in pilot.cells(arm, self.budget)}
+        sweeps = len(JUDGED) * len(RANGE) * (1 + len(self.workload.variants)) if self.workload.variants else 0
+        return len(pilots) + len(self.arms) * self.budget.trials + sweeps + finals
+
     def command(self, *extra: str) -> str:
         """The command line that repeats this comparison; the storage may name a password and is left out."""
-        parts = ["adamas", "compare", self.workload.name, "--budget", self.budget.name, "--seeds", str(self.seeds)]
-        return shlex.join([*parts, "--margin", str(self.margin), *extra])
+        workload, budget = self.workload, self.budget
+        parts = ["adamas", "compare", workload.typed or workload.name, "--budget", budget.base or budget.name]
+        parts += ["--seeds", str(self.seeds), "--margin", str(self.margin)]
+        if budget.base:
+            parts += ["--trials", str(budget.trials)]
+        if tuple(self.arms) != DEFAULT:
+            parts += ["--arms", ",".join(self.arms)]
+        if workload.device != "cpu":
+            parts += ["--device", workload.device]
+        return shlex.join([*parts, *extra])

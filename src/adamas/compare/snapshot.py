@@ -9,8 +9,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
-from adamas.compare.arms import ARMS
-from adamas.compare.cell import Cell
+from adamas.compare.cell import SEARCH_STAGES, Cell
 from adamas.compare.settings import Settings
 from adamas.compare.trials import CELL, cell_of
 
@@ -39,6 +38,7 @@ class Snapshot:
         rate: runs finished a second of late; 0 until two have.
         metric: what `best` is measured in.
         best: by arm.
+        titles: how sentences call each arm.
     """
 
     stage: str
@@ -48,6 +48,7 @@ class Snapshot:
     rate: float
     metric: str
     best: dict[str, Best]
+    titles: dict[str, str]
 
     @property
     def seconds_left(self) -> float | None:
@@ -64,15 +65,15 @@ def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime)
         since: when this run of the tool began.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    budget = settings.budget
     return Snapshot(
         stage=trials[-1].user_attrs[CELL]["stage"] if trials else "pilot",
         done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
-        total=len(budget.pilot) + len(ARMS) * (budget.trials + settings.seeds),
+        total=settings.total_runs,
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
         rate=rate([trial.datetime_complete for trial in finished if trial.datetime_complete], since),
         metric=settings.workload.metric,
-        best={arm: best_of(arm, finished) for arm in ARMS},
+        best={arm: best_of(arm, finished) for arm in settings.arms},
+        titles={name: arm.title for name, arm in settings.arms.items()},
     )
 
 
@@ -89,7 +90,7 @@ def best_of(arm: str, finished: Sequence[FrozenTrial]) -> Best:
     runs = [
         (trial.values[0], cell_of(trial))
         for trial in finished
-        if trial.params["arm"] == arm and trial.user_attrs[CELL]["stage"] in ("search", "refine", "confirm")
+        if trial.user_attrs[CELL]["arm"] == arm and trial.user_attrs[CELL]["stage"] in SEARCH_STAGES
     ]
     feasible = [run for run in runs if math.isfinite(run[0])]
     value, cell = min(feasible, key=lambda run: run[0], default=(math.nan, None))

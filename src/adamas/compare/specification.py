@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import adamas
-from adamas.compare.arms import ARMS
-from adamas.compare.budgets import Budget
-from adamas.compare.workload import Workload
+from adamas.compare.settings import Settings
 
-REVISION = 1  # of the protocol: raised when the same options come to mean other runs
+REVISION = 2  # of the protocol: raised when the same options come to mean other runs
+TOLD = ("summary", "expected", "margin", "findings", "typed")  # of a workload, that no run depends on
 
 
-def specification(workload: Workload, budget: Budget, seeds: int) -> dict[str, Any]:
+def specification(settings: Settings) -> dict[str, Any]:
     """Everything a run's numbers depend on, as plain data. Workers, storage and margin are not among it."""
-    return {
-        "protocol": REVISION,
-        "workload": {key: value for key, value in asdict(workload).items() if key != "summary"},
-        "arms": {name: asdict(arm) for name, arm in ARMS.items()},
-        "budget": {**asdict(budget), **{key: list(getattr(budget, key)) for key in ("pilot", "lrs", "timescales")}},
-        "seeds": seeds,
-        "versions": versions(),
-    }
+    return plain(
+        {
+            "protocol": REVISION,
+            "workload": {key: value for key, value in asdict(settings.workload).items() if key not in TOLD},
+            "arms": {name: asdict(arm) for name, arm in settings.arms.items()},
+            "budget": asdict(settings.budget),
+            "seeds": settings.seeds,
+            "versions": versions(),
+        }
+    )
+
+
+def plain(data: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(data))
 
 
 def versions() -> dict[str, str]:

@@ -1,15 +1,10 @@
-"""Conduct a study: pilot, grids, refinement, confirmation, finals.
-
-Each stage's runs follow from the stages before it alone. So a study that was interrupted anywhere is continued by
-asking for the same runs again, and neither the number of workers nor the order in which they finish changes a result.
-"""
+"""Conduct a study: get the runs of its stages done by workers, wherever an earlier run of the tool left off."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -17,18 +12,15 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 
-from adamas.compare import followup, grids, pilot
-from adamas.compare.arms import ARMS
-from adamas.compare.budgets import SEARCH_SEEDS
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.crew import Crew
-from adamas.compare.grids import Grid
-from adamas.compare.pilot import Pilot
-from adamas.compare.selection import Winner, winner
+from adamas.compare.record import Record
 from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
 from adamas.compare.specification import differences, specification
+from adamas.compare.stages import Stages
 from adamas.compare.storage import open_storage
+from adamas.compare.task import tasks
 from adamas.compare.trials import Trials
 
 POLL_SECONDS = 0.5
@@ -43,33 +35,6 @@ class JobFailedError(RuntimeError):
     """The job raised; carries its traceback."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """A finished study.
-
-    Attributes:
-        settings: what was asked for.
-        specification: what the runs depend on.
-        pilot: what the pilot found.
-        grids: the first runs of each arm.
-        searched: all runs of each arm that its winner was chosen from.
-        winners: the chosen cells.
-        outcomes: of every run, the pilot's and the finals' included.
-    """
-
-    settings: Settings
-    specification: dict[str, Any]
-    pilot: Pilot
-    grids: dict[str, Grid]
-    searched: dict[str, list[Cell]]
-    winners: dict[str, Winner]
-    outcomes: dict[Cell, Outcome]
-
-    def finals(self, arm: str) -> list[Outcome]:
-        """The finalists of an arm, by seed."""
-        return [self.outcomes[cell] for cell in self.winners[arm].finals(self.settings.seeds)]
-
-
 def conduct(settings: Settings, watch: Callable[[Snapshot], None]) -> Record:
     """Run what is missing of the study, and read what it found.
 
@@ -82,44 +47,15 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None]) -> Record:
         JobFailedError: the job raised.
         KeyboardInterrupt: the user stopped it; what finished stays.
     """
-    spec = specification(settings.workload, settings.budget, settings.seeds)
+    spec = specification(settings)
     storage = open_storage(settings.storage_url, create=True)
     try:
         with Conductor(settings, storage, watch) as conductor:
             conductor.open(spec)
-            return stages(settings, spec, conductor.complete)
+            return Stages(settings, spec, conductor.complete).go_through()
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-def stages(
-    settings: Settings, spec: dict[str, Any], complete: Callable[[list[Cell]], Mapping[Cell, Outcome]]
-) -> Record:
-    """Go through the stages; `complete` returns the outcomes of the runs it is given."""
-    budget, metric = settings.budget, settings.workload.metric
-    outcomes = dict(complete(pilot.cells(budget)))
-    found = pilot.read(budget, outcomes, metric)
-    layout = grids.grids(found, budget)
-    searched: dict[str, list[Cell]] = {arm: [] for arm in ARMS}
-
-    def extend(further: Mapping[str, list[Cell]]) -> None:
-        for arm, cells in further.items():
-            searched[arm] = searched[arm] + cells
-        outcomes.update(complete([cell for cells in further.values() for cell in cells]))
-
-    extend({arm: grid.cells() for arm, grid in layout.items()})
-    extend({arm: followup.refine(layout[arm], budget, outcomes, metric) for arm in ARMS})
-    decaying = [arm for arm in ARMS if ARMS[arm].decay != "none"]
-    extend({arm: followup.confirm(searched[arm], budget, outcomes, metric) for arm in decaying})
-    winners = {
-        arm: winner(arm, cells, outcomes, metric, SEARCH_SEEDS if budget.confirmed and arm in decaying else 1)
-        for arm, cells in searched.items()
-    }
-    # Seed by seed, so that the arms' runs of a pair are neighbours in time.
-    pairs = zip(*(winners[arm].finals(settings.seeds) for arm in ARMS), strict=True)
-    outcomes |= complete([cell for pair in pairs for cell in pair])
-    return Record(settings, spec, found, layout, searched, winners, outcomes)
 
 
 class Conductor:
@@ -169,12 +105,14 @@ class Conductor:
         self._trials = Trials(study, self._storage)
         self._first = len(self._trials.all())  # trials of earlier runs of the tool have lower numbers
 
-    def complete(self, cells: Iterable[Cell]) -> dict[Cell, Outcome]:
+    def complete(self, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
         """Get the runs done and return their outcomes."""
         wanted = list(cells)
+        workload = self._settings.workload
+        layout = tasks(wanted, workload.metric, workload.stackable, may_give_up)
         while True:
             self._trials.return_lost()
-            self._trials.want(wanted)
+            self._trials.want(layout)
             outcomes = self._trials.outcomes()
             if errors := self._trials.errors(after=self._first - 1):
                 raise JobFailedError(errors[0])
@@ -191,6 +129,7 @@ class Conductor:
         order = {
             "storage": settings.storage_url,
             "study": settings.study_name,
-            "workload": asdict(settings.workload),
+            "workload": settings.workload.to_json(),
+            "arms": [arm.to_json() for arm in settings.trained_arms.values()],
         }
         return Crew(order, settings.workers, settings.out / "workers.log")

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adamas.compare.arms import ARMS
 from adamas.compare.result import ArmResult, Figures, StudyResult
 from adamas.compare.wording import words
 
@@ -19,9 +18,12 @@ def print_verdict(console: Console, result: StudyResult) -> None:
     console.print(arms_table(result))
     console.print()
     console.print(Text(result.verdict.text, style="bold"))
-    for sentence in (result.verdict.note, *result.warnings):
+    for sentence in (result.verdict.note, result.settings_sentence, *result.warnings):
         if sentence:
             console.print(Text(sentence))
+    for finding in result.findings:
+        says = {True: "as expected", False: "NOT as expected", None: "cannot be told"}[finding.holds]
+        console.print(Text(f"{says}: {finding.expected} Measured: {finding.measured}"))
     console.print()
     for code in result.code:  # not wrapped: what is to be pasted stays one line
         console.print(Text(code, style="green"), soft_wrap=True)
@@ -39,26 +41,26 @@ def arms_table(result: StudyResult) -> Table:
         caption_justify="left",
     )
     table.add_column("")
-    for name in result.arms:
-        table.add_column(ARMS[name].title, justify="right", no_wrap=True)
+    for arm in result.arms.values():
+        table.add_column(arm.arm.title, justify="right", no_wrap=True)
 
-    def row(title: str, show_arm: Callable[[str, ArmResult], str]) -> None:
-        table.add_row(title, *(show_arm(name, arm) for name, arm in result.arms.items()))
+    def row(title: str, show_arm: Callable[[ArmResult], str]) -> None:
+        table.add_row(title, *map(show_arm, result.arms.values()))
 
-    row("lr", lambda _, arm: f"{arm.winner.lr:.3g}")
-    row("weight decay", lambda name, arm: decays(name, arm)[0])
-    row("lr x weight decay", lambda name, arm: decays(name, arm)[1])
-    row("validation", lambda _, arm: show(arm.validation))
-    row("test", lambda _, arm: show(arm.test.get(metric)))
+    row("lr", lambda arm: f"{arm.winner.lr:.3g}")
+    row("weight decay", lambda arm: decays(arm)[0])
+    row("lr x weight decay", lambda arm: decays(arm)[1])
+    row("validation", lambda arm: show(arm.validation))
+    row("test", lambda arm: show(arm.test.get(metric)))
     if any("accuracy" in arm.test for arm in result.arms.values()):
-        row("test accuracy", lambda _, arm: percent(arm.test.get("accuracy")))
-    row("runs, diverged", lambda _, arm: f"{arm.trials}, {arm.infeasible}")
+        row("test accuracy", lambda arm: percent(arm.test.get("accuracy")))
+    row("runs, without a figure", lambda arm: f"{arm.trials}, {arm.infeasible}")
     return table
 
 
-def decays(name: str, arm: ArmResult) -> tuple[str, str]:
+def decays(arm: ArmResult) -> tuple[str, str]:
     """Weight decay in both conventions."""
-    if ARMS[name].decay == "none":
+    if arm.arm.decay == "none":
         return "none", "none"
     return f"{arm.winner.weight_decay:.3g}", f"{arm.weight_decay_independent:.3g}"
 

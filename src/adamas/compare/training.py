@@ -1,109 +1,166 @@
-"""Train one cell: the only place where the comparison touches tensors."""
+"""Train cells: the loop of a run, whether it trains one copy of the weights or several together."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
-from torch.optim import Optimizer
 
 from adamas.compare.arms import Arm
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.job import Job, JobFactory, Split
-from adamas.decay import total_decay
+from adamas.compare.cell import SEARCH_STAGES, Outcome
+from adamas.compare.copies import Copy, Lone, Stack, groups_of, make_copy
+from adamas.compare.history import look_steps
+from adamas.compare.job import Job, JobFactory, OwnLoop, Split
+from adamas.compare.task import Task
 
-PROBES = 20  # moments in a pilot run at which sqrt(v_hat) is looked at
-PERCENTILES = (0.10, 0.50, 0.90)
-PROBED_WEIGHTS = 50_000  # of a probe at most: torch.quantile takes 16 million values, and more add nothing
+Evaluate = Callable[[Split], Mapping[str, float]]
 
 
-def run(factory: JobFactory, device: str, arm: Arm, cell: Cell) -> Outcome:
-    """Train `cell` from its seed, and leave the caller's random stream as it was."""
+def run(factory: JobFactory, device: str, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
+    """Train the cells of a task, together where the job lets several copies share a pass, else one after the other.
+
+    Args:
+        factory: makes the job from (seed, device).
+        device: where it trains.
+        arms: by name, all that the cells need.
+        task: the cells; they agree in stage, seed and variant.
+
+    Returns:
+        An outcome a cell. The caller's random streams are left as they were.
+    """
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        outcome = train(factory(cell.seed, device), arm, cell)
-    return replace(outcome, seconds=time.perf_counter() - started)
+    with randomness(task.seed, device):
+        job = factory(task.seed, device)
+        if isinstance(job, OwnLoop):
+            outcomes = [own_loop(job, arms, task)]
+        else:
+            together = task.cells if job.stackable else task.cells[:1]
+            outcomes = train(job, arms, replace(task, cells=together))
+    seconds = (time.perf_counter() - started) / len(outcomes)
+    outcomes = [replace(outcome, seconds=seconds) for outcome in outcomes]
+    rest = task.cells[len(outcomes) :]
+    return outcomes + (run(factory, device, arms, replace(task, cells=rest)) if rest else [])
 
 
-def train(job: Job, arm: Arm, cell: Cell) -> Outcome:
-    """Train `job` with the optimizer of `arm`; validate at the end, test finalists only."""
-    groups = job.model.parameters() if job.parameter_groups is None else job.parameter_groups
-    optimizer = arm.build(groups, cell.lr, cell.weight_decay)
-    factors = [job.schedule(step / job.steps) for step in range(job.steps)]
-    probes = steps(job, optimizer, factors, probing=cell.stage == "pilot")
-    outcome = Outcome(
-        feasible=probes is not None,
-        total_decay=total_decay((cell.lr * factor for factor in factors), cell.weight_decay),
-        steps=job.steps,
-        steps_per_epoch=job.steps_per_epoch,
-        epochs=job.epochs,
-        gradient_scale=percentiles(probes) if probes else None,
-    )
-    if probes is None:
-        return outcome
-    validation = figures(job, "validation")
-    test = figures(job, "test") if cell.stage == "final" else None
-    if not all(map(math.isfinite, [*validation.values(), *(test or {}).values()])):
-        return replace(outcome, feasible=False)
-    return replace(outcome, validation=validation, test=test)
+@contextlib.contextmanager
+def randomness(seed: int, device: str) -> Iterator[None]:
+    """Seed Python, NumPy and torch, and put everything back afterwards."""
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
-def steps(job: Job, optimizer: Optimizer, factors: Sequence[float], probing: bool) -> list[torch.Tensor] | None:
-    """Take every step of the job; return the probes of sqrt(v_hat), or None where the loss stopped being finite."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    probes: list[torch.Tensor] = []
-    stride = max(1, job.steps // PROBES)
+def train(job: Job, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
+    """Train the cells of a task on one job, to the end or until they are infeasible."""
+    cells = task.cells
+    group = Stack(job, arms, cells) if len(cells) > 1 else Lone(job, arms[cells[0].arm], cells[0])
+    copies = list(group.copies)
+    pilot, final = task.stage == "pilot", task.stage == "final"
+    untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None
+    given_up: list[Copy] = []
+    looks = set(look_steps(job.steps)) if final else set()
     job.model.train()
+    for step, batch in enumerate(batches(job), start=1):
+        losses = group.gradients(batch)
+        for copy, loss in zip(group.copies, losses, strict=True):
+            copy.history.saw(loss)
+        group.drop([copy for copy, loss in zip(group.copies, losses, strict=True) if not math.isfinite(loss)])
+        factor = 1.0 if job.scheduler else job.schedule((step - 1) / job.steps)
+        for copy in group.copies:
+            copy.step(factor)
+        if task.may_give_up and task.stage in SEARCH_STAGES:
+            hopeless = [copy for copy in group.copies if copy.history.hopeless]
+            given_up += hopeless
+            group.drop(hopeless)
+        if not group.copies:
+            break
+        if step in looks:
+            for copy in group.copies:
+                copy.history.look(figures(job, partial(group.evaluate, copy), "validation")[task.metric])
+    outcomes = {copy.cell: outcome(job, copy, feasible=False, given_up=copy in given_up) for copy in copies}
+    for copy in group.copies:
+        outcomes[copy.cell] = judged(job, partial(group.evaluate, copy), copy, test=final)
+    return [replace(outcomes[cell], untrained=untrained) for cell in cells]
+
+
+def batches(job: Job) -> Iterator[Any]:
+    """Every batch of the run; an epoch has as many as the job promised."""
     for epoch in range(job.epochs):
-        batches = 0
-        for batches, batch in enumerate(job.batches(epoch), start=1):
-            if batches > job.steps_per_epoch:
+        count = 0
+        for count, batch in enumerate(job.batches(epoch), start=1):
+            if count > job.steps_per_epoch:
                 break
-            step = epoch * job.steps_per_epoch + batches
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factors[step - 1]
-            loss = job.loss(batch)
-            if not math.isfinite(loss.item()):
-                return None
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if probing and step % stride == 0:
-                probes.append(root_second_moments(optimizer, step))
-        if batches != job.steps_per_epoch:
-            many = "more" if batches > job.steps_per_epoch else f"{batches}"
+            yield batch
+        if count != job.steps_per_epoch:
+            many = "more" if count > job.steps_per_epoch else f"{count}"
             raise ValueError(
                 f"steps_per_epoch={job.steps_per_epoch} must be the batches of an epoch; epoch {epoch} had {many}"
             )
-    return probes
 
 
-def root_second_moments(optimizer: Optimizer, step: int) -> torch.Tensor:
-    """sqrt(v_hat) of the weights after `step` steps, without exact zeros: a weight that never saw a gradient."""
-    parts = [
-        (optimizer.state[param]["exp_avg_sq"] / (1.0 - group["betas"][1] ** step)).sqrt().flatten()
-        for group in optimizer.param_groups
-        for param in group["params"]
-        if param in optimizer.state
-    ]
-    values = torch.cat(parts).cpu()
-    values = values[values > 0]
-    return values[:: max(1, len(values) // PROBED_WEIGHTS)]
-
-
-def percentiles(probes: Sequence[torch.Tensor]) -> tuple[float, float, float]:
-    """10th, 50th and 90th percentile over all probes together."""
-    low, middle, high = torch.cat(list(probes)).double().quantile(torch.tensor(PERCENTILES, dtype=torch.float64))
-    return low.item(), middle.item(), high.item()
-
-
-def figures(job: Job, split: Split) -> dict[str, float]:
-    """Evaluate a split without gradients, in evaluation mode."""
-    job.model.eval()
-    with torch.no_grad():
-        result: Mapping[str, float] = job.evaluate(split)
+def own_loop(job: OwnLoop, arms: Mapping[str, Arm], task: Task) -> Outcome:
+    """Let a job train itself with a cell's optimizer, and watch the optimizer."""
+    cell = task.cells[0]
+    copy = make_copy(job, arms[cell.arm], cell, groups_of(job))
+    untrained = figures(job, job.evaluate, "validation") if cell.stage == "pilot" else None
+    copy.optimizer.register_step_pre_hook(lambda *_: copy.history.before_step())
+    copy.optimizer.register_step_post_hook(lambda *_: copy.history.after_step())
     job.model.train()
-    return {name: float(value) for name, value in result.items()}
+    job.fit(copy.optimizer)
+    if copy.history.steps == 0:
+        raise ValueError("fit(optimizer) never called optimizer.step(): it must train with the optimizer it is given")
+    return replace(judged(job, job.evaluate, copy, test=cell.stage == "final"), untrained=untrained)
+
+
+def judged(job: Job | OwnLoop, evaluate: Evaluate, copy: Copy, test: bool) -> Outcome:
+    """The outcome of a run that went to its end: validate it, test finalists only."""
+    validation = figures(job, evaluate, "validation")
+    tested = figures(job, evaluate, "test") if test else None
+    if not all(map(math.isfinite, [*validation.values(), *(tested or {}).values()])):
+        return outcome(job, copy, feasible=False)
+    return replace(outcome(job, copy, feasible=True), validation=validation, test=tested)
+
+
+def outcome(job: Job | OwnLoop, copy: Copy, feasible: bool, given_up: bool = False) -> Outcome:
+    """What a run's history says, its figures left out."""
+    history = copy.history
+    return Outcome(
+        feasible=feasible,
+        given_up=given_up,
+        total_decay=history.total_decay,
+        steps=job.steps if isinstance(job, Job) else history.steps,
+        epochs=job.epochs,
+        gradient_scale=history.gradient_scale if feasible else None,
+        fit=history.fit,
+        training_loss=history.training_loss,
+        curve=tuple(history.curve),
+    )
+
+
+def figures(job: Job | OwnLoop, evaluate: Evaluate, split: Split) -> dict[str, float]:
+    """Evaluate a split without gradients, in evaluation mode; no random number of the training is used up."""
+    job.model.eval()
+    devices = [param.device for param in job.model.parameters() if param.is_cuda][:1]
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        found = evaluate(split)
+    job.model.train()
+    if not isinstance(found, Mapping):
+        raise TypeError(f"evaluate({split!r}) returned a {type(found).__name__}; it must return figures by name")
+    return {name: float(value) for name, value in found.items()}
+

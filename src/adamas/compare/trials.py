@@ -1,6 +1,6 @@
 """A study's runs as Optuna trials: wanted once, claimed by one worker at a time, finished once.
 
-Each cell is a trial. A claim is the storage's own atomic step from WAITING to RUNNING, with a heartbeat written before
+Each cell is a trial, and the trials of a task are claimed together by one worker. A claim is the storage's own atomic step from WAITING to RUNNING, with a heartbeat written before
 it, so that no moment exists at which a dead worker's trial could be told from a live one's by nothing. (Optuna's
 `Study.optimize` writes the first heartbeat after the claim: a worker killed in between leaves a trial that never
 returns.)
@@ -10,28 +10,37 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from adamas.compare.arms import ARMS
 from adamas.compare.cell import Cell, Outcome
+from adamas.compare.task import Task
 
-CELL, OUTCOME, ERROR = "cell", "outcome", "error"  # user attributes of a trial
+CELL, TASK, OUTCOME, ERROR = "cell", "task", "outcome", "error"  # user attributes of a trial
 ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
-    "arm": CategoricalDistribution(list(ARMS)),
     "lr": FloatDistribution(0.0, 1e6),
     "weight_decay": FloatDistribution(0.0, 1e12),
     "seed": IntDistribution(0, 2**31 - 1),
 }
+
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task, and those of its trials that this worker is to finish, by the key of their cell."""
+
+    task: Task
+    trials: dict[str, FrozenTrial]
 
 
 class Trials:
@@ -51,13 +60,14 @@ class Trials:
         """Every trial as it stands, in the order of its number."""
         return self.study.get_trials(deepcopy=False)
 
-    def want(self, cells: Iterable[Cell]) -> None:
+    def want(self, tasks: Iterable[Task]) -> None:
         """Enqueue the cells that no trial is waiting for, running or done with; the others are left alone."""
         covered = {trial.user_attrs[CELL]["key"] for trial in self.all() if trial.state in ALIVE}
-        for cell in cells:
-            if cell.key not in covered:
-                covered.add(cell.key)
-                self.study.add_trial(waiting_trial(cell))
+        for task in tasks:
+            for cell in task.cells:
+                if cell.key not in covered:
+                    covered.add(cell.key)
+                    self.study.add_trial(waiting_trial(cell, task))
 
     def return_lost(self) -> None:
         """Fail the trials of workers that stopped giving signs of life; `want` then asks for their cells again."""
@@ -65,23 +75,36 @@ class Trials:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study)
 
-    def claim(self) -> FrozenTrial | None:
-        """Take a waiting trial for this process; None if there is none."""
+    def claim(self) -> Claim | None:
+        """Take the waiting trials of a task for this process; None if there is nothing to do.
+
+        A task of which a trial is running belongs to another worker, which is about to take the rest.
+        """
         trials = self.all()
-        for trial in trials:
-            if trial.state != TrialState.WAITING:
+        running = [trial.user_attrs[TASK] for trial in trials if trial.state == TrialState.RUNNING]
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+        for first in waiting:
+            layout = first.user_attrs[TASK]
+            if layout in running or not self._take(first):
                 continue
-            number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-            try:
-                self.storage.record_heartbeat(number)
-                if not self.storage.set_trial_state_values(number, TrialState.RUNNING):
-                    continue  # another worker was faster
-            except UpdateFinishedTrialError:
-                continue  # and is done already
-            if not self._is_duplicate(trial):
-                return trial
-            self._end(trial, TrialState.PRUNED)
+            rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
+            taken = [first, *(trial for trial in rest if self._take(trial))]
+            return Claim(Task.from_json(layout), {trial.user_attrs[CELL]["key"]: trial for trial in taken})
         return None
+
+    def _take(self, trial: FrozenTrial) -> bool:
+        """Claim one trial; False if another worker was faster, or it turns out to be wanted twice."""
+        number = self._number(trial)
+        try:
+            self.storage.record_heartbeat(number)
+            if not self.storage.set_trial_state_values(number, TrialState.RUNNING):
+                return False
+        except UpdateFinishedTrialError:
+            return False
+        if self._is_duplicate(trial):
+            self._end(trial, TrialState.PRUNED)
+            return False
+        return True
 
     def _is_duplicate(self, claimed: FrozenTrial) -> bool:
         """Whether an earlier trial is the same run: two machines that start at once may both ask for it."""
@@ -108,7 +131,7 @@ class Trials:
         values: list[float] | None = None,
         attributes: dict[str, Any] | None = None,
     ) -> None:
-        number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+        number = self._number(trial)
         try:
             for key, value in (attributes or {}).items():
                 self.storage.set_trial_user_attr(number, key, value)
@@ -116,9 +139,13 @@ class Trials:
         except UpdateFinishedTrialError:
             pass  # taken for dead meanwhile, and run again by another worker, with the same result
 
-    def heartbeat(self, trial: FrozenTrial) -> Heartbeat:
-        """Signs of life for a claimed trial."""
-        return Heartbeat(self.storage, self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number))
+    def heartbeat(self, trials: Iterable[FrozenTrial]) -> Heartbeat:
+        """Signs of life for claimed trials."""
+        return Heartbeat(self.storage, [self._number(trial) for trial in trials])
+
+    def _number(self, trial: FrozenTrial) -> int:
+        """What the storage calls a trial."""
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
 
     def outcomes(self) -> dict[str, Outcome]:
         """Finished outcomes by the key of their cell."""
@@ -136,9 +163,9 @@ class Trials:
 class Heartbeat:
     """Writes signs of life from a thread while the block runs."""
 
-    def __init__(self, storage: RDBStorage, number: int) -> None:
+    def __init__(self, storage: RDBStorage, numbers: Sequence[int]) -> None:
         self._storage = storage
-        self._number = number
+        self._numbers = numbers
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -156,22 +183,24 @@ class Heartbeat:
     def _beat(self) -> None:
         try:
             while not self._stop.wait(self._storage.get_heartbeat_interval()):
-                self._storage.record_heartbeat(self._number)
+                for number in self._numbers:
+                    self._storage.record_heartbeat(number)
         finally:
             self._storage.remove_session()  # a connection belongs to the thread that made it
 
 
-def waiting_trial(cell: Cell) -> FrozenTrial:
+def waiting_trial(cell: Cell, task: Task) -> FrozenTrial:
     """A trial that waits for a worker; its parameters are those a dashboard would plot."""
     return optuna.create_trial(
         state=TrialState.WAITING,
-        params={"arm": cell.arm, "lr": cell.lr, "weight_decay": cell.weight_decay, "seed": cell.seed},
+        params={"lr": cell.lr, "weight_decay": cell.weight_decay, "seed": cell.seed},
         distributions=DISTRIBUTIONS,
-        user_attrs={CELL: {"key": cell.key, "stage": cell.stage}},
+        user_attrs={CELL: {"key": cell.key, "stage": cell.stage, "arm": cell.arm}, TASK: task.to_json()},
     )
 
 
 def cell_of(trial: FrozenTrial) -> Cell:
     """The cell that a trial stands for."""
-    params = trial.params
-    return Cell(trial.user_attrs[CELL]["stage"], params["arm"], params["lr"], params["weight_decay"], params["seed"])
+    params, said = trial.params, trial.user_attrs[CELL]
+    variant = trial.user_attrs[TASK]["variant"]
+    return Cell(said["stage"], said["arm"], params["lr"], params["weight_decay"], params["seed"], variant)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from adamas.compare.arms import ARMS
+from adamas.compare.arms import ARMS, JUDGED
 from adamas.compare.margin import Margin
 from adamas.compare.statistics import Difference, t_quantile
 from adamas.compare.wording import show, words
@@ -61,10 +61,11 @@ def decide(adamw: Difference, over_none: Mapping[str, Difference], metric: str, 
 
     Args:
         adamw: AdamW minus Adam with L2.
-        over_none: each arm with decay minus Adam without.
+        over_none: each arm with decay minus Adam without; of these the two count.
         metric: name of the primary metric.
         margin: of all differences.
     """
+    over_none = {arm: difference for arm, difference in over_none.items() if arm in JUDGED}
     against_none: dict[str, Relation] = {arm: relation(difference, margin) for arm, difference in over_none.items()}
     if against_none and all(found == "higher" for found in against_none.values()):
         nearest = min(over_none, key=lambda arm: over_none[arm].mean)

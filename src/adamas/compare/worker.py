@@ -12,16 +12,16 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from types import FrameType
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial
 
-from adamas.compare.arms import ARMS
+from adamas.compare.arms import Arm
 from adamas.compare.storage import open_storage
 from adamas.compare.training import run
-from adamas.compare.trials import Trials, cell_of
+from adamas.compare.trials import Claim, Trials
 from adamas.compare.workload import Workload
 
 IDLE_SECONDS = 0.1  # between two looks at an empty queue
@@ -34,10 +34,10 @@ class InterruptedRun(BaseException):
 class Worker:
     """The loop of one process, and how it ends."""
 
-    def __init__(self, trials: Trials, workload: Workload) -> None:
+    def __init__(self, trials: Trials, workload: Workload, arms: Mapping[str, Arm]) -> None:
         self.trials = trials
         self.workload = workload
-        self.factory = workload.load()
+        self.arms = arms
         self.stop = threading.Event()
         self.training = False
 
@@ -56,29 +56,34 @@ class Worker:
     def loop(self) -> None:
         """Train what is waiting until told to stop."""
         while not self.stop.is_set():
-            trial = self.trials.claim()
-            if trial is None:
+            claim = self.trials.claim()
+            if claim is None:
                 self.stop.wait(IDLE_SECONDS)
             else:
-                self.train(trial)
+                self.train(claim)
 
-    def train(self, trial: FrozenTrial) -> None:
-        """Train one trial and store what came of it."""
-        cell = cell_of(trial)
+    def train(self, claim: Claim) -> None:
+        """Train one task and store what came of its trials."""
+        trials = claim.trials
         try:
-            with self.trials.heartbeat(trial):
+            with self.trials.heartbeat(trials.values()):
                 self.training = not self.stop.is_set()
                 if not self.training:
                     raise InterruptedRun
-                outcome = run(self.factory, self.workload.device, ARMS[cell.arm], cell)
+                factory = self.workload.load(claim.task.variant)
+                outcomes = run(factory, self.workload.device, self.arms, claim.task)
                 self.training = False
+                for cell, outcome in zip(claim.task.cells, outcomes, strict=True):
+                    if cell.key in trials:
+                        self.trials.finish(trials[cell.key], outcome, claim.task.metric)
         except InterruptedRun:
-            self.trials.give_up(trial, None)
+            for trial in trials.values():
+                self.trials.give_up(trial, None)
         except Exception:
             self.training = False
-            self.trials.give_up(trial, f"{cell.key}\n{traceback.format_exc()}")
-        else:
-            self.trials.finish(trial, outcome, self.workload.metric)
+            error = f"{', '.join(trials)}\n{traceback.format_exc()}"
+            for trial in trials.values():
+                self.trials.give_up(trial, error)
 
 
 def main() -> None:
@@ -88,7 +93,8 @@ def main() -> None:
     torch.set_num_threads(1)
     storage = open_storage(order["storage"], create=False)
     study = optuna.load_study(study_name=order["study"], storage=storage)
-    worker = Worker(Trials(study, storage), Workload(**order["workload"]))
+    arms = {arm["name"]: Arm.from_json(arm) for arm in order["arms"]}
+    worker = Worker(Trials(study, storage), Workload.from_json(order["workload"]), arms)
     signal.signal(signal.SIGTERM, worker.on_terminate)
     threading.Thread(target=worker.on_end_of_input, daemon=True).start()
     worker.loop()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from adamas import user_code
 
 if TYPE_CHECKING:
     from adamas.compare.job import JobFactory
@@ -16,23 +17,45 @@ class Workload:
 
     Attributes:
         name: what the user types.
-        factory: "module:function"; the function takes (seed, device) and returns a `Job`.
-        metric: the primary metric in `Job.evaluate`'s figures; lower is better.
+        factory: "module:function" or "file.py:function"; the function takes (seed, device) and returns a `Job` or an
+            `OwnLoop`.
+        metric: the primary metric in `Job.evaluate`'s figures; lower is better. Empty: the job says it.
         summary: one sentence for the report.
-        revision: raised whenever the job changes what it computes, so that old trials are not mixed with new ones.
+        expected: what it is expected to show, and why.
+        margin: the smallest difference that matters, unless the user gives another.
+        revision: changes whenever the job changes what it computes, so that old trials are not mixed with new ones.
         device: where it trains.
+        stackable: whether several copies of its weights train together; found out by the preflight.
+        variants: names and factories of jobs that differ from it in one thing; a sweep over decay is made on each.
+        fixed: (arm, lr, weight_decay) of every arm, where theory gives them and nothing is to be tuned.
+        findings: "module:function" that holds a finished study against what was expected.
+        typed: what the user typed for a job of their own.
     """
 
     name: str
     factory: str
     metric: str
     summary: str
-    revision: int = 1
+    expected: str = ""
+    margin: str = "2%"
+    revision: int | str = 1
     device: str = "cpu"
+    stackable: bool = False
+    variants: tuple[tuple[str, str], ...] = ()
+    fixed: tuple[tuple[str, float, float], ...] = ()
+    findings: str = ""
+    typed: str = ""
 
-    def load(self) -> JobFactory:
-        """Import the factory."""
-        module, _, function = self.factory.partition(":")
-        if not function:
-            raise ValueError(f"factory={self.factory!r} must name a function, as in 'my_job:job'")
-        return getattr(importlib.import_module(module), function)
+    def load(self, variant: str = "") -> JobFactory:
+        """Import the factory of the job, or of one of its variants."""
+        where = dict(self.variants)[variant] if variant else self.factory
+        return user_code.function(where, "job", "an adamas.compare.Job")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Workload:
+        """Inverse of `to_json`, after a trip through JSON."""
+        return cls(**{**data, **{key: tuple(map(tuple, data[key])) for key in ("variants", "fixed")}})

@@ -12,7 +12,7 @@ def trials_csv(result: StudyResult) -> str:
     """A row a run, pilot and finals included; figures of infeasible runs and tests not taken are empty."""
     outcomes = result.record.outcomes
     metrics = sorted({name for outcome in outcomes.values() for name in outcome.validation})
-    columns = ["stage", "arm", "lr", "weight_decay", "weight_decay_independent", "seed", "feasible"]
+    columns = ["stage", "arm", "lr", "weight_decay", "weight_decay_independent", "seed", "variant", "feasible"]
     figures = [f"{split}_{metric}" for split in ("validation", "test") for metric in metrics]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -16,6 +16,7 @@ WORKLOADS = {
                 "network learns from 500 images and could memorise them; 500 others choose, 797 test. Cross-entropy "
                 "is against the labels as given, accuracy against the true classes."
             ),
+            expected="A tie: gradients of one scale, a short run, a network that needs little help.",
         ),
         Workload(
             name="chars",
@@ -31,9 +32,3 @@ WORKLOADS = {
     )
 }
 
-
-def find(name: str) -> Workload:
-    """Return the workload called `name`; the error lists the known ones."""
-    if name not in WORKLOADS:
-        raise ValueError(f"unknown workload {name!r}; the known ones are: {', '.join(sorted(WORKLOADS))}")
-    return WORKLOADS[name]

@@ -93,4 +93,4 @@ def job(seed: int, device: str) -> Job:
             "accuracy": (logits.argmax(1) == part.classes.to(device)).float().mean().item(),
         }
 
-    return Job(model, batches, loss, evaluate, epochs=EPOCHS, steps_per_epoch=TRAIN // BATCH)
+    return Job(model, batches, loss, evaluate, epochs=EPOCHS, steps_per_epoch=TRAIN // BATCH, stackable=True)

@@ -1,0 +1,198 @@
+"""The weights of a job, once for each cell: alone, or stacked so that one forward pass serves them all.
+
+Cells of one seed share initial weights, batches and random numbers; only optimizers differ. Stacked, their losses are
+computed by `torch.vmap` over `torch.func.functional_call`, each layer as one batched product, and every cell's optimizer
+steps its own slice. That is the arithmetic of training them one by one: in float64 the two agree to rounding, and where
+torch's batched products equal its single ones bit for bit, so do the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from adamas.compare.arms import Arm
+from adamas.compare.cell import Cell
+from adamas.compare.history import History
+from adamas.compare.job import Job, Loss, OwnLoop, Split
+
+
+@dataclass
+class Copy:
+    """One cell's optimizer on one copy of the weights, and what is known of the run."""
+
+    cell: Cell
+    optimizer: Optimizer
+    rates: list[float]
+    scheduler: LRScheduler | None
+    history: History
+
+    def step(self, factor: float) -> None:
+        """Step at `factor` of the learning rate, or at what the job's own scheduler has set."""
+        if self.scheduler is None:
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * factor
+        self.history.before_step()
+        self.optimizer.step()
+        self.history.after_step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+
+def make_copy(job: Job | OwnLoop, arm: Arm, cell: Cell, groups: Any) -> Copy:
+    """Build the optimizer of a cell on its copy of the weights."""
+    optimizer = arm.build(groups, cell.lr, cell.weight_decay)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    history = History(cell, optimizer, job.steps if isinstance(job, Job) else None)
+    scheduler = job.scheduler(optimizer) if isinstance(job, Job) and job.scheduler else None
+    return Copy(cell, optimizer, rates, scheduler, history)
+
+
+def groups_of(job: Job | OwnLoop) -> list[dict[str, Any]]:
+    """The job's parameter groups, each a dictionary of its own; all parameters of the model where it has none."""
+    groups = [{"params": list(job.model.parameters())}] if job.parameter_groups is None else job.parameter_groups
+    return [{**group, "params": as_list(group["params"])} for group in groups]
+
+
+def as_list(params: Any) -> list[nn.Parameter]:
+    """The parameters of a group, of which there may be one."""
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+class Lone:
+    """One cell on the model's own weights."""
+
+    def __init__(self, job: Job, arm: Arm, cell: Cell) -> None:
+        self._job = job
+        self.copies = [make_copy(job, arm, cell, groups_of(job))]
+
+    def gradients(self, batch: Any) -> list[float]:
+        """Compute the gradients; return the loss."""
+        loss = total(self._job.loss(batch))
+        self.copies[0].optimizer.zero_grad()
+        loss.backward()
+        return [loss.item()]
+
+    def evaluate(self, copy: Copy, split: Split) -> Mapping[str, float]:
+        """The job's figures with a copy's weights."""
+        return self._job.evaluate(split)
+
+    def drop(self, gone: Sequence[Copy]) -> None:
+        """Train these no further."""
+        self.copies = [copy for copy in self.copies if copy not in gone]
+
+
+class Stack:
+    """Several cells of one seed on stacked weights: the copy i is the slice i of every tensor."""
+
+    def __init__(self, job: Job, arms: Mapping[str, Arm], cells: Sequence[Cell]) -> None:
+        self._job = job
+        self._calls = Calls(job)
+        named = dict(self._calls.named_parameters())
+        self._params = {name: spread(param, len(cells)) for name, param in named.items()}
+        self._buffers = {name: spread(buffer, len(cells)) for name, buffer in self._calls.named_buffers()}
+        self._trained = [param for name, param in self._params.items() if named[name].requires_grad]
+        for param in self._trained:
+            param.requires_grad_()
+        self._loss = torch.vmap(self._loss_of_one, in_dims=(0, 0, None), randomness="same")
+        names = {id(param): name for name, param in named.items()}
+        self._slices: list[dict[str, nn.Parameter]] = []
+        self.copies: list[Copy] = []
+        for place, cell in enumerate(cells):
+            slices = {
+                name: nn.Parameter(param.detach()[place], requires_grad=param.requires_grad)
+                for name, param in self._params.items()
+            }
+            groups = [
+                {**group, "params": [slices[names[id(param)]] for param in group["params"]]} for group in groups_of(job)
+            ]
+            self._slices.append(slices)
+            self.copies.append(make_copy(job, arms[cell.arm], cell, groups))
+
+    def gradients(self, batch: Any) -> list[float]:
+        """Compute the gradients of every copy; return their losses."""
+        losses = self._loss(self._params, self._buffers, batch)
+        found = torch.autograd.grad(losses.sum(), self._trained, allow_unused=True)
+        trained = [name for name, param in self._params.items() if param.requires_grad]
+        for name, stacked in zip(trained, found, strict=True):
+            parts = [None] * len(self.copies) if stacked is None else stacked.unbind()
+            for slices, part in zip(self._slices, parts, strict=True):
+                slices[name].grad = part
+        return losses.tolist()
+
+    def evaluate(self, copy: Copy, split: Split) -> Mapping[str, float]:
+        """The job's figures with a copy's weights."""
+        place = self.copies.index(copy)
+        buffers = {name: buffer[place] for name, buffer in self._buffers.items()}
+        with self._calls.evaluating(split):
+            return torch.func.functional_call(self._calls, {**self._slices[place], **buffers}, (None,))
+
+    def drop(self, gone: Sequence[Copy]) -> None:
+        """Train these no further: the others move together."""
+        if not gone:
+            return
+        stay = [place for place, copy in enumerate(self.copies) if copy not in gone]
+        self.copies = [self.copies[place] for place in stay]
+        self._slices = [self._slices[place] for place in stay]
+        self._params = {
+            name: param.detach()[stay].requires_grad_(param.requires_grad) for name, param in self._params.items()
+        }
+        self._buffers = {name: buffer[stay] for name, buffer in self._buffers.items()}
+        self._trained = [param for param in self._params.values() if param.requires_grad]
+        for place, slices in enumerate(self._slices):
+            for name, slice_ in slices.items():
+                slice_.data = self._params[name].detach()[place]
+
+    def _loss_of_one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any) -> Tensor:
+        return torch.func.functional_call(self._calls, {**params, **buffers}, (batch,))
+
+
+class Calls(nn.Module):
+    """Lets a job's closures be called with other weights in its model's place."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.model = job.model
+        self._job = job
+        self._split: Split | None = None
+
+    def evaluating(self, split: Split) -> _Evaluating:
+        """While the block runs, a call evaluates."""
+        return _Evaluating(self, split)
+
+    def forward(self, batch: Any) -> Any:
+        """The loss of a batch, or the figures of a split."""
+        return total(self._job.loss(batch)) if self._split is None else self._job.evaluate(self._split)
+
+
+class _Evaluating:
+    def __init__(self, calls: Calls, split: Split) -> None:
+        self._calls, self._split = calls, split
+
+    def __enter__(self) -> None:
+        self._calls._split = self._split
+
+    def __exit__(self, *_: object) -> None:
+        self._calls._split = None
+
+
+def spread(tensor: Tensor, copies: int) -> Tensor:
+    """(*shape) to (copies, *shape), each a copy of its own."""
+    return tensor.detach().expand(copies, *tensor.shape).clone(memory_format=torch.contiguous_format)
+
+
+def total(loss: Loss) -> Tensor:
+    """One loss; several are added up."""
+    if isinstance(loss, Tensor):
+        return loss
+    parts = list(loss.values() if isinstance(loss, Mapping) else loss)
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
+        kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
+        raise TypeError(f"loss(batch) returned {kinds}; it must return a tensor, or tensors to be added up")
+    return torch.stack(parts).sum()

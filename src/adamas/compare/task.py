@@ -1,0 +1,77 @@
+"""A task: the cells that one worker trains together, laid out before anybody knows who the workers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from adamas.compare.cell import Cell, Stage
+
+STACKED = 8  # cells of a task at most: more gain little, and a worker that dies has more to do again
+SHARES = 4  # tasks of a stage at least, where it has the cells, so that workers have something to share
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells of one stage, seed and variant.
+
+    Which cells make a task depends on the study alone. A task is computed whole even where some of its cells are
+    finished already, so that a result could not depend on who died when, were a batched product ever to round
+    differently in other company.
+
+    Attributes:
+        cells: what is trained.
+        metric: the primary one, for looks on the way.
+        may_give_up: whether runs that fit nothing half-way are stopped.
+    """
+
+    cells: tuple[Cell, ...]
+    metric: str
+    may_give_up: bool = False
+
+    @property
+    def seed(self) -> int:
+        """The cells' seed."""
+        return self.cells[0].seed
+
+    @property
+    def stage(self) -> Stage:
+        """The cells' stage."""
+        return self.cells[0].stage
+
+    @property
+    def variant(self) -> str:
+        """The cells' variant of the job."""
+        return self.cells[0].variant
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "stage": self.stage,
+            "seed": self.seed,
+            "variant": self.variant,
+            "metric": self.metric,
+            "may_give_up": self.may_give_up,
+            "cells": [[cell.arm, cell.lr, cell.weight_decay] for cell in self.cells],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Task:
+        """Inverse of `to_json`."""
+        cells = (Cell(data["stage"], *cell, data["seed"], data["variant"]) for cell in data["cells"])
+        return cls(tuple(cells), data["metric"], data["may_give_up"])
+
+
+def tasks(cells: Iterable[Cell], metric: str, stacked: bool, may_give_up: bool) -> list[Task]:
+    """Lay out tasks: of several cells that share stage, seed and variant, or of one cell each."""
+    wanted = list(dict.fromkeys(cells))
+    groups: dict[tuple[str, int, str], list[Cell]] = {}
+    for cell in wanted:
+        groups.setdefault((cell.stage, cell.seed, cell.variant), []).append(cell)
+    size = min(STACKED, -(-len(wanted) // SHARES)) if stacked else 1
+    return [
+        Task(tuple(group[first : first + size]), metric, may_give_up)
+        for group in groups.values()
+        for first in range(0, len(group), size)
+    ]

@@ -1,0 +1,73 @@
+"""Find a function that the user names in a file or a module of theirs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def function(where: str, option: str, makes: str) -> Callable[..., Any]:
+    """Import a function.
+
+    Args:
+        where: "path/to/file.py:function" or "package.module:function".
+        option: what the user gave it as, for errors.
+        makes: what it has to return, for errors.
+
+    Raises:
+        ValueError: there is no such function, or importing raised.
+    """
+    source, _, name = where.rpartition(":")
+    if not source or not name:
+        raise ValueError(f"{option}={where!r} must name a file or module and a function, as in 'train.py:{option}'")
+    found = getattr(load(source, where, option), name, None)
+    if not callable(found):
+        raise ValueError(f"{option}={where!r}: {source} has no function {name!r}; it must return {makes}")
+    return found
+
+
+def load(source: str, where: str, option: str) -> ModuleType:
+    """Import a file or a module, with its folder or the current one at hand for what it imports."""
+    path = Path(source)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise ValueError(f"{option}={where!r}: there is no file {source}; give its path from the current folder")
+    folder = str(path.parent.resolve() if is_file else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return run_file(path) if is_file else importlib.import_module(source)
+    except Exception as error:
+        raise ValueError(
+            f"{option}={where!r}: importing {source} raised {told(error)}; "
+            "it must import without arguments and without training anything"
+        ) from error
+
+
+def run_file(path: Path) -> ModuleType:
+    """Import a file under its own name."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # data classes in it look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+def told(error: BaseException) -> str:
+    """An error with the line that raised it.
+
+    Example:
+        >>> told(ValueError("no data"))
+        'ValueError: no data'
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{line}"

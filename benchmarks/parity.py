@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from adamas.compare.arms import ARMS, Arm
 from adamas.compare.cell import Cell
 from adamas.compare.job import Job
+from adamas.compare.task import Task
 from adamas.compare.training import run as train
 from adamas.compare.workloads import find
 from benchmarks.parity_result import Parity, Run, table
@@ -38,8 +39,8 @@ Key = tuple[str, str, int]  # workload, variant, seed
 class Built(Arm):
     """An arm of a comparison whose optimizer is a variant's."""
 
-    factory: Factory
-    seed: int
+    factory: Factory = field(kw_only=True)
+    seed: int = field(kw_only=True)
 
     def build(self, params: Groups, lr: float, weight_decay: float) -> Optimizer:
         return self.factory(params, lr, weight_decay, self.seed)
@@ -58,7 +59,8 @@ def finish(key: Key) -> Run:
         return made
 
     arm = Built(**vars(ARMS["adamw"]), factory=variant.build, seed=seed)
-    outcome = train(job, workload.device, arm, Cell("confirm", variant.name, recipe.lr, recipe.weight_decay, seed))
+    cell = Cell("confirm", variant.name, recipe.lr, recipe.weight_decay, seed)
+    (outcome,) = train(job, workload.device, {variant.name: arm}, Task((cell,), workload.metric))
     return Run(*key, outcome.validation, round(outcome.seconds, 3), variant.versions())
 
 

@@ -110,7 +110,10 @@ class CompareOptions:
     ] = None
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:N.")] = "cpu"
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes, a thread each; no result depends on it.", show_default="cores; 1 on a GPU")
+        int | None,
+        typer.Option(
+            help="Worker processes, a thread each; no result depends on it.", show_default="cores; 1 on a GPU"
+        ),
     ] = None
     out: Annotated[Path, typer.Option(help="Folder for the report and the trials.")] = Path("report")
     storage: Annotated[

@@ -59,4 +59,3 @@ def model_shapes(where: str) -> tuple[Shape, ...]:
     if not shapes:
         raise ValueError(f"model={where!r}: the model has no trainable parameter; there is nothing to step")
     return shapes
-

@@ -76,7 +76,8 @@ class Arm:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Arm:
         """Inverse of `to_json`, after a trip through JSON."""
-        return cls(**{**data, "options": tuple((key, value) for key, value in data["options"])})
+        options: Any = tuple((key, value) for key, value in data["options"])
+        return cls(**(data | {"options": options}))
 
 
 ARMS = {
@@ -157,7 +158,7 @@ def literal_options(name: str) -> tuple[tuple[str, Any], ...]:
         ) from None
 
 
-def load(where: str) -> type[Optimizer]:
+def load(where: str) -> Any:
     """Import "module:Class"."""
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
@@ -166,13 +167,13 @@ def load(where: str) -> type[Optimizer]:
 def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
     """How weight decay acts in a class, by trying: one step of a weight of 1 without a gradient, at two decays.
 
-    A pull that doubles with the decay is in proportion to it, as in AdamW, and in SGD, which divides by nothing. One that
-    does not change was divided by its own size: L2 in the gradient of an adaptive method.
+    A pull that doubles with the decay is in proportion to it, as in AdamW, and in SGD, which divides by nothing. One
+    that does not change was divided by its own size: L2 in the gradient of an adaptive method.
     """
     import torch
 
     try:
-        kind = load(where)
+        kind: Any = load(where)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"arm {name!r} cannot be imported: {error}") from None
     if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
@@ -183,7 +184,7 @@ def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
     def pull(weight_decay: float) -> float:
         weight = torch.nn.Parameter(torch.ones(2, 2))
         weight.grad = torch.zeros_like(weight)
-        kind([weight], lr=0.01, weight_decay=weight_decay, **options).step()
+        load(where)([weight], lr=0.01, weight_decay=weight_decay, **options).step()
         return 1.0 - weight.mean().item()
 
     try:

@@ -72,7 +72,9 @@ class Budget:
             )
         high, low = SPAN
         scales = tuple(high * (low / high) ** (column / (columns - 1)) for column in range(columns))
-        return replace(self, base=self.name, name=f"{self.name} with {trials} runs", timescales=scales, refined=self.refined + rest)
+        return replace(
+            self, base=self.name, name=f"{self.name} with {trials} runs", timescales=scales, refined=self.refined + rest
+        )
 
 
 # A larger learning rate than the pilot's best often pays once decay holds the weights back, a smaller one seldom does.

@@ -26,9 +26,7 @@ class Cell:
     def key(self) -> str:
         """Identity of the run in the storage: two trials of one key would be the same computation."""
         variant = f" {self.variant}" if self.variant else ""
-        return (
-            f"{self.stage} {self.arm} lr={self.lr!r} weight_decay={self.weight_decay!r} seed={self.seed}{variant}"
-        )
+        return f"{self.stage} {self.arm} lr={self.lr!r} weight_decay={self.weight_decay!r} seed={self.seed}{variant}"
 
     @property
     def weight_decay_independent(self) -> float:
@@ -91,10 +89,8 @@ class Outcome:
     def from_json(cls, data: dict[str, Any]) -> Outcome:
         """Inverse of `to_json`, after a trip through JSON."""
         scale = data["gradient_scale"]
-        return cls(
-            **{
-                **data,
-                "gradient_scale": None if scale is None else tuple(scale),
-                "curve": tuple(Moment(*moment) for moment in data["curve"]),
-            }
-        )
+        read: dict[str, Any] = {
+            "gradient_scale": None if scale is None else tuple(scale),
+            "curve": tuple(Moment(*moment) for moment in data["curve"]),
+        }
+        return cls(**(data | read))

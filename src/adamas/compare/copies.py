@@ -1,14 +1,15 @@
 """The weights of a job, once for each cell: alone, or stacked so that one forward pass serves them all.
 
 Cells of one seed share initial weights, batches and random numbers; only optimizers differ. Stacked, their losses are
-computed by `torch.vmap` over `torch.func.functional_call`, each layer as one batched product, and every cell's optimizer
-steps its own slice. That is the arithmetic of training them one by one: in float64 the two agree to rounding, and where
-torch's batched products equal its single ones bit for bit, so do the runs.
+computed by `torch.vmap` over `torch.func.functional_call`, each layer as one batched product, and every cell's
+optimizer steps its own slice. That is the arithmetic of training them one by one: in float64 the two agree to rounding,
+and where torch's batched products equal its single ones bit for bit, so do the runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from adamas.compare.arms import Arm
 from adamas.compare.cell import Cell
 from adamas.compare.history import History
-from adamas.compare.job import Job, Loss, OwnLoop, Split
+from adamas.compare.job import Job, OwnLoop, Split
 
 
 @dataclass
@@ -62,7 +63,7 @@ def groups_of(job: Job | OwnLoop) -> list[dict[str, Any]]:
 
 def as_list(params: Any) -> list[nn.Parameter]:
     """The parameters of a group, of which there may be one."""
-    return [params] if isinstance(params, Tensor) else list(params)
+    return [params] if isinstance(params, nn.Parameter) else list(params)
 
 
 class Lone:
@@ -118,7 +119,7 @@ class Stack:
     def gradients(self, batch: Any) -> list[float]:
         """Compute the gradients of every copy; return their losses."""
         losses = self._loss(self._params, self._buffers, batch)
-        found = torch.autograd.grad(losses.sum(), self._trained, allow_unused=True)
+        found: Any = torch.autograd.grad(losses.sum(), self._trained, allow_unused=True)  # None where unused
         trained = [name for name, param in self._params.items() if param.requires_grad]
         for name, stacked in zip(trained, found, strict=True):
             parts = [None] * len(self.copies) if stacked is None else stacked.unbind()
@@ -160,26 +161,20 @@ class Calls(nn.Module):
         super().__init__()
         self.model = job.model
         self._job = job
-        self._split: Split | None = None
+        self._split: Any = None  # not annotated as what it is: torch types a module's attributes as tensors and modules
 
-    def evaluating(self, split: Split) -> _Evaluating:
+    @contextlib.contextmanager
+    def evaluating(self, split: Split) -> Generator[None]:
         """While the block runs, a call evaluates."""
-        return _Evaluating(self, split)
+        self._split = split
+        try:
+            yield
+        finally:
+            self._split = None
 
     def forward(self, batch: Any) -> Any:
         """The loss of a batch, or the figures of a split."""
         return total(self._job.loss(batch)) if self._split is None else self._job.evaluate(self._split)
-
-
-class _Evaluating:
-    def __init__(self, calls: Calls, split: Split) -> None:
-        self._calls, self._split = calls, split
-
-    def __enter__(self) -> None:
-        self._calls._split = self._split
-
-    def __exit__(self, *_: object) -> None:
-        self._calls._split = None
 
 
 def spread(tensor: Tensor, copies: int) -> Tensor:
@@ -187,12 +182,17 @@ def spread(tensor: Tensor, copies: int) -> Tensor:
     return tensor.detach().expand(copies, *tensor.shape).clone(memory_format=torch.contiguous_format)
 
 
-def total(loss: Loss) -> Tensor:
-    """One loss; several are added up."""
+def total(loss: Any) -> Tensor:
+    """One loss; several, in a list or by name, are added up."""
     if isinstance(loss, Tensor):
         return loss
-    parts = list(loss.values() if isinstance(loss, Mapping) else loss)
+    parts: list[Any] = list(loss.values()) if isinstance(loss, Mapping) else as_parts(loss)
     if not parts or not all(isinstance(part, Tensor) for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
         raise TypeError(f"loss(batch) returned {kinds}; it must return a tensor, or tensors to be added up")
     return torch.stack(parts).sum()
+
+
+def as_parts(loss: Any) -> list[Any]:
+    """The parts of what is no tensor; itself where it has none."""
+    return list(loss) if isinstance(loss, Iterable) else [loss]

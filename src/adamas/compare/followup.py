@@ -46,7 +46,7 @@ def extend(
     row = budget.line - budget.line // 2 if at_end else budget.line
     line: list[tuple[float, int]] = []
     if beyond is not None:
-        line += [(beyond, nearby) for nearby in nearest(columns, place, row)]
+        line += [(beyond, round(nearby)) for nearby in nearest(columns, place, row)]
     if at_end:
         rows = nearest([math.log(rate) for rate in rates], math.log(best[0]), budget.line - len(line))
         line += [(round_to(math.exp(rate), 2), place + 1) for rate in rows]
@@ -76,9 +76,7 @@ def nearest(places: Sequence[float], around: float, count: int) -> list[float]:
     return sorted(places, key=lambda place: (abs(place - around), place))[:count]
 
 
-def refine(
-    grid: Grid, runs: int, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str
-) -> list[Cell]:
+def refine(grid: Grid, runs: int, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
     """`runs` runs around the best cell; none if every one diverged.
 
     The ranges of decay of the two arms differ in width, so their columns do in spacing. Without this step the arm with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -106,9 +106,9 @@ JobFactory = Callable[[int, str], Job | OwnLoop]
 
 def check(job: Job | OwnLoop, functions: Sequence[str], counts: Sequence[str]) -> None:
     """Say which piece of a job is wrong, and what it should be."""
-    kind = type(job).__name__
-    if not isinstance(job.model, nn.Module):
-        raise TypeError(f"{kind}.model is a {type(job.model).__name__}; it must be a torch.nn.Module")
+    kind, model = type(job).__name__, cast(object, job.model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{kind}.model is a {type(model).__name__}; it must be a torch.nn.Module")
     for name in functions:
         value = getattr(job, name)
         if not callable(value):

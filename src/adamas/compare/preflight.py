@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,15 +34,7 @@ def find(name: str, device: str, metric: str | None) -> Workload:
     Raises:
         ValueError: there is no such workload, or a piece of the job is missing or wrong.
     """
-    if name in workloads.WORKLOADS:
-        workload = workloads.WORKLOADS[name]
-    elif ":" in name or name.endswith(".py"):
-        workload = of_user(name)
-    else:
-        raise ValueError(
-            f"unknown workload {name!r}; the known ones are: {', '.join(sorted(workloads.WORKLOADS))}; "
-            "a job of your own is given as my_job.py:job (adamas compare --init my_job.py writes one to start from)"
-        )
+    workload = of_user(name) if ":" in name or name.endswith(".py") else workloads.find(name)
     workload = replace(workload, device=device, metric=metric or workload.metric)
     return inspected(workload)
 
@@ -75,10 +68,10 @@ def inspected(workload: Workload) -> Workload:
     def start(seed: int) -> tuple[Job | OwnLoop, float]:
         with randomness(seed, workload.device):
             with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
-                job = factory(seed, workload.device)
+                job: Any = factory(seed, workload.device)
             if not isinstance(job, (Job, OwnLoop)):
                 raise ValueError(
-                    f"job={where!r} returned a {type(job).__name__}; it must return an adamas.compare.Job (or an OwnLoop)"
+                    f"job={where!r} returned a {type(job).__name__}; it must return an adamas.compare.Job or OwnLoop"
                 )
             return job, fingerprint(where, job)
 
@@ -145,7 +138,7 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
         found = figures(job, job.evaluate, "validation")
     if metric not in found:
         raise ValueError(
-            f"job={where!r}: evaluate(\"validation\") returned {', '.join(found) or 'nothing'}, but not {metric!r}; "
+            f'job={where!r}: evaluate("validation") returned {", ".join(found) or "nothing"}, but not {metric!r}; '
             "name the figure to judge by in Job(metric=...) or with --metric"
         )
     if metric.lower() in HIGHER_IS_BETTER:
@@ -156,10 +149,9 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
 
 
 @contextmanager
-def blamed(where: str, what: str) -> Iterator[None]:
+def blamed(where: str, what: str) -> Generator[None]:
     """Turn what the user's code raises into an error that says where."""
     try:
         yield
     except Exception as error:
         raise ValueError(f"job={where!r}: {what} raised {told(error)}") from error
-

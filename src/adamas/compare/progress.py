@@ -78,7 +78,15 @@ def live_table(snapshot: Snapshot) -> Group:
         Text(pace(snapshot)),
     )
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for title in ("arm", "runs", f"best validation {words(snapshot.metric)}", "lr", "weight decay", "lr x weight decay", "no figure"):
+    for title in (
+        "arm",
+        "runs",
+        f"best validation {words(snapshot.metric)}",
+        "lr",
+        "weight decay",
+        "lr x weight decay",
+        "no figure",
+    ):
         table.add_column(title, justify="left" if title == "arm" else "right")
     for arm, best in snapshot.best.items():
         table.add_row(snapshot.titles[arm], str(best.done), *cell_columns(best), str(best.infeasible or ""))

@@ -178,8 +178,8 @@ def prescription(arm: ArmResult) -> str:
     if arm.arm.decay == "none":
         return f"{arm.arm.title}: lr {arm.winner.lr:.3g}."
     return (
-        f"{arm.arm.title}: lr {arm.winner.lr:.3g}, weight_decay {arm.winner.weight_decay:.3g} as torch counts it, which "
-        f"is lr {TIMES} weight_decay {arm.weight_decay_independent:.3g} in the paper's convention."
+        f"{arm.arm.title}: lr {arm.winner.lr:.3g}, weight_decay {arm.winner.weight_decay:.3g} as torch counts it, which"
+        f" is lr {TIMES} weight_decay {arm.weight_decay_independent:.3g} in the paper's convention."
     )
 
 

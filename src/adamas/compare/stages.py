@@ -80,9 +80,7 @@ class Stages:
             },
             early,
         )
-        self._search(
-            {arm: followup.confirm(searched[arm], budget, outcomes, self._metric) for arm in decaying}, early
-        )
+        self._search({arm: followup.confirm(searched[arm], budget, outcomes, self._metric) for arm in decaying}, early)
 
     def _winners(self) -> dict[str, Winner]:
         """Choose each arm's cell on validation."""
@@ -97,9 +95,7 @@ class Stages:
             for name, arm in self._arms.items()
         }
 
-    def _finish(
-        self, pilots: dict[str, pilot.Pilot], layout: dict[str, Grid], winners: dict[str, Winner]
-    ) -> Record:
+    def _finish(self, pilots: dict[str, pilot.Pilot], layout: dict[str, Grid], winners: dict[str, Winner]) -> Record:
         """Sweep over the job's variants, and rerun the winners on fresh paired seeds."""
         workload = self._settings.workload
         sweeps = {
@@ -111,9 +107,7 @@ class Stages:
         # Seed by seed, so that the arms' runs of a pair are neighbours in time.
         pairs = zip(*(chosen.finals(self._settings.seeds) for chosen in winners.values()), strict=True)
         self._run(cell for pair in pairs for cell in pair)
-        return Record(
-            self._settings, self._spec, pilots, layout, self._searched, winners, self._outcomes, sweeps
-        )
+        return Record(self._settings, self._spec, pilots, layout, self._searched, winners, self._outcomes, sweeps)
 
     def _search(self, further: Mapping[str, list[Cell]], early: bool) -> None:
         """Run more cells of arms; those that fit nothing half-way are stopped, if the pilot's best run did by then."""

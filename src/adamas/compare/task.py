@@ -59,8 +59,9 @@ class Task:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Task:
         """Inverse of `to_json`."""
-        cells = (Cell(data["stage"], *cell, data["seed"], data["variant"]) for cell in data["cells"])
-        return cls(tuple(cells), data["metric"], data["may_give_up"])
+        stage, seed, variant = data["stage"], data["seed"], data["variant"]
+        cells = tuple(Cell(stage, arm, lr, decay, seed, variant) for arm, lr, decay in data["cells"])
+        return cls(cells, data["metric"], data["may_give_up"])
 
 
 def tasks(cells: Iterable[Cell], metric: str, stacked: bool, may_give_up: bool) -> list[Task]:

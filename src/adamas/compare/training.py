@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -51,7 +51,7 @@ def run(factory: JobFactory, device: str, arms: Mapping[str, Arm], task: Task) -
 
 
 @contextlib.contextmanager
-def randomness(seed: int, device: str) -> Iterator[None]:
+def randomness(seed: int, device: str) -> Generator[None]:
     """Seed Python, NumPy and torch, and put everything back afterwards."""
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     states = random.getstate(), np.random.get_state()
@@ -69,7 +69,8 @@ def randomness(seed: int, device: str) -> Iterator[None]:
 def train(job: Job, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
     """Train the cells of a task on one job, to the end or until they are infeasible."""
     cells = task.cells
-    group = Stack(job, arms, cells) if len(cells) > 1 else Lone(job, arms[cells[0].arm], cells[0])
+    together = len(cells) > 1
+    group = Stack(job, arms, cells) if together else Lone(job, arms[cells[0].arm], cells[0])
     copies = list(group.copies)
     pilot, final = task.stage == "pilot", task.stage == "final"
     untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None
@@ -158,9 +159,8 @@ def figures(job: Job | OwnLoop, evaluate: Evaluate, split: Split) -> dict[str, f
     job.model.eval()
     devices = [param.device for param in job.model.parameters() if param.is_cuda][:1]
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        found = evaluate(split)
+        found: Any = evaluate(split)
     job.model.train()
     if not isinstance(found, Mapping):
         raise TypeError(f"evaluate({split!r}) returned a {type(found).__name__}; it must return figures by name")
     return {name: float(value) for name, value in found.items()}
-

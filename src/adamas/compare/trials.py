@@ -1,9 +1,9 @@
 """A study's runs as Optuna trials: wanted once, claimed by one worker at a time, finished once.
 
-Each cell is a trial, and the trials of a task are claimed together by one worker. A claim is the storage's own atomic step from WAITING to RUNNING, with a heartbeat written before
-it, so that no moment exists at which a dead worker's trial could be told from a live one's by nothing. (Optuna's
-`Study.optimize` writes the first heartbeat after the claim: a worker killed in between leaves a trial that never
-returns.)
+Each cell is a trial, and the trials of a task are claimed together by one worker. A claim is the storage's own atomic
+step from WAITING to RUNNING, with a heartbeat written before it, so that no moment exists at which a dead worker's
+trial could be told from a live one's by nothing. (Optuna's `Study.optimize` writes the first heartbeat after the claim:
+a worker killed in between leaves a trial that never returns.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "weight_decay": FloatDistribution(0.0, 1e12),
     "seed": IntDistribution(0, 2**31 - 1),
 }
-
 
 
 @dataclass(frozen=True)

@@ -58,4 +58,5 @@ class Workload:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Workload:
         """Inverse of `to_json`, after a trip through JSON."""
-        return cls(**{**data, **{key: tuple(map(tuple, data[key])) for key in ("variants", "fixed")}})
+        pairs: dict[str, Any] = {key: tuple(map(tuple, data[key])) for key in ("variants", "fixed")}
+        return cls(**(data | pairs))

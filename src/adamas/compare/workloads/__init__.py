@@ -32,3 +32,12 @@ WORKLOADS = {
     )
 }
 
+
+def find(name: str) -> Workload:
+    """Return the workload called `name`; the error lists the known ones."""
+    if name not in WORKLOADS:
+        raise ValueError(
+            f"unknown workload {name!r}; the known ones are: {', '.join(sorted(WORKLOADS))}; a job of your own is "
+            "given as my_job.py:job, and adamas compare --init my_job.py writes one to start from"
+        )
+    return WORKLOADS[name]

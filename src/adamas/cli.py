@@ -331,9 +331,10 @@ def resume_command() -> str:
 
 def missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
     """Say which extra brings a missing package."""
-    if (error.name or "").split(".")[0] == "adamas":
+    package = (error.name or "").split(".")[0]
+    if package == "adamas":
         raise error
-    stop(f"this command needs {error.name}, which is not installed: pip install 'adamas[{extra}]'", FAILED)
+    stop(f"this command needs {package}, which is not installed: pip install 'adamas[{extra}]'", FAILED)
 
 
 def stop(message: str, code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adamas.compare.arms import ARMS
 from adamas.compare.cell import Cell, Outcome, Stage
+from adamas.compare.task import Task
 from adamas.compare.training import run
 from adamas.compare.workloads import chars, find
 from adamas.compare.workloads.chars_text import Speaker, write
@@ -94,7 +95,9 @@ def test_gains_and_biases_do_not_decay() -> None:
 
 def trained(epochs: int, stage: Stage) -> Outcome:
     cell = Cell(stage, "adamw", 4e-3, 1.0, 3)
-    return run(lambda seed, device: replace(chars.job(seed, device), epochs=epochs), "cpu", ARMS["adamw"], cell)
+    task = Task((cell,), "cross_entropy")
+    (outcome,) = run(lambda seed, device: replace(chars.job(seed, device), epochs=epochs), "cpu", ARMS, task)
+    return outcome
 
 
 def test_it_learns_more_than_pairs_of_characters_tell() -> None:

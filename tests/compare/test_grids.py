@@ -5,74 +5,137 @@ from dataclasses import replace
 
 import pytest
 
-from adamas.compare.arms import ARMS
+from adamas.compare.arms import ARMS, DEFAULT
 from adamas.compare.budgets import BUDGETS, Budget
 from adamas.compare.cell import Cell, Outcome
-from adamas.compare.followup import confirm, refine
-from adamas.compare.grids import Grid, grid, grids
+from adamas.compare.followup import extend, refine
+from adamas.compare.grids import Grid, grids
 from adamas.compare.pilot import Pilot, UnusableJobError, cells, read
 from adamas.compare.selection import FIRST_FINAL_SEED, EveryRunDivergedError, winner
 from adamas.decay import timescale_epochs
 
 PILOT = Pilot(step=-6, steps_per_epoch=10, epochs=100, gradient_scale=(1e-4, 1e-3, 1e-2))
-STANDARD = BUDGETS["standard"]
+QUICK, STANDARD = BUDGETS["quick"], BUDGETS["standard"]
 
 
 def outcome(value: float) -> Outcome:
     return Outcome(feasible=math.isfinite(value), validation={"loss": value})
 
 
-@pytest.mark.parametrize("budget", BUDGETS.values(), ids=str)
-def test_every_arm_spends_the_same(budget: Budget) -> None:
-    for found in grids(PILOT, budget).values():
-        outcomes = {cell: outcome(1.0 + cell.lr + cell.weight_decay) for cell in found.cells()}
-        searched = found.cells() + refine(found, budget, outcomes, "loss")
-        outcomes |= {cell: outcome(2.0) for cell in searched if cell not in outcomes}
-        if found.arm != "none":
-            searched += confirm(searched, budget, outcomes, "loss")
-        assert len(set(searched)) == len(searched) == budget.trials
-        assert len({cell.key for cell in searched}) == len(searched)
+DECAYING = {name: ARMS[name] for name in DEFAULT}
+
+
+def layout(budget: Budget) -> dict[str, Grid]:
+    return grids(DECAYING, dict.fromkeys(DECAYING, PILOT), PILOT, budget)
 
 
 def test_adamw_decay_follows_the_timescale() -> None:
-    found = grid(ARMS["adamw"], PILOT, STANDARD)
+    found = layout(STANDARD)["adamw"]
     for lr in found.lrs:
         scales = [timescale_epochs(found.cell(lr, decay).weight_decay, lr, 10) for decay in found.decays]
         assert scales == pytest.approx([1000, 300, 100, 100 / 3, 10, 10 / 3, 1], rel=5e-3)  # three digits are kept
 
 
 def test_l2_has_its_own_range() -> None:
-    adamw, l2 = grid(ARMS["adamw"], PILOT, STANDARD), grid(ARMS["adam_l2"], PILOT, STANDARD)
+    adamw, l2 = layout(STANDARD)["adamw"], layout(STANDARD)["adam_l2"]
     assert l2.decays[0] == pytest.approx(adamw.decays[0] * 1e-4)
     assert l2.decays[-1] == pytest.approx(adamw.decays[-1] * 1e-2)
     ratios = [high / low for low, high in zip(l2.decays, l2.decays[1:], strict=False)]
     assert ratios == pytest.approx([l2.decay_step] * 6)
-    assert l2.lrs == adamw.lrs == grid(ARMS["none"], PILOT, STANDARD).lrs == (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    assert l2.lrs == adamw.lrs == layout(STANDARD)["none"].lrs == (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def test_no_decay_repeats_learning_rates() -> None:
-    found = grid(ARMS["none"], PILOT, STANDARD)
+    found = layout(STANDARD)["none"]
     assert {cell.weight_decay for cell in found.cells()} == {0.0}
     assert {cell.seed for cell in found.cells()} == set(range(7))
 
 
+def best_at(cells: list[Cell], lr: float, decay: float) -> dict[Cell, Outcome]:
+    """Outcomes with the best at a learning rate and a decay in the paper's convention, within rounding."""
+
+    def distance(cell: Cell) -> float:
+        return math.hypot(math.log(cell.lr / lr), math.log(cell.weight_decay_independent / decay))
+
+    best = min(cells, key=distance)
+    return {cell: outcome(1.0 if cell == best else 2.0) for cell in cells}
+
+
+GRID = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
+
+
 def test_refinement_is_finer_than_the_grid_and_may_leave_it() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4, 1e-3))
-    outcomes = {cell: outcome(1.0 if (cell.lr, cell.weight_decay) == (1e-2, 0.1) else 2.0) for cell in found.cells()}
-    refined = refine(found, replace(STANDARD, refined=True), outcomes, "loss")
+    outcomes = best_at(found.cells(), 1e-2, 1e-3)
+    refined = refine(found, 8, found.cells(), outcomes, "loss")
+    assert len(set(refined)) == 8
     assert max(cell.lr for cell in refined) > 1e-2  # the best lies on the edge
     decays = sorted({round(math.log10(cell.weight_decay_independent), 2) for cell in refined})
-    assert decays == pytest.approx([-3 - 2 / 3, -3 - 1 / 3, -3 + 1 / 3, -3 + 2 / 3], abs=0.011)
+    assert decays == pytest.approx([-3 - 1 / 3, -3, -3 + 1 / 3], abs=0.011)
+
+
+def test_refinement_never_repeats_what_ran() -> None:
+    outcomes = best_at(GRID.cells(), 3e-3, 1e-3)
+    first = refine(GRID, 10, GRID.cells(), outcomes, "loss")
+    more = refine(GRID, 10, GRID.cells() + first, outcomes | dict.fromkeys(first, outcome(2.0)), "loss")
+    points = [(cell.lr, cell.weight_decay) for cell in GRID.cells() + first + more]
+    assert len(set(points)) == len(points) == 35
+
+
+def test_a_best_cell_inside_needs_no_extension() -> None:
+    assert extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-3), "loss") == []
+
+
+@pytest.mark.parametrize(("lr", "beyond"), [(1e-3, 3e-4), (1e-2, 3e-2)])
+def test_beyond_an_edge_lies_the_next_learning_rate(lr: float, beyond: float) -> None:
+    line = extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), lr, 1e-3), "loss")
+    assert {cell.lr for cell in line} == {beyond}
+    decays = sorted(cell.weight_decay_independent for cell in line)
+    assert decays == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2], rel=6e-3)  # the four nearest to the best
+
+
+def test_beyond_the_strongest_decay_lies_a_stronger() -> None:
+    line = extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-1), "loss")
+    assert {cell.lr for cell in line} == {1e-3, 3e-3, 1e-2}
+    assert [cell.weight_decay_independent for cell in line] == pytest.approx([1.0] * 3, rel=6e-3)
+
+
+def test_a_corner_is_extended_both_ways_and_again() -> None:
+    outcomes = best_at(GRID.cells(), 1e-2, 1e-1)
+    line = extend(GRID, QUICK, GRID.cells(), outcomes, "loss")
+    assert len(line) == QUICK.line
+    assert {cell.lr for cell in line} == {1e-3, 3e-3, 1e-2, 3e-2} - {1e-3}
+    assert max(cell.weight_decay_independent for cell in line) == pytest.approx(1.0, rel=6e-3)
+    outcomes |= {cell: outcome(0.5 if cell == line[0] else 2.0) for cell in line}
+    again = extend(GRID, QUICK, GRID.cells() + line, outcomes, "loss")
+    assert {cell.lr for cell in again if cell.lr > 3e-2} == {1e-1}
+
+
+def test_the_weakest_decay_is_no_edge() -> None:
+    assert extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-5), "loss") == []
+
+
+def test_no_decay_extends_its_learning_rate_on_more_seeds() -> None:
+    found = layout(QUICK)["none"]
+    outcomes = {cell: outcome(cell.lr) for cell in found.cells()}
+    line = extend(found, QUICK, found.cells(), outcomes, "loss")
+    assert {(cell.lr, cell.seed) for cell in line} == {(3e-4, seed) for seed in range(4)}
+
+
+def test_nothing_follows_a_grid_that_diverged() -> None:
+    outcomes = dict.fromkeys(GRID.cells(), outcome(math.inf))
+    assert extend(GRID, QUICK, GRID.cells(), outcomes, "loss") == []
+    assert refine(GRID, 8, GRID.cells(), outcomes, "loss") == []
 
 
 def test_a_diverged_cell_is_never_chosen() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     values = iter([math.inf, 3.0, 2.0, math.nan])
     outcomes = {cell: outcome(next(values)) for cell in found.cells()}
-    chosen = winner("adamw", found.cells(), outcomes, "loss", repeats=1)
+    chosen = winner(ARMS["adamw"], found.cells(), outcomes, "loss", repeats=1)
     assert (chosen.lr, chosen.weight_decay) == (1e-2, 1e-3)
-    with pytest.raises(EveryRunDivergedError, match="adamw"):
-        winner("adamw", found.cells(), dict.fromkeys(found.cells(), outcome(math.inf)), "loss", repeats=1)
+    with pytest.raises(EveryRunDivergedError, match="AdamW"):
+        winner(ARMS["adamw"], found.cells(), dict.fromkeys(found.cells(), outcome(math.inf)), "loss", repeats=1)
 
 
 def test_only_confirmed_cells_are_chosen() -> None:
@@ -80,8 +143,8 @@ def test_only_confirmed_cells_are_chosen() -> None:
     runs = {lucky: 1.0, solid: 1.1}
     runs |= {replace(solid, stage="confirm", seed=seed): 1.1 for seed in (1, 2)}
     outcomes = {cell: outcome(value) for cell, value in runs.items()}
-    assert winner("adamw", list(runs), outcomes, "loss", repeats=3).weight_decay == 0.2
-    assert winner("adamw", list(runs), outcomes, "loss", repeats=1).weight_decay == 0.1
+    assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=3).weight_decay == 0.2
+    assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=1).weight_decay == 0.1
 
 
 def test_edges_are_told() -> None:
@@ -89,7 +152,7 @@ def test_edges_are_told() -> None:
 
     def edge(lr: float, decay: float) -> str | None:
         outcomes = {cell: outcome(0.0 if (cell.lr, cell.weight_decay) == (lr, decay) else 1.0) for cell in cells}
-        return winner("adamw", cells, outcomes, "loss", repeats=1).at_edge
+        return winner(ARMS["adamw"], cells, outcomes, "loss", repeats=1).at_edge
 
     assert edge(1e-2, 1e-2) is None
     assert edge(1e-2, 1e-3) is None  # the weakest decay borders on none at all
@@ -101,21 +164,63 @@ def test_edges_are_told() -> None:
 def test_finals_are_paired_and_fresh() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     outcomes = dict.fromkeys(found.cells(), outcome(1.0))
-    finals = winner("adamw", found.cells(), outcomes, "loss", repeats=1).finals(8)
+    finals = winner(ARMS["adamw"], found.cells(), outcomes, "loss", repeats=1).finals(8)
     assert [cell.seed for cell in finals] == list(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + 8))
     assert all(
         cell.seed < FIRST_FINAL_SEED
         for budget in BUDGETS.values()
-        for g in grids(PILOT, budget).values()
+        for g in layout(budget).values()
         for cell in g.cells()
     )
 
 
+def pilot_outcome(value: float, **changes: object) -> Outcome:
+    good = Outcome(True, steps=50, epochs=5, gradient_scale=(1e-4, 1e-3, 1e-2), untrained={"loss": 2.0})
+    return replace(good, validation={"loss": value}, training_loss=1 / value, fit=0.5, **changes)  # type: ignore[arg-type]
+
+
 def test_the_pilot_ignores_what_diverged() -> None:
-    runs = cells(STANDARD)
-    good = Outcome(True, {"loss": 1.0}, steps_per_epoch=10, epochs=5, gradient_scale=(1e-4, 1e-3, 1e-2))
+    runs = cells(ARMS["adamw"], STANDARD)
+    assert {cell.arm for cell in runs} == {"none"}  # one pilot serves all of Adamas' arms
     outcomes: dict[Cell, Outcome] = dict.fromkeys(runs, Outcome(feasible=False))
     with pytest.raises(UnusableJobError, match="diverged"):
-        read(STANDARD, outcomes, "loss")
-    outcomes[runs[2]] = good
-    assert read(STANDARD, outcomes, "loss") == Pilot(STANDARD.pilot[2], 10, 5, (1e-4, 1e-3, 1e-2))
+        read(ARMS["none"], STANDARD, outcomes, "loss")
+    outcomes[runs[2]] = pilot_outcome(1.0)
+    found = read(ARMS["none"], STANDARD, outcomes, "loss")
+    assert found == Pilot(STANDARD.pilot[2], 10, 5, (1e-4, 1e-3, 1e-2), memorises=False, learns_early=True)
+
+
+def test_a_job_that_only_memorises_is_piloted_by_its_training_loss() -> None:
+    """There the best validation would be that of the rate that learns least."""
+    runs = cells(ARMS["none"], STANDARD)
+    outcomes = {cell: pilot_outcome(2.1 + number) for number, cell in enumerate(runs)}
+    found = read(ARMS["none"], STANDARD, outcomes, "loss")
+    assert found.memorises
+    assert found.lr == runs[-1].lr
+    outcomes[runs[1]] = pilot_outcome(1.9)
+    found = read(ARMS["none"], STANDARD, outcomes, "loss")
+    assert not found.memorises
+    assert found.lr == runs[1].lr
+
+
+@pytest.mark.parametrize(("fit", "early"), [(0.5, True), (0.95, False), (None, False)])
+def test_runs_are_given_up_only_where_the_pilot_learned_early(fit: float | None, early: bool) -> None:
+    runs = cells(ARMS["none"], STANDARD)
+    outcomes = dict.fromkeys(runs, replace(pilot_outcome(1.0), fit=fit))
+    assert read(ARMS["none"], STANDARD, outcomes, "loss").learns_early == early
+
+
+@pytest.mark.parametrize("name", list(BUDGETS))
+@pytest.mark.parametrize("trials", [40, 100, 333])
+def test_trials_may_be_chosen(name: str, trials: int) -> None:
+    budget = BUDGETS[name]
+    least = budget.follow_up + 2 * len(budget.lrs)
+    if trials < least:
+        with pytest.raises(ValueError, match=f"trials={trials} must be >= {least}"):
+            budget.with_trials(trials)
+        return
+    found = budget.with_trials(trials)
+    assert found.trials == trials
+    assert found.timescales[0] == pytest.approx(10)
+    assert found.timescales[-1] == pytest.approx(1 / 100)
+    assert (found.base, found.lrs, found.confirmed) == (name, budget.lrs, budget.confirmed)

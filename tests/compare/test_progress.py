@@ -21,6 +21,7 @@ SNAPSHOT = Snapshot(
     rate=1.5,
     metric="cross_entropy",
     best={"none": EMPTY, "adam_l2": EMPTY, "adamw": Best(CELL, 1.2345678, 12, 3)},
+    titles={"none": "Adam without decay", "adam_l2": "Adam with L2", "adamw": "AdamW"},
 )
 NOON = datetime(2024, 1, 1, 12)
 

@@ -30,6 +30,7 @@ from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot
 from adamas.compare.storage import open_storage
 from adamas.compare.study import ChangedError, JobFailedError, conduct
+from adamas.compare.task import Task
 from adamas.compare.trials import CELL, Trials, waiting_trial
 from tests.compare.conftest import ROOT
 from tests.compare.tiny_job import RUNS, settings
@@ -59,7 +60,7 @@ def test_every_run_is_made_once(tiny_result: StudyResult) -> None:
     done = finished(tiny_result.record.settings)
     assert len(done) == RUNS
     assert set(Counter(key for key, _ in done.values()).values()) == {1}
-    assert all(arm.trials == 6 for arm in tiny_result.arms.values())
+    assert all(arm.trials == 8 for arm in tiny_result.arms.values())
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(tiny_result: StudyResult, tmp_path: Path) -> None:
@@ -181,10 +182,14 @@ def cell(seed: int) -> Cell:
     return Cell("search", "adamw", 1e-3, 0.1, seed)
 
 
+def task(seed: int) -> Task:
+    return Task((cell(seed),), "loss")
+
+
 def test_any_folder_name_will_do(tmp_path: Path) -> None:
     given = settings(tmp_path / "a?b %20 {x} é#z")
     with trials_of(given) as trials:
-        trials.want([cell(0)])
+        trials.want([task(0)])
     assert (given.out / "trials.db").is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == [given.out.name]
 
@@ -195,7 +200,7 @@ def test_processes_that_start_together_share_one_new_database(tmp_path: Path) ->
     def want_one(seed: int) -> None:
         start.wait()
         with trials_of(given) as trials:
-            trials.want([cell(seed)])
+            trials.want([task(seed)])
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(want_one, range(6)))
@@ -205,18 +210,18 @@ def test_processes_that_start_together_share_one_new_database(tmp_path: Path) ->
 
 def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
-        trials.want([cell(0), cell(1), cell(0)])
-        trials.want([cell(1), cell(0)])
+        trials.want([task(0), task(1), task(0)])
+        trials.want([task(1), task(0)])
         assert len(trials.all()) == 2
 
 
 def test_a_duplicate_is_dropped_when_it_is_claimed(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
         for _ in range(2):  # what two machines do that start at the same moment
-            trials.study.add_trial(waiting_trial(cell(0)))
+            trials.study.add_trial(waiting_trial(cell(0), task(0)))
         claimed = trials.claim()
         assert claimed is not None
-        assert claimed.number == 0
+        assert [trial.number for trial in claimed.trials.values()] == [0]
         assert trials.claim() is None
         assert [trial.state for trial in trials.all()] == [TrialState.RUNNING, TrialState.PRUNED]
 
@@ -224,22 +229,24 @@ def test_a_duplicate_is_dropped_when_it_is_claimed(tmp_path: Path) -> None:
 def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_module, "FILE_HEARTBEAT", (1, 1))
     with trials_of(settings(tmp_path)) as trials:
-        trials.want([cell(0)])
-        lost = trials.claim()
-        assert lost is not None
-        with trials.heartbeat(lost):
+        trials.want([task(0)])
+        claim = trials.claim()
+        assert claim is not None
+        (lost,) = claim.trials.values()
+        with trials.heartbeat([lost]):
             time.sleep(2.5)
             trials.return_lost()
             assert trials.all()[0].state == TrialState.RUNNING  # it gives signs of life
         time.sleep(2.5)
         trials.return_lost()
-        trials.want([cell(0)])
+        trials.want([task(0)])
         assert [trial.state for trial in trials.all()] == [TrialState.FAIL, TrialState.WAITING]
         trials.finish(lost, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
         assert trials.outcomes() == {}
         again = trials.claim()
         assert again is not None
-        trials.finish(again, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
+        (trial,) = again.trials.values()
+        trials.finish(trial, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
         assert trials.outcomes()[cell(0).key].validation == {"loss": 2.0}
 
 
@@ -248,12 +255,14 @@ import sys
 import optuna
 from adamas.compare.storage import open_storage
 from adamas.compare.cell import Outcome
+from adamas.compare.task import Task
 from adamas.compare.trials import Trials
 storage = open_storage(sys.argv[1], create=False)
 trials = Trials(optuna.load_study(study_name="adamas compare tiny", storage=storage), storage)
 print("ready", flush=True)
 sys.stdin.readline()
-while (trial := trials.claim()) is not None:
+while (claim := trials.claim()) is not None:
+    (trial,) = claim.trials.values()
     print(trial.number)
     trials.finish(trial, Outcome(feasible=True, validation={"loss": 0.0}), "loss")
 """
@@ -272,7 +281,7 @@ def test_a_transaction_holds_the_lock_from_its_first_read(tmp_path: Path) -> Non
 def test_no_run_is_claimed_twice(tmp_path: Path) -> None:
     given = settings(tmp_path)
     with trials_of(given) as trials:
-        trials.want(cell(seed) for seed in range(40))
+        trials.want(task(seed) for seed in range(40))
     claimants = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIMANT, given.storage_url],

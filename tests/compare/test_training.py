@@ -7,14 +7,25 @@ import pytest
 import torch
 
 import adamas.torch
-from adamas.compare.arms import ARMS
+from adamas.compare import training
+from adamas.compare.arms import ARMS, Arm
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.job import Job, cosine
-from adamas.compare.training import run, train
+from adamas.compare.task import Task
 from adamas.compare.workloads import digits, find
 from tests.compare.tiny_job import job
 
 SEARCH = Cell("search", "adamw", 1e-2, 0.1, 0)
+
+
+def run(factory, device: str, arm: Arm, cell: Cell) -> Outcome:  # type: ignore[no-untyped-def]
+    (outcome,) = training.run(factory, device, {cell.arm: arm}, Task((cell,), "loss"))
+    return outcome
+
+
+def train(made: Job, arm: Arm, cell: Cell) -> Outcome:
+    (outcome,) = training.train(made, {cell.arm: arm}, Task((cell,), "loss"))
+    return outcome
 
 
 def figures(outcome: Outcome) -> Outcome:
@@ -24,7 +35,8 @@ def figures(outcome: Outcome) -> Outcome:
 def test_arms_train_with_our_optimizers() -> None:
     params = [torch.nn.Parameter(torch.zeros(3))]
     kinds = {name: type(arm.build(params, 1e-3, 0.0)) for name, arm in ARMS.items()}
-    assert kinds == {"none": adamas.torch.Adam, "adam_l2": adamas.torch.Adam, "adamw": adamas.torch.AdamW}
+    ours = {"none": adamas.torch.Adam, "adam_l2": adamas.torch.Adam, "adamw": adamas.torch.AdamW}
+    assert kinds == {**ours, "adamw_independent": adamas.torch.AdamW}
     assert ARMS["adamw"].build(params, 1e-3, 0.0).param_groups[0]["weight_decay"] == 0.0
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     given = Settings(
         **{**vars(given), "workload": Workload("tiny", "tests.compare.tiny_job:slow_job", "loss", "Linear.")}
     )
-    compare(given, Voice(Console(), quiet), as_json=True)
+    compare([given], Voice(Console(), quiet), as_json=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from adamas.compare.history import History
 from adamas.compare.job import Job, OwnLoop, Split
 
 
-@dataclass
+@dataclass(eq=False)
 class Copy:
     """One cell's optimizer on one copy of the weights, and what is known of the run."""
 

@@ -68,9 +68,8 @@ def randomness(seed: int, device: str) -> Generator[None]:
 
 def train(job: Job, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
     """Train the cells of a task on one job, to the end or until they are infeasible."""
-    cells = task.cells
-    together = len(cells) > 1
-    group = Stack(job, arms, cells) if together else Lone(job, arms[cells[0].arm], cells[0])
+    first, *others = task.cells
+    group = Stack(job, arms, task.cells) if others else Lone(job, arms[first.arm], first)
     copies = list(group.copies)
     pilot, final = task.stage == "pilot", task.stage == "final"
     untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None
@@ -97,7 +96,7 @@ def train(job: Job, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
     outcomes = {copy.cell: outcome(job, copy, feasible=False, given_up=copy in given_up) for copy in copies}
     for copy in group.copies:
         outcomes[copy.cell] = judged(job, partial(group.evaluate, copy), copy, test=final)
-    return [replace(outcomes[cell], untrained=untrained) for cell in cells]
+    return [replace(outcomes[cell], untrained=untrained) for cell in task.cells]
 
 
 def batches(job: Job) -> Iterator[Any]:

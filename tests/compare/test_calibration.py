@@ -1,0 +1,175 @@
+"""How often the whole protocol is right, on simulated studies whose truth is known.
+
+Nothing is trained: a cell's figure is a bowl over learning rate and decay, plus noise that the arms of a seed share,
+plus noise of their own. Selection on noisy validation, finals on fresh seeds and the verdict are the real ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from adamas.compare.arms import ARMS, DEFAULT
+from adamas.compare.budgets import BUDGETS
+from adamas.compare.cell import Cell, Outcome
+from adamas.compare.record import Record
+from adamas.compare.result import StudyResult, summarise
+from adamas.compare.selection import FIRST_FINAL_SEED
+from adamas.compare.settings import Settings
+from adamas.compare.stages import Stages
+from adamas.compare.workload import Workload
+
+STUDIES, SEEDS = 1000, 12
+BEST_LR, BEST_DECAY = 2e-3, {"adamw": 3e-4, "adam_l2": 3e-7}  # lr * weight_decay
+WORKLOAD = Workload("simulated", "nowhere:job", "loss", "Drawn at random.")
+
+
+@dataclass(frozen=True)
+class World:
+    """The truth of simulated studies, and their noise.
+
+    Attributes:
+        level: mean figure of each arm at its best cell.
+        sd: standard deviation of a paired difference of two arms.
+        study: number of the study; its seed.
+    """
+
+    level: dict[str, float]
+    sd: float
+    study: int = 0
+    shared: ClassVar[float] = 0.1  # of a seed, the same in every arm
+
+    def outcome(self, cell: Cell) -> Outcome:
+        """A run: the bowl, the seed's noise, the run's own."""
+        words = [
+            self.study,
+            cell.seed,
+            list(ARMS).index(cell.arm),
+            *np.float64([cell.lr, cell.weight_decay]).view("u4"),
+        ]
+        own, again = np.random.default_rng(list(map(int, words))).normal(0, self.sd / math.sqrt(2), 2)
+        common = np.random.default_rng([self.study, cell.seed]).normal(0, self.shared)
+        bowl = 0.05 * math.log10(cell.lr / BEST_LR) ** 2
+        if cell.weight_decay:
+            bowl += 0.05 * math.log10(cell.weight_decay_independent / BEST_DECAY[cell.arm]) ** 2
+        figure = self.level[cell.arm] + bowl + common
+        return Outcome(
+            feasible=True,
+            validation={"loss": figure + own},
+            test={"loss": self.level[cell.arm] + common + again} if cell.stage == "final" else None,
+            total_decay=1.0,
+            steps=1000,
+            epochs=10,
+            gradient_scale=(1e-4, 1e-3, 1e-2),
+        )
+
+    def complete(self, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
+        """What workers would return."""
+        return {cell: self.outcome(cell) for cell in cells}
+
+
+def study(world: World, number: int) -> StudyResult:
+    settings = Settings(WORKLOAD, budget=BUDGETS["quick"], seeds=SEEDS, out=Path("unused"))
+    return summarise(Stages(settings, {}, replace(world, study=number).complete).go_through())
+
+
+def finals_only(world: World, number: int) -> StudyResult:
+    """The end of a study, its winners given: what a thousand studies can be made of."""
+    settings = Settings(WORKLOAD, seeds=SEEDS, out=Path("unused"))
+    fixed = replace(settings, workload=replace(WORKLOAD, fixed=tuple((arm, 1e-3, 0.0) for arm in DEFAULT)))
+    return summarise(Stages(fixed, {}, replace(world, study=number).complete).go_through())
+
+
+def verdicts(world: World) -> Counter[str]:
+    return Counter(finals_only(world, number).verdict.kind for number in range(STUDIES))
+
+
+EQUAL = dict.fromkeys(DEFAULT, 1.0)
+
+
+def test_the_same_optimizer_under_two_names_is_seldom_told_apart() -> None:
+    found = verdicts(World(EQUAL, sd=0.05))
+    assert sum(found.values()) == STUDIES
+    assert found["switch"] + found["keep"] <= 0.05 * STUDIES
+    assert found["no_decay"] <= 0.05 * STUDIES
+
+
+@pytest.mark.parametrize(("arm", "kind"), [("adamw", "switch"), ("adam_l2", "keep")])
+def test_a_planted_gap_is_found(arm: str, kind: str) -> None:
+    found = verdicts(World({**EQUAL, arm: 0.9}, sd=0.05))
+    assert found[kind] >= 0.95 * STUDIES
+
+
+def test_equal_arms_with_little_noise_are_told_equal() -> None:
+    found = verdicts(World(EQUAL, sd=0.01))
+    assert found["no_difference"] >= 0.9 * STUDIES
+
+
+def test_decay_that_harms_is_told() -> None:
+    found = verdicts(World({**EQUAL, "none": 0.9}, sd=0.05))
+    assert found["no_decay"] >= 0.95 * STUDIES
+
+
+@pytest.mark.parametrize(("gap", "kinds"), [(0.0, {"no_difference", "undecided"}), (0.1, {"switch"})])
+def test_selection_leaves_the_verdict_unbiased(gap: float, kinds: set[str]) -> None:
+    """Fifty whole studies, search on noisy validation included: choosing the luckiest cell must not reach the verdict."""
+    found = [study(World({**EQUAL, "adamw": 1.0 - gap}, sd=0.02), number) for number in range(50)]
+    assert sum(result.verdict.kind in kinds for result in found) >= 47
+    means = [result.difference.mean for result in found if result.difference]
+    # Each mean has a standard error of .02 / sqrt(12) = .006; of fifty, .0008. The allowance is four of these.
+    assert np.mean(means) == pytest.approx(-gap, abs=4 * 0.02 / math.sqrt(SEEDS * 50) + 0.01 * gap)
+
+
+def test_a_biased_selection_would_be_noticed() -> None:
+    """Were the cell that won on validation tested on the runs that chose it, its luck would pass for merit."""
+
+    def lucky(result: StudyResult) -> float:
+        record: Record = result.record
+        return min(record.outcomes[cell].validation["loss"] for cell in record.searched["adamw"]) - 1.0
+
+    found = [lucky(study(World(EQUAL, sd=0.02), number)) for number in range(20)]
+    assert abs(np.mean(found)) > 4 * 0.02 / math.sqrt(SEEDS * 50)
+
+
+def test_finals_are_fresh() -> None:
+    result = study(World(EQUAL, sd=0.02), 0)
+    searched = {cell.seed for cells in result.record.searched.values() for cell in cells}
+    assert max(searched) < FIRST_FINAL_SEED
+
+
+def test_every_arm_spends_the_same() -> None:
+    for name, budget in BUDGETS.items():
+        for arms in (DEFAULT, (*DEFAULT, "adamw_independent")):
+            chosen = {arm: ARMS[arm] for arm in arms}
+            settings = Settings(WORKLOAD, chosen, budget, SEEDS, out=Path("unused"))
+            world = World(dict.fromkeys(ARMS, 1.0), sd=0.02)
+            BEST_DECAY.setdefault("adamw_independent", BEST_DECAY["adamw"])
+            record = Stages(settings, {}, world.complete).go_through()
+            assert {arm: len(set(cells)) for arm, cells in record.searched.items()} == dict.fromkeys(
+                arms, budget.trials
+            ), name
+            assert len(record.outcomes) == settings.total_runs
+            assert len({cell.key for cell in record.outcomes}) == settings.total_runs
+
+
+def test_a_run_is_asked_for_again_in_the_same_order() -> None:
+    """What makes a study resumable: each stage follows from the stages before it alone."""
+    asked: list[list[list[Cell]]] = [[], []]
+    settings = Settings(WORKLOAD, budget=BUDGETS["standard"], seeds=SEEDS, out=Path("unused"))
+    world = World(EQUAL, sd=0.02)
+
+    def complete(turn: int, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
+        asked[turn].append(list(cells))
+        return world.complete(reversed(asked[turn][-1]))
+
+    for turn in range(2):
+        Stages(settings, {}, partial(complete, turn)).go_through()
+    assert asked[0] == asked[1]

@@ -58,4 +58,4 @@ def test_the_live_table_shows_each_arm_at_its_best() -> None:
     text = io.StringIO()
     Console(file=text, width=100).print(live_table(SNAPSHOT))
     row = next(row for row in text.getvalue().splitlines() if row.strip().startswith("AdamW"))
-    assert row.split() == ["AdamW", "12", "1.235", "0.0003", "2.27", "3"]
+    assert row.split() == ["AdamW", "12", "1.235", "0.0003", "2.27", "0.000681", "3"]

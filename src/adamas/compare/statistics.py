@@ -91,7 +91,7 @@ def interval(values: np.ndarray) -> tuple[float, float, str]:
     if np.ptp(values) <= 8 * np.finfo(float).eps * np.abs(values).max():
         return mean, mean, "identical differences"
     if len(values) < BOOTSTRAP_FROM:
-        half = float(stats.sem(values)) * t_quantile(len(values))
+        half = float(stats.sem(values) * t_quantile(len(values)))
         return mean - half, mean + half, "paired t"
     found = stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, method="BCa", n_resamples=9999, rng=np.random.default_rng(0)
@@ -99,9 +99,9 @@ def interval(values: np.ndarray) -> tuple[float, float, str]:
     return float(found.confidence_interval.low), float(found.confidence_interval.high), "BCa bootstrap"
 
 
-def t_quantile(pairs: int) -> float:
-    """Student's t for the 95 % interval of that many pairs."""
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, pairs - 1))
+def t_quantile(pairs: int | np.ndarray) -> np.ndarray:
+    """Student's t for the 95 % interval of that many pairs, elementwise."""
+    return stats.t.ppf(0.5 + CONFIDENCE / 2, pairs - 1)
 
 
 def sign_flip_p(values: np.ndarray) -> float:

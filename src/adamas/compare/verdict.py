@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from adamas.compare.arms import ARMS, JUDGED
 from adamas.compare.margin import Margin
@@ -105,11 +106,9 @@ def further_seeds(difference: Difference, margin: Margin) -> int | None:
     """Seeds to add until the t interval at the observed mean and spread would settle the table; None beyond 2,000."""
     size = abs(difference.mean)
     room = size if size >= margin.value else margin.value - size
-    pairs = len(difference.values)
-    for more in range(1, MOST_SEEDS + 1):
-        if t_quantile(pairs + more) * difference.sd / math.sqrt(pairs + more) < room:
-            return more
-    return None
+    pairs = len(difference.values) + np.arange(1, MOST_SEEDS + 1)
+    decides = t_quantile(pairs) * difference.sd / np.sqrt(pairs) < room
+    return int(np.argmax(decides)) + 1 if decides.any() else None
 
 
 def note_on_decay(against_none: Mapping[str, Relation]) -> str:

@@ -90,7 +90,7 @@ BUDGETS = {
             lines=1,
             line=4,
             refined=8,
-            confirmed=0,
+            confirmed=4,
         ),
         Budget(
             name="standard",

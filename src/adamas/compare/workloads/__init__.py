@@ -4,30 +4,107 @@ from __future__ import annotations
 
 from adamas.compare.workload import Workload
 
+HERE = "adamas.compare.workloads"
+NOISY_DIGITS = (
+    "Handwritten digits that ship with scikit-learn, a fifth of their labels shuffled: {network} learns from 500 images "
+    "and could memorise them; 500 others choose, 797 test. Cross-entropy is against the labels as given, accuracy "
+    "against the true classes."
+)
+
 WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload(
             name="digits",
-            factory="adamas.compare.workloads.digits:job",
+            factory=f"{HERE}.digits:job",
             metric="cross_entropy",
-            summary=(
-                "Handwritten digits that ship with scikit-learn, a fifth of their labels shuffled: a 64-256-256-10 "
-                "network learns from 500 images and could memorise them; 500 others choose, 797 test. Cross-entropy "
-                "is against the labels as given, accuracy against the true classes."
-            ),
+            summary=NOISY_DIGITS.format(network="a 64-256-256-10 network"),
             expected="A tie: gradients of one scale, a short run, a network that needs little help.",
+            findings=f"{HERE}.expectations:tie",
+        ),
+        Workload(
+            name="digits-deep",
+            factory=f"{HERE}.digits_deep:job",
+            metric="cross_entropy",
+            summary=NOISY_DIGITS.format(network="a residual network of 12 blocks, width 64, without normalisation,"),
+            expected=(
+                "AdamW wins: gradients differ in scale from layer to layer, and L2 pulls each weight in proportion to "
+                "one over that scale. A loss ten times as loud leaves AdamW's best weight decay where it is, and makes "
+                "that of L2 ten times as large."
+            ),
+            findings=f"{HERE}.expectations:deep",
+            variants=(
+                ("loss x10", f"{HERE}.digits_deep:job_loss_x10"),
+                ("loss x100", f"{HERE}.digits_deep:job_loss_x100"),
+            ),
+        ),
+        Workload(
+            name="digits-deep-layernorm",
+            factory=f"{HERE}.digits_deep:job_layernorm",
+            metric="cross_entropy",
+            summary=NOISY_DIGITS.format(network="a residual network of 12 blocks, width 64, each with a LayerNorm,"),
+            expected="The twin of digits-deep: normalisation evens the scales out, and the gap shrinks or goes.",
+            findings=f"{HERE}.expectations:tie",
+        ),
+        Workload(
+            name="modular",
+            factory=f"{HERE}.modular:job",
+            metric="cross_entropy",
+            margin="0.02abs",
+            summary=(
+                "Addition modulo 59: a small network sees 60 % of all pairs and must find the sums of the others. "
+                "It memorises first and learns to add much later, if at all."
+            ),
+            expected=(
+                "Decay decides: without it the network only memorises; with the right amount, which differs a "
+                "thousandfold between the two arms, both learn to add."
+            ),
+            findings=f"{HERE}.expectations:grokking",
         ),
         Workload(
             name="chars",
-            factory="adamas.compare.workloads.chars:job",
+            factory=f"{HERE}.chars:job",
             metric="cross_entropy",
             summary=(
                 "A two-layer transformer reads 20,000 characters of a made-up language 40 times and predicts the next "
-                "one: there is a grammar to learn and every sentence to memorise, so decay is expected to help, and "
-                "AdamW's at a hundred times its default; 10,000 other characters choose, 10,000 test. Cross-entropy is "
-                "in nats per character."
+                "one; 10,000 other characters choose, 10,000 test. Cross-entropy is in nats per character."
             ),
+            expected=(
+                "There is a grammar to learn and every sentence to memorise, so decay helps, and AdamW's at a hundred "
+                "times its default."
+            ),
+            findings=f"{HERE}.expectations:decay_helps",
+        ),
+        Workload(
+            name="sparse",
+            factory=f"{HERE}.sparse:job",
+            metric="cross_entropy",
+            summary=(
+                "Bags of words whose frequencies follow Zipf's law, with labels from a planted rule in which rare words "
+                "count as much as frequent ones, and noise."
+            ),
+            expected=(
+                "AdamW wins: L2 is divided by the size of a weight's gradients, and so pulls hardest at the weights of "
+                "rare words, in the many steps in which they have no gradient at all."
+            ),
+            findings=f"{HERE}.expectations:adamw_wins",
+        ),
+        Workload(
+            name="noise",
+            factory=f"{HERE}.noise:job",
+            metric="spread",
+            margin="0.1abs",
+            summary=(
+                "Gradients of pure noise, of standard deviation 0.1, 1 and 10 on three groups of weights. Nothing is "
+                "tuned: both arms run where theory has their weights settle at one size at scale 1. The spread is the "
+                "base-10 logarithm of the largest group's size over the smallest's."
+            ),
+            expected=(
+                "Decay in proportion to the weight keeps all weights at one size, whatever the scale of their "
+                "gradients; L2 does not."
+            ),
+            findings=f"{HERE}.expectations:sizes",
+            fixed=(("none", 3e-3, 0.0), ("adam_l2", 3e-3, 1.0), ("adamw", 3e-3, 1.0)),
         ),
     )
 }

@@ -11,7 +11,11 @@ from adamas.compare.report.comparisons import comparisons
 from adamas.compare.report.heatmaps import Scale, long, maps
 from adamas.compare.report.pairs import differences, seed_lines
 from adamas.compare.report.phrases import unbroken
+from adamas.compare.report.progress import curve_figures, curve_rows, on_the_way
 from adamas.compare.report.repeat import repeat
+from adamas.compare.report.search_progress import best_figure, best_rows
+from adamas.compare.report.separable import separability_rows
+from adamas.compare.report.sweeps import best_decays, panels
 from adamas.compare.report.trials_csv import trials_csv
 from adamas.compare.result import StudyResult
 from adamas.compare.wording import words
@@ -29,6 +33,8 @@ def section(result: StudyResult, place: str) -> dict[str, Any]:
     if result.record.grids:
         search, found = searched(result)
         figures |= found
+    sweeps = panels(result)
+    figures |= curve_figures(result) | {name: figure for name, (_, figure) in sweeps.items()}
     if result.difference is not None:
         figures |= {"seeds": seed_lines(result), "differences": differences(result)}
     return {
@@ -39,6 +45,14 @@ def section(result: StudyResult, place: str) -> dict[str, Any]:
         "comparisons": comparisons(result),
         "method": result.difference.method if result.difference else "",
         "search": search,
+        "curves": curve_rows(result) if "training" in figures else [],
+        "on_the_way": on_the_way(result),
+        "sweeps": {
+            "panels": [{"id": name, "title": title} for name, (title, _) in sweeps.items()],
+            "best": best_decays(result),
+        }
+        if sweeps
+        else None,
         "repeat": repeat(result),
         "csv": base64.b64encode(trials_csv(result).encode()).decode(),
         "figures": {f"{place}-{name}": figure for name, figure in figures.items()},
@@ -92,8 +106,13 @@ def searched(result: StudyResult) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         for entry in arm_maps
     ]
-    figures = {f"map-{names[entry.arm]}": entry.figure for entry in arm_maps}
-    return {"scale": scale_words(scale), "maps": around}, figures
+    figures = {f"map-{names[entry.arm]}": entry.figure for entry in arm_maps} | {"best": best_figure(result)}
+    return {
+        "scale": scale_words(scale),
+        "maps": around,
+        "best": best_rows(result),
+        "separability": separability_rows(result, scale),
+    }, figures
 
 
 def scale_words(scale: Scale) -> dict[str, str]:

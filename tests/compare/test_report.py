@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tiny_result: StudyResult) -> Page:
-    return Page(render(tiny_result))
+    return Page(render([tiny_result]))
 
 
 def test_the_page_refers_to_nothing_outside(page: Page) -> None:
@@ -80,7 +80,7 @@ def test_the_page_says_what_matters(page: Page, tiny_result: StudyResult) -> Non
 
 def test_every_figure_has_its_place_and_a_common_scale(page: Page) -> None:
     figures = json.loads(page.scripts["figures"])
-    assert set(figures) == {"map-none", "map-adam_l2", "map-adamw", "seeds", "differences"}
+    assert set(figures) == {f"tiny-{name}" for name in ("map-none", "map-adam_l2", "map-adamw", "seeds", "differences")}
     assert set(figures) <= set(page.ids)
     scales = {
         (trace["zmin"], trace["zmax"]) for f in figures.values() for trace in f["data"] if trace["type"] == "heatmap"
@@ -101,7 +101,7 @@ def test_names_are_escaped(tiny_result: StudyResult) -> None:
     settings = tiny_result.record.settings
     workload = replace(settings.workload, summary="<script>alert(1)</script>")
     record = replace(tiny_result.record, settings=replace(settings, workload=workload))
-    assert "<script>alert" not in render(replace(tiny_result, record=record))
+    assert "<script>alert" not in render([replace(tiny_result, record=record)])
 
 
 def test_the_page_is_written_whole_or_not_at_all(
@@ -109,16 +109,16 @@ def test_the_page_is_written_whole_or_not_at_all(
 ) -> None:
     settings = replace(tiny_result.record.settings, out=tmp_path / "new" / "folder")
     result = replace(tiny_result, record=replace(tiny_result.record, settings=settings))
-    page = write_report(result)
+    page = write_report([result])
     assert page == tmp_path / "new" / "folder" / "index.html"
     before = page.read_text()
 
-    def fail(result: StudyResult) -> str:
+    def fail(results: list[StudyResult]) -> str:
         raise RuntimeError("half way")
 
     monkeypatch.setattr("adamas.compare.report.page.render", fail)
     with pytest.raises(RuntimeError, match="half way"):
-        write_report(result)
+        write_report([result])
     assert page.read_text() == before
     assert [entry.name for entry in page.parent.iterdir()] == ["index.html"]
 
@@ -126,7 +126,7 @@ def test_the_page_is_written_whole_or_not_at_all(
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_the_figures_draw_without_console_errors(tiny_result: StudyResult, tmp_path: Path) -> None:
     page = tmp_path / "index.html"
-    page.write_text(render(tiny_result), encoding="utf-8")
+    page.write_text(render([tiny_result]), encoding="utf-8")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     quiet = "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=10000"
     found = subprocess.run(
@@ -201,7 +201,7 @@ def test_a_diverged_finalist_leaves_it_undecided(tiny_result: StudyResult) -> No
     assert study["difference"]["mean"] is None
     assert study["arms"]["adamw"]["test"] == {}
     assert study["arms"]["adamw"]["infeasible"] == tiny_result.arms["adamw"].infeasible + 1
-    assert "AdamW diverged" in Page(render(result)).text
+    assert "AdamW diverged" in Page(render([result])).text
 
 
 def test_inert_decay_is_warned_of(tiny_result: StudyResult) -> None:

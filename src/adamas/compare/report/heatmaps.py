@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from adamas.compare.arms import ARMS
 from adamas.compare.cell import Cell
 from adamas.compare.grids import Grid
 from adamas.compare.result import StudyResult
@@ -22,7 +21,6 @@ from adamas.decay import from_independent, timescale_epochs, to_independent
 
 Point = tuple[float, float]  # (lr, torch's weight decay)
 WORST_SHOWN = 0.5  # quantile of all cells from which on the scale tells them no further apart
-CAPTIONS = {"none": "No decay"}  # its map is one column wide
 SCALE = [[i / 4, f"var(--scale-{i})"] for i in range(5)]
 
 
@@ -41,6 +39,7 @@ class Map:
     arm: str
     title: str
     caption: str
+    lone: bool  # one column wide: without decay
     figure: dict[str, Any]
     rows: list[dict[str, str]]  # the same cells as text, for readers without the figure
 
@@ -52,19 +51,25 @@ def maps(result: StudyResult) -> tuple[Scale, list[Map]]:
     found = {arm: scores(cells, record.outcomes, metric) for arm, cells in record.searched.items()}
     values = [value for points in found.values() for value in points.values() if math.isfinite(value)]
     scale = Scale(min(values), float(np.quantile(values, WORST_SHOWN)))
-    lrs = [lr for points in found.values() for lr, _ in points]
-    pad = 0.5 * math.log10(record.grids["none"].lr_step)
-    rows = (math.log10(min(lrs)) - pad, math.log10(max(lrs)) + pad)
     return scale, [
         Map(
             arm,
-            ARMS[arm].title,
-            CAPTIONS.get(arm, ARMS[arm].title),
-            figure(result, arm, points, scale, rows),
+            record.title[arm],
+            "No decay" if arm == "none" else record.title[arm],
+            record.grids[arm].decays == (0.0,),
+            figure(result, arm, points, scale, rate_range(result, arm, found)),
             text_rows(result, arm, points),
         )
         for arm, points in found.items()
     ]
+
+
+def rate_range(result: StudyResult, arm: str, found: dict[str, dict[Point, float]]) -> tuple[float, float]:
+    """Limits of the axis of learning rates: the same for all arms whose grids have the same ones."""
+    grids = result.record.grids
+    lrs = [lr for other, points in found.items() if grids[other].lrs == grids[arm].lrs for lr, _ in points]
+    pad = 0.5 * math.log10(grids[arm].lr_step)
+    return math.log10(min(lrs)) - pad, math.log10(max(lrs)) + pad
 
 
 def figure(
@@ -179,7 +184,7 @@ def hover(result: StudyResult, cell: Cell, value: float) -> str:
             f"weight_decay {cell.weight_decay:.3g} (torch)",
             f"lr {TIMES} weight_decay {cell.weight_decay_independent:.3g} (independent)",
         ]
-        if ARMS[cell.arm].decay == "decoupled":
+        if pilot and result.arms[cell.arm].arm.decay == "decoupled":
             epochs = timescale_epochs(cell.weight_decay, cell.lr, pilot.steps_per_epoch)
             lines.append(f"timescale {epochs:.3g} of {pilot.epochs} epochs")
     return "<br>".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamas.compare.arms import ARMS
+from adamas.compare.report.phrases import wrapped
 from adamas.compare.result import StudyResult
 from adamas.compare.selection import FIRST_FINAL_SEED
 from adamas.compare.statistics import Difference
@@ -14,8 +14,8 @@ from adamas.compare.wording import MINUS, words
 def seed_lines(result: StudyResult) -> dict[str, Any]:
     """A thin line a seed across the arms, and the means."""
     metric = result.record.settings.workload.metric
-    values = {name: arm.test[metric].values for name, arm in result.arms.items()}
-    titles = [wrapped(ARMS[name].title) for name in values]
+    values = {name: arm.test[metric].values for name, arm in result.arms.items() if metric in arm.test}
+    titles = [wrapped(result.record.title[name]) for name in values]
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -57,7 +57,10 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
 def differences(result: StudyResult) -> dict[str, Any]:
     """Every pair's difference, its mean and its 95 % interval, over the band of the margin."""
     rows = [
-        *((f"{ARMS[arm].title}<br>{MINUS} no decay", found) for arm, found in result.over_none.items()),
+        *(
+            (f"{wrapped(result.record.title[arm])}<br>{MINUS} no decay", found)
+            for arm, found in result.over_none.items()
+        ),
         (f"<b>AdamW<br>{MINUS} Adam with L2</b>", result.difference),
     ]
     margin = result.record.settings.margin
@@ -150,8 +153,3 @@ def side_note(x: float, anchor: str, text: str) -> dict[str, Any]:
         "xref": "paper", "yref": "paper", "x": x, "y": 1.0, "xanchor": anchor, "yanchor": "bottom",
         "text": text, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"},
     }  # fmt: skip
-
-
-def wrapped(title: str) -> str:
-    """A category label on two lines."""
-    return title.replace(" with", "<br>with")

@@ -1,0 +1,43 @@
+"""The best validation figure against the runs spent, for each arm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from adamas.compare.insight.best_so_far import at_parts, best_so_far
+from adamas.compare.report.lines import chart, line
+from adamas.compare.result import StudyResult
+from adamas.compare.wording import words
+
+
+def found_so_far(result: StudyResult) -> dict[str, list[float]]:
+    """The best so far of each arm, in the order in which its runs were asked for."""
+    record = result.record
+    metric = record.settings.workload.metric
+    return {name: best_so_far(cells, record.outcomes, metric) for name, cells in record.searched.items()}
+
+
+def best_figure(result: StudyResult) -> dict[str, Any]:
+    """A descending staircase an arm."""
+    traces = [
+        {
+            **line(number, result.record.title[name], range(1, len(best) + 1), best, "run"),
+            "mode": "lines",
+        }
+        for number, (name, best) in enumerate(found_so_far(result).items())
+    ]
+    for trace in traces:
+        trace["line"] = {**trace["line"], "shape": "hv"}
+    return chart(traces, "runs spent", f"best validation {words(result.record.settings.workload.metric)}")
+
+
+def best_rows(result: StudyResult) -> list[dict[str, Any]]:
+    """The same as text, at a quarter, half and all of the budget."""
+    return [
+        {
+            "arm": result.record.title[name],
+            "parts": [f"{value:.4f}" if math.isfinite(value) else "none yet" for value in at_parts(best)],
+        }
+        for name, best in found_so_far(result).items()
+    ]

@@ -1,0 +1,41 @@
+"""The separability of each arm's search as rows of text."""
+
+from __future__ import annotations
+
+from adamas.compare.cell import Cell
+from adamas.compare.insight.separability import OnAxis, separability
+from adamas.compare.report.arms_table import NONE
+from adamas.compare.report.heatmaps import Scale
+from adamas.compare.result import StudyResult
+from adamas.compare.selection import scores
+from adamas.compare.wording import MINUS, TIMES
+
+
+def separability_rows(result: StudyResult, scale: Scale) -> list[dict[str, str]]:
+    """Two rows, one an axis, for each arm with decay."""
+    record = result.record
+    rows: list[dict[str, str]] = []
+    for name, arm in result.arms.items():
+        cells = record.searched[name]
+        points = scores(cells, record.outcomes, record.settings.workload.metric)
+        found = separability(points, scale.worst, arm.validation.sd, rows_of_grid(cells))
+        if found is None:
+            continue
+        near = NONE if found.near_best is None else f"{found.near_best * 100:.0f} %"
+        for axis, figures in ((f"lr {TIMES} weight_decay", found.paper), ("weight_decay", found.torch)):
+            rows.append({"arm": arm.arm.title, "axis": axis, **written(figures), "near": near})
+    return rows
+
+
+def rows_of_grid(cells: list[Cell]) -> list[float]:
+    """The learning rates of a grid and of its extensions; the closer look has rates between them."""
+    return sorted({cell.lr for cell in cells if cell.stage in ("search", "extend")})
+
+
+def written(figures: OnAxis) -> dict[str, str]:
+    """The figures of an axis with the digits that matter."""
+    return {
+        "interaction": NONE if figures.interaction is None else f"{figures.interaction * 100:.0f} %",
+        "tilt": NONE if figures.tilt is None else f"{figures.tilt:+.2f}".replace("-", MINUS),
+        "regret": NONE if figures.regret is None else f"{figures.regret:.2g}",
+    }

@@ -1,0 +1,62 @@
+"""Sweeps over weight decay on variants of the job: where the best decay goes when one thing changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from adamas.compare.report.anchors import anchors
+from adamas.compare.report.lines import chart, line
+from adamas.compare.result import StudyResult
+from adamas.compare.selection import scores
+from adamas.compare.sweep import best_decay
+from adamas.compare.wording import words
+
+AS_IT_IS = "as it is"  # the job itself, among its variants
+
+
+def variants(result: StudyResult) -> list[str]:
+    """The variants that were swept, the job itself among them, in the order in which they were."""
+    return list(dict.fromkeys(variant for _, variant in result.record.sweeps))
+
+
+def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
+    """A title and a figure for each arm that was swept, by the figure's name: a line a variant."""
+    record = result.record
+    metric = record.settings.workload.metric
+    arms = list(dict.fromkeys(arm for arm, _ in record.sweeps))
+    names = anchors(arms)
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for arm in arms:
+        traces: list[dict[str, Any]] = []
+        for number, variant in enumerate(variants(result)):
+            points = scores(record.sweeps[arm, variant], record.outcomes, metric)
+            decays = sorted(decay for _, decay in points)
+            by_decay = {decay: value for (_, decay), value in points.items()}
+            heights = [by_decay[decay] for decay in decays]
+            traces.append(line(number, variant or AS_IT_IS, decays, heights, "weight_decay"))
+        figure = chart(traces, "weight_decay (torch)", f"validation {words(metric)}", logarithmic=True)
+        found[f"sweep-{names[arm]}"] = (record.title[arm], figure)
+    return found
+
+
+def best_decays(result: StudyResult) -> dict[str, Any]:
+    """The same as text: a row a variant, a column an arm, the best decay in each."""
+    record = result.record
+    metric = record.settings.workload.metric
+    arms = list(dict.fromkeys(arm for arm, _ in record.sweeps))
+    return {
+        "titles": [record.title[arm] for arm in arms],
+        "rows": [
+            {
+                "variant": variant or AS_IT_IS,
+                "decays": [written(best_decay(record.sweeps[arm, variant], record.outcomes, metric)) for arm in arms],
+            }
+            for variant in variants(result)
+        ],
+    }
+
+
+def written(decay: float) -> str:
+    """A decay; NaN stands for none, where every run diverged."""
+    return f"{decay:.3g}" if math.isfinite(decay) else "all diverged"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def find(name: str, device: str, metric: str | None) -> Workload:
             "a job of your own is given as my_job.py:job (adamas compare --init my_job.py writes one to start from)"
         )
     workload = replace(workload, device=device, metric=metric or workload.metric)
-    return inspected(workload)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the verdict's
+        return inspected(workload)
 
 
 def of_user(name: str) -> Workload:
@@ -89,7 +91,9 @@ def inspected(workload: Workload) -> Workload:
                 raise ValueError(
                     f"job={where!r} returned a {type(job).__name__}; it must return an adamas.compare.Job or OwnLoop"
                 )
-            return job, first_loss(where, job) if isinstance(job, Job) else first_step(where, job)
+            found = first_loss(where, job) if isinstance(job, Job) else first_step(where, job)
+            check_place(where, job, workload.device)
+            return job, found
 
     (job, first), (_, again), (_, other) = start(0), start(0), start(1)
     if abs(first - again) > SAME * abs(first):
@@ -115,6 +119,16 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used ({reason}); it must be cpu, cuda or cuda:N") from None
+
+
+def check_place(where: str, job: Job | OwnLoop, device: str) -> None:
+    """See that the model is where it is to train."""
+    places = sorted({param.device.type for param in job.model.parameters()})
+    if torch.device(device).type not in places:
+        raise ValueError(
+            f"job={where!r}: device={device!r}, but the model's weights are on {' and '.join(places)}; the function is "
+            "given the device and must put model and data there"
+        )
 
 
 def first_loss(where: str, job: Job) -> float:
@@ -224,7 +238,7 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def blamed(where: str, what: str) -> Iterator[None]:
     """Turn what the user's code raises into an error that says where."""
     try:

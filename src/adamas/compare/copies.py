@@ -8,7 +8,7 @@ torch's batched products equal its single ones bit for bit, so do the runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,7 +186,8 @@ def total(loss: Loss) -> Tensor:
     """One loss; several are added up."""
     if isinstance(loss, Tensor):
         return loss.reshape(()) if loss.numel() == 1 else loss
-    parts = list(loss.values() if isinstance(loss, Mapping) else loss)
+    given: object = loss.values() if isinstance(loss, Mapping) else loss
+    parts: list[Any] = list(given) if isinstance(given, Iterable) else [given]
     if not parts or not all(isinstance(part, Tensor) for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
         raise TypeError(f"loss(batch) returned {kinds}; it must return a tensor, or tensors to be added up")

@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def inspected(workload: Workload) -> Workload:
     def start(seed: int) -> tuple[Job | OwnLoop, float]:
         with randomness(seed, workload.device):
             with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
-                job = factory(seed, workload.device)
+                job: object = factory(seed, workload.device)
             if not isinstance(job, (Job, OwnLoop)):
                 raise ValueError(
                     f"job={where!r} returned a {type(job).__name__}; it must return an adamas.compare.Job or OwnLoop"
@@ -233,13 +233,13 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
         )
     if re.split(r"[^a-z0-9]+", metric.lower())[-1] in HIGHER_IS_BETTER:  # eval_accuracy too
         raise ValueError(
-            f"metric={metric!r} is better when higher, and the comparison looks for the lowest; return the error "
-            f"instead, as in {{'error': 1 - {metric}}}"
+            f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return the "
+            f"error instead, as in {{'error': 1 - {metric}}}"
         )
 
 
 @contextlib.contextmanager
-def blamed(where: str, what: str) -> Iterator[None]:
+def blamed(where: str, what: str) -> Generator[None]:
     """Turn what the user's code raises into an error that says where."""
     try:
         yield

@@ -233,8 +233,8 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
         )
     if re.split(r"[^a-z0-9]+", metric.lower())[-1] in HIGHER_IS_BETTER:  # eval_accuracy too
         raise ValueError(
-            f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return the "
-            f"error instead, as in {{'error': 1 - {metric}}}"
+            f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return "
+            f"the error instead, as in {{'error': 1 - {metric}}}"
         )
 
 

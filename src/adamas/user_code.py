@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def load(source: str, where: str, option: str) -> ModuleType:
         sys.path.insert(0, folder)
     try:
         return run_file(path) if is_file else importlib.import_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads its own arguments leaves
         raise ValueError(
             f"{option}={where!r}: importing {source} raised {told(error)}; "
             "it must import without arguments and without training anything"
@@ -62,12 +63,19 @@ def run_file(path: Path) -> ModuleType:
 
 
 def told(error: BaseException) -> str:
-    """An error with the line that raised it.
+    """An error with the user's own line that raised it, or that called what did.
 
     Example:
         >>> told(ValueError("no data"))
         'ValueError: no data'
     """
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{line}"
+
+
+def is_users(filename: str) -> bool:
+    """Whether a line of code is the user's: neither Adamas', nor Python's, nor that of anything installed."""
+    others = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
+    path = Path(filename)
+    return path.is_absolute() and not any(path.is_relative_to(folder) for folder in others)

@@ -58,12 +58,7 @@ def make_copy(job: Job | OwnLoop, arm: Arm, cell: Cell, groups: Any) -> Copy:
 def groups_of(job: Job | OwnLoop) -> list[dict[str, Any]]:
     """The job's parameter groups, each a dictionary of its own; all parameters of the model where it has none."""
     groups = [{"params": list(job.model.parameters())}] if job.parameter_groups is None else job.parameter_groups
-    return [{**group, "params": as_list(group["params"])} for group in groups]
-
-
-def as_list(params: Any) -> list[nn.Parameter]:
-    """The parameters of a group, of which there may be one."""
-    return [params] if isinstance(params, nn.Parameter) else list(params)
+    return [{**group, "params": list(group["params"])} for group in groups]
 
 
 class Lone:
@@ -185,8 +180,9 @@ def spread(tensor: Tensor, copies: int) -> Tensor:
 def total(loss: Any) -> Tensor:
     """One loss; several, in a list or by name, are added up."""
     if isinstance(loss, Tensor):
-        return loss
-    parts: list[Any] = list(loss.values()) if isinstance(loss, Mapping) else as_parts(loss)
+        return loss.reshape(()) if loss.numel() == 1 else loss
+    given: object = loss.values() if isinstance(loss, Mapping) else loss
+    parts: list[Any] = list(given) if isinstance(given, Iterable) else [given]
     if not parts or not all(isinstance(part, Tensor) for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts) or "nothing"
         raise TypeError(f"loss(batch) returned {kinds}; it must return a tensor, or tensors to be added up")

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 Split = Literal["validation", "test"]
 Loss = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-Groups = Sequence[dict[str, Any]]
+Groups = Iterable[Any]  # as a torch optimizer takes them; once in a job, a list of dictionaries
 
 
 def cosine(progress: float) -> float:
@@ -47,7 +47,8 @@ class Job:
         epochs: passes over the training data.
         steps_per_epoch: batches in each of them.
         metric: the figure it is judged by; a built-in workload's record and `--metric` come first.
-        parameter_groups: as a torch optimizer takes them; None stands for all parameters of the model.
+        parameter_groups: as a torch optimizer takes them; None stands for all parameters of the model. A group may keep
+            its weights from decaying with weight_decay=0.
         schedule: multiplier of the learning rate, given the fraction of the steps done.
         scheduler: makes a torch scheduler for the optimizer, stepped after every step, in place of `schedule`.
         stackable: whether several copies of the weights may train together through `torch.func`; for that `loss` must
@@ -69,6 +70,7 @@ class Job:
     def __post_init__(self) -> None:
         """Refuse pieces that cannot be what they should be, while the factory that made them is still in sight."""
         check(self, ("batches", "loss", "evaluate", "schedule"), ("epochs", "steps_per_epoch"))
+        object.__setattr__(self, "parameter_groups", listed(self))
 
     @property
     def steps(self) -> int:
@@ -83,7 +85,7 @@ class OwnLoop:
     Attributes:
         model: what is trained.
         fit: trains to the end with the optimizer it is given; it sets the learning rate's course itself.
-        evaluate: as a `Job`'s; called after `fit` only.
+        evaluate: as a `Job`'s; called before `fit` too, for what the untrained model is worth.
         epochs: passes over the training data that `fit` makes.
         metric: as a `Job`'s.
         parameter_groups: as a `Job`'s.
@@ -99,6 +101,7 @@ class OwnLoop:
     def __post_init__(self) -> None:
         """Refuse pieces that cannot be what they should be."""
         check(self, ("fit", "evaluate"), ("epochs",))
+        object.__setattr__(self, "parameter_groups", listed(self))
 
 
 JobFactory = Callable[[int, str], Job | OwnLoop]
@@ -119,12 +122,45 @@ def check(job: Job | OwnLoop, functions: Sequence[str], counts: Sequence[str]) -
             raise TypeError(f"{kind}.{name}={value!r} must be a whole number, as len(loader) is")
         if value < 1:
             raise ValueError(f"{kind}.{name}={value} must be >= 1")
-    for number, group in enumerate(job.parameter_groups or ()):
+
+
+def listed(job: Job | OwnLoop) -> list[dict[str, Any]] | None:
+    """The parameter groups as lists, which can be read more than once, without the names that weights may have."""
+    if job.parameter_groups is None:
+        return None
+    kind = type(job).__name__
+    entries: list[Any] = list(job.parameter_groups)
+    if not entries:
+        raise ValueError(f"{kind}.parameter_groups is empty; leave it out to train every weight of the model")
+    if not isinstance(entries[0], dict):
+        entries = [{"params": entries}]
+    groups: list[dict[str, Any]] = []
+    for number, group in enumerate(entries):
+        where = f"{kind}.parameter_groups[{number}]"
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(f"{where} is {group!r:.60}; it must be a dictionary with 'params', as torch's are")
+        params = weights_of(group["params"])
+        if strange := [param for param in params if not isinstance(param, Tensor)]:
+            raise TypeError(f"{where} holds a {type(strange[0]).__name__}; it must hold parameters of the model")
         if group.get("weight_decay"):
             raise ValueError(
-                f"{kind}.parameter_groups[{number}] sets weight_decay={group['weight_decay']}, which the comparison is "
-                "to choose; leave it out, or give 0 where weights must not decay"
+                f"{where} sets weight_decay={group['weight_decay']}, which the comparison is to choose; leave it "
+                "out, or give 0 where weights must not decay"
             )
+        groups.append({**group, "params": params})
+    for key, chosen in (("weight_decay", "nothing would decay"), ("lr", "no learning rate would be left to tune")):
+        if all(key in group for group in groups):
+            raise ValueError(
+                f"{kind}.parameter_groups: every group sets its {key}, so {chosen}; leave it out of one at least"
+            )
+    return groups
+
+
+def weights_of(params: Any) -> list[Any]:
+    """The weights of a group: there may be one, or pairs of name and weight."""
+    if isinstance(params, Tensor):
+        return [params]
+    return [cast(Any, param)[1] if isinstance(param, tuple) else param for param in params]
 
 
 HINTS = {

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
+import re
+import sys
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
+from adamas import user_code
 from adamas.compare import workloads
-from adamas.compare.copies import groups_of, total
+from adamas.compare.arms import ARMS
+from adamas.compare.cell import Cell
+from adamas.compare.copies import Stack, groups_of, total
 from adamas.compare.job import Job, OwnLoop
 from adamas.compare.training import figures, randomness
 from adamas.compare.workload import Workload
-from adamas.user_code import told
 
 SAME = 1e-4  # relative difference of losses that a GPU's order of summation may make
+PEEKED = 20  # steps of a scheduler that are looked at
 HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "auroc", "f1", "precision", "recall", "r2", "bleu")
 
 
@@ -36,18 +42,21 @@ def find(name: str, device: str, metric: str | None) -> Workload:
     """
     workload = of_user(name) if ":" in name or name.endswith(".py") else workloads.find(name)
     workload = replace(workload, device=device, metric=metric or workload.metric)
-    return inspected(workload)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the verdict's
+        return inspected(workload)
 
 
 def of_user(name: str) -> Workload:
     """A job of the user's own; its file's contents are part of what the study is."""
     source, _, function = name.rpartition(":") if ":" in name else (name, ":", "job")
     path = Path(source)
-    is_file = path.suffix == ".py" and path.is_file()
     called = path.stem if path.suffix == ".py" else source
+    if path.suffix != ".py":
+        path = Path(user_code.load(source, name, "job").__file__ or "")
+    is_file = path.is_file()
     return Workload(
         name=called if function == "job" else f"{called}:{function}",
-        factory=f"{path.resolve() if is_file else source}:{function}",
+        factory=f"{path.resolve() if is_file and source.endswith('.py') else source}:{function}",
         metric="",
         summary=f"The job {function} of {source}.",
         revision=hashlib.sha256(path.read_bytes()).hexdigest()[:12] if is_file else 1,
@@ -63,17 +72,20 @@ def inspected(workload: Workload) -> Workload:
     """
     where = workload.typed or workload.name
     check_device(workload.device)
-    factory = workload.load()
+    with randomness(0, workload.device):
+        factory = workload.load()
 
     def start(seed: int) -> tuple[Job | OwnLoop, float]:
         with randomness(seed, workload.device):
             with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
-                job: Any = factory(seed, workload.device)
+                job: object = factory(seed, workload.device)
             if not isinstance(job, (Job, OwnLoop)):
                 raise ValueError(
                     f"job={where!r} returned a {type(job).__name__}; it must return an adamas.compare.Job or OwnLoop"
                 )
-            return job, fingerprint(where, job)
+            found = first_loss(where, job) if isinstance(job, Job) else first_step(where, job)
+            check_place(where, job, workload.device)
+            return job, found
 
     (job, first), (_, again), (_, other) = start(0), start(0), start(1)
     if abs(first - again) > SAME * abs(first):
@@ -101,10 +113,18 @@ def check_device(device: str) -> None:
         raise ValueError(f"device={device!r} cannot be used ({reason}); it must be cpu, cuda or cuda:N") from None
 
 
-def fingerprint(where: str, job: Job | OwnLoop) -> float:
-    """A number that follows from initial weights and first batch: the first loss, or the sum of all weights."""
-    if isinstance(job, OwnLoop):
-        return math.fsum(param.detach().double().sum().item() for param in job.model.parameters())
+def check_place(where: str, job: Job | OwnLoop, device: str) -> None:
+    """See that the model is where it is to train."""
+    places = sorted({param.device.type for param in job.model.parameters()})
+    if torch.device(device).type not in places:
+        raise ValueError(
+            f"job={where!r}: device={device!r}, but the model's weights are on {' and '.join(places)}; the function is "
+            "given the device and must put model and data there"
+        )
+
+
+def first_loss(where: str, job: Job) -> float:
+    """The loss of the first batch, which follows from initial weights, data order and randomness."""
     with blamed(where, "batches(0)"):
         batch = next(iter(job.batches(0)), None)
     if batch is None:
@@ -123,13 +143,75 @@ def fingerprint(where: str, job: Job | OwnLoop) -> float:
         raise ValueError(f"job={where!r}: the first loss is {loss.item()}; it must be finite at the initial weights")
     with blamed(where, "the backward pass"):
         loss.backward()
-    trained = [param for group in groups_of(job) for param in group["params"]]
-    if all(param.grad is None for param in trained):
+    if not gradients(groups_of(job)):
         raise ValueError(
             f"job={where!r}: the loss gives none of the optimizer's weights a gradient; "
             "Job.model and Job.parameter_groups must be what loss(batch) uses"
         )
+    check_scheduler(where, job)
+    if job.stackable:
+        with blamed(where, "loss(batch) of two copies of the weights together, as stackable=True has it,"):
+            Stack(job, ARMS, [Cell("search", "none", lr, 0.0, 0) for lr in (1e-3, 3e-3)]).gradients(batch)
     return loss.item()
+
+
+class FirstStep(BaseException):
+    """Raised into `fit` at its first step; no error, so that no `except Exception` of the user's holds it up."""
+
+
+def first_step(where: str, job: OwnLoop) -> float:
+    """The size of all gradients at the first step of `fit`, which follows from all that the first loss follows from."""
+    optimizer = ARMS["none"].build(groups_of(job), 1e-3, 0.0)
+
+    def stop(stepped: Optimizer, *_: object) -> None:
+        raise FirstStep(gradients(stepped.param_groups))
+
+    optimizer.register_step_pre_hook(stop)
+    try:
+        job.model.train()
+        with blamed(where, "fit(optimizer)"):
+            job.fit(optimizer)
+    except FirstStep as reached:
+        (size,) = reached.args
+    else:
+        raise ValueError(
+            f"job={where!r}: fit(optimizer) never called optimizer.step(); it must train with the optimizer it is given"
+        )
+    if not 0 < size < math.inf:
+        raise ValueError(
+            f"job={where!r}: at the first step of fit(optimizer) the gradients' absolute values sum to {size:g}, which "
+            "must be finite and above 0; OwnLoop.model and OwnLoop.parameter_groups must be what fit trains"
+        )
+    return size
+
+
+def gradients(groups: Iterable[dict[str, Any]]) -> float:
+    """Sum of the absolute values of all gradients; 0 where there are none."""
+    grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
+    return math.fsum(grad.detach().abs().sum(dtype=torch.float64).item() for grad in grads)
+
+
+def check_scheduler(where: str, job: Job) -> None:
+    """See that a torch scheduler steps without arguments, and follows the learning rate that it finds."""
+    if job.scheduler is None:
+        return
+    courses: list[list[float]] = []
+    for lr in (1e-3, 2e-3):
+        optimizer, course = ARMS["none"].build(groups_of(job), lr, 0.0), []
+        optimizer.zero_grad()
+        with blamed(where, "scheduler(optimizer), stepped after every step,"):
+            scheduler = job.scheduler(optimizer)
+            for _ in range(min(job.steps, PEEKED)):
+                course += [group["lr"] for group in optimizer.param_groups]
+                optimizer.step()
+                scheduler.step()
+        courses.append(course)
+    if courses[0] == courses[1] and any(courses[0]):
+        raise ValueError(
+            f"job={where!r}: scheduler(optimizer) sets the same learning rates whatever the optimizer has "
+            f"({courses[0][0]:g} at first), so there is nothing to tune; take them from the optimizer, as in "
+            'max_lr=[group["lr"] for group in optimizer.param_groups]'
+        )
 
 
 def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
@@ -141,17 +223,17 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
             f'job={where!r}: evaluate("validation") returned {", ".join(found) or "nothing"}, but not {metric!r}; '
             "name the figure to judge by in Job(metric=...) or with --metric"
         )
-    if metric.lower() in HIGHER_IS_BETTER:
+    if re.split(r"[^a-z0-9]+", metric.lower())[-1] in HIGHER_IS_BETTER:  # eval_accuracy too
         raise ValueError(
-            f"metric={metric!r} is better when higher, and the comparison looks for the lowest; return the error "
-            f"instead, as in {{'error': 1 - {metric}}}"
+            f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return "
+            f"the error instead, as in {{'error': 1 - {metric}}}"
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def blamed(where: str, what: str) -> Generator[None]:
     """Turn what the user's code raises into an error that says where."""
     try:
         yield
-    except Exception as error:
-        raise ValueError(f"job={where!r}: {what} raised {told(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"job={where!r}: {what} raised {user_code.told(error)}") from error

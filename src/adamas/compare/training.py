@@ -162,4 +162,8 @@ def figures(job: Job | OwnLoop, evaluate: Evaluate, split: Split) -> dict[str, f
     job.model.train()
     if not isinstance(found, Mapping):
         raise TypeError(f"evaluate({split!r}) returned a {type(found).__name__}; it must return figures by name")
-    return {name: float(value) for name, value in found.items()}
+    try:
+        return {name: float(value) for name, value in found.items()}
+    except (TypeError, ValueError, RuntimeError):
+        kinds = ", ".join(f"{name}: {type(value).__name__}" for name, value in found.items())
+        raise TypeError(f"evaluate({split!r}) returned {kinds}; every figure must be one number") from None

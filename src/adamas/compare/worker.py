@@ -19,8 +19,9 @@ import optuna
 import torch
 
 from adamas.compare.arms import Arm
+from adamas.compare.job import JobFactory
 from adamas.compare.storage import open_storage
-from adamas.compare.training import run
+from adamas.compare.training import randomness, run
 from adamas.compare.trials import Claim, Trials
 from adamas.compare.workload import Workload
 
@@ -40,6 +41,7 @@ class Worker:
         self.arms = arms
         self.stop = threading.Event()
         self.training = False
+        self._factories: dict[str, JobFactory] = {}
 
     def on_terminate(self, number: int, frame: FrameType | None) -> None:
         """Stop now; only training is cut short, never a transaction."""
@@ -62,6 +64,13 @@ class Worker:
             else:
                 self.train(claim)
 
+    def factory(self, variant: str) -> JobFactory:
+        """The job's, imported once: what its file reads is read once, and what it draws is alike in all workers."""
+        if variant not in self._factories:
+            with randomness(0, self.workload.device):
+                self._factories[variant] = self.workload.load(variant)
+        return self._factories[variant]
+
     def train(self, claim: Claim) -> None:
         """Train one task and store what came of its trials."""
         trials = claim.trials
@@ -70,8 +79,7 @@ class Worker:
                 self.training = not self.stop.is_set()
                 if not self.training:
                     raise InterruptedRun
-                factory = self.workload.load(claim.task.variant)
-                outcomes = run(factory, self.workload.device, self.arms, claim.task)
+                outcomes = run(self.factory(claim.task.variant), self.workload.device, self.arms, claim.task)
                 self.training = False
                 for cell, outcome in zip(claim.task.cells, outcomes, strict=True):
                     if cell.key in trials:

@@ -28,7 +28,9 @@ def tie(result: StudyResult) -> list[Finding]:
 def adamw_wins(result: StudyResult) -> list[Finding]:
     """Whether AdamW is told better than Adam with L2."""
     kind = result.verdict.kind
-    return [Finding("AdamW beats Adam with L2.", result.verdict.text, None if kind == "undecided" else kind == "switch")]
+    return [
+        Finding("AdamW beats Adam with L2.", result.verdict.text, None if kind == "undecided" else kind == "switch")
+    ]
 
 
 def decay_helps(result: StudyResult) -> list[Finding]:

@@ -93,4 +93,14 @@ def job(seed: int, device: str) -> Job:
         return {"cross_entropy": loss.item(), "accuracy": accuracy.item()}
 
     groups = [{"params": list(model.parameters()), "betas": BETAS}]
-    return Job(model, batches, loss, evaluate, epochs=EPOCHS, steps_per_epoch=steps, parameter_groups=groups, schedule=constant, stackable=True)
+    return Job(
+        model,
+        batches,
+        loss,
+        evaluate,
+        epochs=EPOCHS,
+        steps_per_epoch=steps,
+        parameter_groups=groups,
+        schedule=constant,
+        stackable=True,
+    )

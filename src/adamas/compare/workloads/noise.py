@@ -35,7 +35,9 @@ class Walkers(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """Add up the three groups' products."""
-        return sum(((weights * row).sum() for weights, row in zip(self.groups, noise, strict=True)), noise.new_zeros(()))
+        return sum(
+            ((weights * row).sum() for weights, row in zip(self.groups, noise, strict=True)), noise.new_zeros(())
+        )
 
 
 def job(seed: int, device: str) -> Job:

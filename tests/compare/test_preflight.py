@@ -1,0 +1,341 @@
+"""Every mistake in a job of the user's own is found before anything is trained, and the message names the remedy."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+from typer.testing import CliRunner
+
+from adamas.cli import app
+from adamas.compare import preflight
+from adamas.compare.study import ChangedError, conduct
+from tests.compare.tiny_job import TINY, Settings
+
+PIECES = {
+    "head": "",
+    "model": "nn.Linear(4, 1)",
+    "batches": "lambda epoch: torch.randn(12, 4).split(4)",
+    "loss": "lambda batch: model(batch).square().mean()",
+    "evaluate": 'lambda split: {"loss": model(torch.ones(2, 4)).square().mean()}',
+    "epochs": "2",
+    "steps_per_epoch": "3",
+    "more": "",
+}
+OWN_LOOP = {
+    "fit": "lambda optimizer: one_step(model, optimizer)",
+    "evaluate": PIECES["evaluate"],
+    "epochs": "2",
+}
+
+
+def write(folder: Path, body: str) -> str:
+    """A file with a job; returns what the user types."""
+    head = "import random, torch\nfrom torch import nn\nfrom adamas.compare import Job, OwnLoop\n"
+    path = folder / "my_job.py"
+    path.write_text(f"{head}\n{body}")
+    return f"{path}:job"
+
+
+def job_file(folder: Path, **pieces: str) -> str:
+    """A job that is fine but for the pieces given."""
+    made = {**PIECES, **pieces}
+    head, model = made.pop("head"), made.pop("model")
+    more = made.pop("more")
+    arguments = ", ".join(f"{name}={value}" for name, value in made.items())
+    return write(
+        folder,
+        f"def job(seed, device):\n{indent(dedent(head), '    ')}\n    model = {model}\n"
+        f"    return Job(model, {arguments}, {more})\n",
+    )
+
+
+def own_loop_file(folder: Path, **pieces: str) -> str:
+    """A job with its own loop that is fine but for the pieces given."""
+    arguments = ", ".join(f"{name}={value}" for name, value in {**OWN_LOOP, **pieces}.items())
+    return write(
+        folder,
+        dedent(f"""
+            def one_step(model, optimizer, factor=1.0):
+                optimizer.zero_grad()
+                (factor * model(torch.randn(3, 4)).square().mean()).backward()
+                optimizer.step()
+                raise AssertionError("trained beyond the first step")
+
+            def job(seed, device):
+                model = nn.Linear(4, 1)
+                return OwnLoop(model, {arguments})
+        """),
+    )
+
+
+def refusal(name: str, device: str = "cpu", metric: str | None = None) -> str:
+    with pytest.raises(ValueError, match=r".") as caught:
+        preflight.find(name, device, metric)
+    return str(caught.value)
+
+
+def test_a_job_that_is_fine(tmp_path: Path) -> None:
+    workload = preflight.find(job_file(tmp_path), "cpu", None)
+    assert (workload.name, workload.metric, workload.stackable, workload.device) == ("my_job", "loss", False, "cpu")
+    assert preflight.find(job_file(tmp_path, more="stackable=True"), "cpu", None).stackable
+    assert preflight.find(own_loop_file(tmp_path), "cpu", None).metric == "loss"
+
+
+def test_job_is_what_a_function_is_called_unless_said(tmp_path: Path) -> None:
+    typed = job_file(tmp_path)
+    assert preflight.find(typed.removesuffix(":job"), "cpu", None).name == "my_job"
+    Path(typed.removesuffix(":job")).write_text(Path(typed.removesuffix(":job")).read_text() + "\nlarge = job\n")
+    assert preflight.find(typed.replace(":job", ":large"), "cpu", None).name == "my_job:large"
+
+
+MISTAKES = [
+    ("model", {"model": "torch.ones(3)"}, ("Job.model is a Tensor", "must be a torch.nn.Module")),
+    (
+        "batches",
+        {"batches": "torch.ones(3)"},
+        ("Job.batches is a Tensor", "must be a function", "lambda epoch: loader"),
+    ),
+    ("loss", {"loss": "torch.ones(3)"}, ("Job.loss is a Tensor", "must be a function of a batch")),
+    ("evaluate", {"evaluate": "{}"}, ("Job.evaluate is a dict", "must be a function", "figures by name")),
+    ("epochs", {"epochs": "2.5"}, ("Job.epochs=2.5 must be a whole number",)),
+    ("steps", {"steps_per_epoch": "0"}, ("Job.steps_per_epoch=0 must be >= 1",)),
+    ("schedule", {"more": "schedule=0.5"}, ("Job.schedule is a float", "scheduler=lambda optimizer")),
+    ("no batch", {"batches": "lambda epoch: []"}, ("batches(0) has no batch",)),
+    (
+        "batches raise",
+        {"batches": "lambda epoch: open('nowhere')"},
+        ("batches(0) raised FileNotFoundError", "my_job.py"),
+    ),
+    (
+        "loss raises",
+        {"loss": "lambda batch: model(batch[:, :3]).mean()"},
+        ("loss(batch) raised RuntimeError", "my_job.py, line"),
+    ),
+    ("loss shape", {"loss": "lambda batch: model(batch)"}, ("shape (4, 1)", "must be one number: .mean() it")),
+    ("loss kind", {"loss": "lambda batch: 3.0"}, ("loss(batch)", "it must return a tensor, or tensors to be added up")),
+    ("no losses", {"loss": "lambda batch: {}"}, ("returned nothing", "tensors to be added up")),
+    (
+        "detached",
+        {"loss": "lambda batch: model(batch).mean().detach()"},
+        ("does not depend on any weight", "no .item()"),
+    ),
+    ("nan", {"loss": "lambda batch: model(batch).mean() * float('nan')"}, ("the first loss is nan", "must be finite")),
+    (
+        "another model",
+        {"head": "other = nn.Linear(4, 1)", "loss": "lambda batch: other(batch).square().mean()"},
+        ("none of the optimizer's weights a gradient", "must be what loss(batch) uses"),
+    ),
+    (
+        "evaluate raises",
+        {"evaluate": "lambda split: 1 / 0"},
+        ('evaluate("validation") raised ZeroDivisionError', "line"),
+    ),
+    ("no mapping", {"evaluate": "lambda split: 0.5"}, ("returned a float", "must return figures by name")),
+    ("no number", {"evaluate": "lambda split: {'loss': None}"}, ("loss: NoneType", "must be one number")),
+    (
+        "metric missing",
+        {"more": "metric='mse'"},
+        ("returned loss, but not 'mse'", "Job(metric=...) or with --metric"),
+    ),
+    (
+        "higher is better",
+        {"evaluate": "lambda split: {'eval_accuracy': 0.5}", "more": "metric='eval_accuracy'"},
+        ("'eval_accuracy' is better when higher", "return the error instead"),
+    ),
+    (
+        "weight decay",
+        {"more": "parameter_groups=[{'params': model.parameters(), 'weight_decay': 0.1}]"},
+        ("parameter_groups[0] sets weight_decay=0.1, which the comparison is to choose", "leave it out"),
+    ),
+    (
+        "nothing decays",
+        {"more": "parameter_groups=[{'params': model.parameters(), 'weight_decay': 0}]"},
+        ("every group sets its weight_decay, so nothing would decay", "leave it out of one at least"),
+    ),
+    (
+        "fixed rates",
+        {"more": "parameter_groups=[{'params': model.parameters(), 'lr': 0.1}]"},
+        ("every group sets its lr", "no learning rate would be left to tune"),
+    ),
+    ("no groups", {"more": "parameter_groups=[]"}, ("parameter_groups is empty", "leave it out to train every weight")),
+    ("no params", {"more": "parameter_groups=[{'param': 1}]"}, ("[0] is {'param': 1}", "a dictionary with 'params'")),
+    ("one group", {"more": "parameter_groups={'params': []}"}, ("holds a str", "must hold parameters of the model")),
+    (
+        "deaf scheduler",
+        {"more": "scheduler=lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=6)"},
+        ("sets the same learning rates whatever the optimizer has", "group in optimizer.param_groups"),
+    ),
+    (
+        "scheduler that needs a figure",
+        {"more": "scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"},
+        ("scheduler(optimizer), stepped after every step, raised TypeError", "metrics"),
+    ),
+    (
+        "not stackable",
+        {"loss": "lambda batch: model(batch).mean() * model(batch).mean().item()", "more": "stackable=True"},
+        ("two copies of the weights together, as stackable=True has it, raised", ".item()"),
+    ),
+    (
+        "seed not used up",
+        {"head": "torch.manual_seed(random.SystemRandom().randrange(2**40))"},
+        ("built twice from seed 0, it started with", "the seed must fix weights, data order"),
+    ),
+    (
+        "seed ignored",
+        {"head": "torch.manual_seed(7)"},
+        ("built from the seeds 0 and 1, it started alike", "the seed must choose"),
+    ),
+    (
+        "factory raises",
+        {"head": "torch.load('weights.pt')"},
+        ("the call with (seed=0, device='cpu') raised FileNotFound",),
+    ),
+    ("factory leaves", {"head": "raise SystemExit(2)"}, ("the call with (seed=0, device='cpu') raised SystemExit",)),
+]
+
+
+@pytest.mark.parametrize(("pieces", "parts"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
+def test_a_wrong_piece_is_named_with_the_rule_and_the_remedy(
+    pieces: dict[str, str], parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    said = refusal(job_file(tmp_path, **pieces))
+    for part in (*parts, "my_job.py"):
+        assert part in said
+
+
+OWN_LOOP_MISTAKES = [
+    ({"fit": "None"}, ("OwnLoop.fit is a NoneType", "trains the model to the end")),
+    ({"fit": "lambda optimizer: None"}, ("fit(optimizer) never called optimizer.step()", "the optimizer it is given")),
+    ({"fit": "lambda optimizer: 1 / 0"}, ("fit(optimizer) raised ZeroDivisionError", "line")),
+    ({"fit": "lambda optimizer: optimizer.step()"}, ("gradients' absolute values sum to 0", "must be what fit trains")),
+    ({"fit": "lambda optimizer: one_step(model, optimizer, float('inf'))"}, ("sum to ", "must be finite")),
+    ({"fit": "lambda optimizer: (torch.manual_seed(3), one_step(model, optimizer))"}, None),
+    ({"parameter_groups": "[{'params': model.weight, 'weight_decay': 1}]"}, ("OwnLoop.parameter_groups[0] sets",)),
+]
+
+
+@pytest.mark.parametrize(("pieces", "parts"), OWN_LOOP_MISTAKES)
+def test_an_own_loop_is_taken_to_its_first_step(
+    pieces: dict[str, str], parts: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    name = own_loop_file(tmp_path, **pieces)
+    if parts is None:  # the weights still follow the seed
+        assert preflight.find(name, "cpu", None).metric == "loss"
+        return
+    said = refusal(name)
+    for part in (*parts, "my_job.py"):
+        assert part in said
+
+
+def test_pretrained_weights_may_be_the_same_for_every_seed(tmp_path: Path) -> None:
+    """Then the order of the data has to follow the seed."""
+    load = "model = (torch.nn.init.constant_(model.weight, 0.3), torch.nn.init.zeros_(model.bias), model)[2]"
+    name = own_loop_file(tmp_path)
+    path = Path(name.removesuffix(":job"))
+    path.write_text(path.read_text().replace("    return OwnLoop", f"    {load}\n    return OwnLoop"))
+    assert preflight.find(name, "cpu", None).name == "my_job"
+    path.write_text(path.read_text().replace("    optimizer.zero_grad()", "    torch.manual_seed(1)"))
+    assert "it started alike" in refusal(name)
+
+
+def test_files_and_functions_that_are_not_there(tmp_path: Path) -> None:
+    assert "there is no file nowhere.py; give its path from the current folder" in refusal("nowhere.py:job")
+    typed = write(tmp_path, "def train(): ...")
+    assert "has no function 'job'; it must return an adamas.compare.Job" in refusal(typed)
+    typed = write(tmp_path, "def job(seed, device): return {'model': 1}")
+    assert "returned a dict; it must return an adamas.compare.Job or OwnLoop" in refusal(typed)
+    typed = write(tmp_path, "def job(): ...")
+    assert "raised TypeError: job() got an unexpected" in refusal(typed) or "positional arguments" in refusal(typed)
+    assert "importing no_such_package.jobs raised ModuleNotFoundError" in refusal("no_such_package.jobs:job")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("import no_such_package", "raised ModuleNotFoundError: No module named 'no_such_package'"),
+        ("1 / 0", "raised ZeroDivisionError"),
+        ("import argparse; argparse.ArgumentParser().parse_args(['--epochs', '3'])", "raised SystemExit: 2"),
+        ("def job(:", "raised SyntaxError"),
+    ],
+)
+def test_importing_raises(line: str, said: str, tmp_path: Path) -> None:
+    found = refusal(write(tmp_path, line))
+    assert said in found
+    assert "must import without arguments and without training anything" in found
+    if "SyntaxError" not in said:
+        assert re.search(r"my_job\.py, line 5\)", found)
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    for device in ("cuda:99", "gpu"):
+        found = refusal(job_file(tmp_path), device)
+        assert f"device={device!r} cannot be used" in found
+        assert "it must be cpu, cuda or cuda:N" in found
+    found = refusal(job_file(tmp_path), "meta")
+    assert "device='meta', but the model's weights are on cpu" in found
+    assert "must put model and data there" in found
+
+
+def test_the_metric_may_be_chosen(tmp_path: Path) -> None:
+    name = job_file(tmp_path, evaluate="lambda split: {'loss': 1.0, 'mae': 2.0, 'accuracy': 0.5}")
+    assert preflight.find(name, "cpu", "mae").metric == "mae"
+    assert "metric='accuracy' is better when higher" in refusal(name, metric="accuracy")
+    assert "returned loss, mae, accuracy, but not 'f2'" in refusal(name, metric="f2")
+
+
+def test_what_a_job_prints_stays_off_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    preflight.find(job_file(tmp_path, head="print('hello')"), "cpu", None)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n" * 3)
+
+
+def test_a_job_by_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "its_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    written = Path(job_file(package).removesuffix(":job"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    workload = preflight.find("its_package.my_job:job", "cpu", None)
+    assert workload.name == "its_package.my_job"
+    assert workload.factory == "its_package.my_job:job"
+    by_path = preflight.find(f"{written}:job", "cpu", None)
+    assert by_path.revision == workload.revision  # what the file holds, either way
+    written.write_text(written.read_text() + "# changed\n")
+    assert preflight.find("its_package.my_job:job", "cpu", None).revision != workload.revision
+
+
+def test_a_changed_file_is_another_study(tmp_path: Path) -> None:
+    name = job_file(tmp_path)
+
+    def settings(fresh: bool = False) -> Settings:
+        workload = preflight.find(name, "cpu", None)
+        return Settings(workload, budget=TINY, seeds=2, workers=1, out=tmp_path / "out", fresh=fresh)
+
+    class Enough(Exception):
+        """Stops a study at its first sign of life."""
+
+    def stop(snapshot: object) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        conduct(settings(), stop)
+    with pytest.raises(Enough):  # the same file: continued
+        conduct(settings(), stop)
+    job_file(tmp_path, loss="lambda batch: model(batch).abs().mean()")
+    with pytest.raises(ChangedError, match=r"workload\.revision: [0-9a-f]{12} -> [0-9a-f]{12}") as caught:
+        conduct(settings(), stop)
+    assert "--fresh to discard it, or another --out to keep both" in str(caught.value)
+    with pytest.raises(Enough):
+        conduct(settings(fresh=True), stop)
+
+
+def test_the_command_line_exits_with_2(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["compare", job_file(tmp_path, epochs="0"), "--out", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert "Job.epochs=0 must be >= 1" in found.stderr
+    assert not (tmp_path / "out").exists()

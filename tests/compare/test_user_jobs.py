@@ -1,0 +1,318 @@
+"""Jobs as users have them: norms, dropout, several losses, schedulers, frozen weights, their own loops; stacked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+from typer.testing import CliRunner
+
+from adamas.cli import app
+from adamas.compare import Job, OwnLoop, arms, preflight, training
+from adamas.compare.cell import Cell, Outcome, Stage
+from adamas.compare.copies import groups_of
+from adamas.compare.task import Task
+from adamas.torch import param_groups
+from tests.compare.conftest import ROOT
+
+ROWS, BATCH, EPOCHS = 60, 12, 4
+STEPS = EPOCHS * ROWS // BATCH
+FOREIGN = ("torch.optim:Adam", "torch.optim:RMSprop", "torch.optim:Adagrad", "torch.optim:SGD(momentum=0.9)")
+ARMS = arms.choose(",".join(("none", "adam_l2", "adamw", "adamw_independent", *FOREIGN)))
+CELLS = [
+    ("none", 3e-3, 0.0),
+    ("adam_l2", 1e-2, 1e-2),
+    ("adamw", 1e-2, 0.3),
+    ("adamw", 1e-3, 1.0),
+    ("adamw_independent", 1e-2, 0.3),
+    *((name, 1e-2, 1e-2) for name in FOREIGN),
+]
+
+
+def cells(*chosen: tuple[str, float, float], stage: Stage = "search") -> tuple[Cell, ...]:
+    return tuple(Cell(stage, *cell, seed=3) for cell in chosen)
+
+
+def trained(made: Job | OwnLoop, *chosen: tuple[str, float, float], stage: Stage = "search") -> list[Outcome]:
+    """Train cells on this very job, together if there are several."""
+    task = Task(cells(*(chosen or CELLS[2:3]), stage=stage), "loss")
+    if isinstance(made, OwnLoop):
+        return [training.own_loop(made, ARMS, task)]
+    return training.train(made, ARMS, task)
+
+
+def job(seed: int, device: str = "cpu") -> Job:
+    """In float64: BatchNorm, dropout before and after, a shared weight, a frozen layer."""
+    torch.manual_seed(seed)
+    data = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2 * ROWS, 6, generator=data, dtype=torch.float64)
+    targets = (inputs[:, :3].sum(1) > 0).long()
+    frozen = nn.Linear(6, 6)
+    model = nn.Sequential(
+        frozen.requires_grad_(False),
+        nn.Dropout(0.1),
+        nn.Linear(6, 16, bias=False),  # before a batch norm a bias has no gradient, and Adam would divide its noise
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(16, 16),
+        nn.LayerNorm(16),
+        nn.Linear(16, 2),
+    ).double()
+
+    def loss(rows: Tensor) -> Tensor:
+        return functional.cross_entropy(model(inputs[rows]), targets[rows])
+
+    def evaluate(split: str) -> dict[str, float]:
+        part = slice(ROWS, 2 * ROWS) if split == "validation" else slice(0, ROWS)
+        return {"loss": functional.cross_entropy(model(inputs[part]), targets[part]).item()}
+
+    return Job(
+        model, lambda epoch: torch.randperm(ROWS).split(BATCH), loss, evaluate, EPOCHS, ROWS // BATCH, stackable=True
+    )
+
+
+def same(one: Outcome, other: Outcome) -> None:
+    """Equal to rounding, over the whole run."""
+    assert one.feasible
+    assert other.feasible
+    assert one.steps == other.steps
+    for name in ("total_decay", "fit", "training_loss"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=0), name
+    for name in ("gradient_scale", "validation", "test", "untrained"):
+        assert getattr(one, name) == (
+            None if getattr(other, name) is None else pytest.approx(getattr(other, name), rel=1e-9)
+        ), name
+    assert [moment.step for moment in one.curve] == [moment.step for moment in other.curve]
+    for ours, theirs in zip(one.curve, other.curve, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("stage", ["pilot", "search", "final"])
+def test_together_equals_one_by_one(stage: Stage) -> None:
+    """Dropout masks, running statistics, all optimizers: float64, every figure of the run to 1e-9."""
+    together = training.run(job, "cpu", ARMS, Task(cells(*CELLS, stage=stage), "loss"))
+    alone = [training.run(job, "cpu", ARMS, Task((cell,), "loss"))[0] for cell in cells(*CELLS, stage=stage)]
+    assert len({round(outcome.validation["loss"], 6) for outcome in alone}) == len(CELLS) - 2  # twins: ours and torch's
+    for one, other in zip(together, alone, strict=True):
+        same(one, other)
+
+
+def test_one_that_diverges_leaves_the_others_as_they_were() -> None:
+    wild = ("torch.optim:SGD(momentum=0.9)", 1e300, 0.0)
+    together = trained(job(3), CELLS[1], wild, CELLS[2])
+    assert [outcome.feasible for outcome in together] == [True, False, True]
+    for outcome, cell in ((together[0], CELLS[1]), (together[2], CELLS[2])):
+        same(outcome, trained(job(3), cell)[0])
+
+
+def test_running_statistics_are_each_copys_own() -> None:
+    """What a batch norm has seen depends on the layers before it, and so on the optimizer."""
+    made = job(3)
+    seen: list[Tensor] = []
+
+    def evaluate(split: str) -> dict[str, float]:
+        seen.append(made.model[3].running_mean.clone())
+        return made.evaluate(split)  # type: ignore[arg-type]
+
+    trained(replace(made, evaluate=evaluate), *CELLS[:3])
+    alone = []
+    for cell in CELLS[:3]:
+        single = job(3)
+        trained(single, cell)
+        alone.append(single.model[3].running_mean)
+        assert single.model[3].num_batches_tracked == STEPS
+    assert len(seen) == 3
+    assert not torch.equal(seen[0], seen[1])
+    for together, single in zip(seen, alone, strict=True):
+        torch.testing.assert_close(together, single, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_several_losses_are_added_up(together: bool) -> None:
+    chosen = CELLS[2:4] if together else CELLS[2:3]
+    expected = trained(replace(made := job(3), loss=lambda batch: made.loss(batch) * 3), *chosen)
+    for split in (
+        lambda whole: [whole, 2 * whole],
+        lambda whole: {"one": whole.reshape(1), "two": (2 * whole).reshape(1)},
+    ):
+        made = job(3)
+        found = trained(replace(made, loss=lambda batch, made=made, split=split: split(made.loss(batch))), *chosen)
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_scheduler_of_torchs_steps_with_every_batch(together: bool) -> None:
+    """And the total decay is that of the learning rates as they were."""
+
+    def scheduler(optimizer: Optimizer) -> OneCycleLR:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, max_lr=rates, total_steps=STEPS, cycle_momentum=False)
+
+    dummy = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    course, factors = scheduler(dummy), []
+    for _ in range(STEPS):
+        factors.append(dummy.param_groups[0]["lr"])
+        dummy.step()
+        course.step()
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[0] == pytest.approx(1 / 25)
+    outcomes = trained(replace(job(3), scheduler=scheduler), *(CELLS[2:4] if together else CELLS[2:3]))
+    for outcome, (_, lr, weight_decay) in zip(outcomes, CELLS[2:4], strict=False):
+        assert outcome.total_decay == pytest.approx(lr * weight_decay * sum(factors), rel=1e-12)
+    if together:
+        same(outcomes[1], trained(replace(job(3), scheduler=scheduler), CELLS[3])[0])
+
+
+def groups_in(style: str, model: nn.Module) -> object:
+    """The same two groups as users give them; only matrices decay."""
+    matrices, others = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    if style == "generators":
+        return ({"params": iter(params), **more} for params, more in ((matrices, {}), (others, {"weight_decay": 0})))
+    if style == "names":
+        groups = param_groups(model, weight_decay=1.0)
+        return [
+            {"params": group["params"], **({} if group["weight_decay"] else {"weight_decay": 0})} for group in groups
+        ]
+    return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+
+
+@pytest.mark.parametrize("style", ["generators", "names"])
+def test_groups_may_be_given_in_any_way_torch_takes(style: str) -> None:
+    expected = trained(replace(made := job(3), parameter_groups=groups_in("lists", made.model)), *CELLS[1:4])
+    found = trained(replace(made := job(3), parameter_groups=groups_in(style, made.model)), *CELLS[1:4])
+    everything = trained(job(3), *CELLS[1:4])
+    for one, other, undivided in zip(found, expected, everything, strict=True):
+        same(one, other)
+        assert one.validation != undivided.validation  # biases decay there
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_plain_parameters_are_one_group(names: bool) -> None:
+    made = job(3)
+    given = made.model.named_parameters() if names else made.model.parameters()
+    made = replace(made, parameter_groups=given)
+    assert [len(group["params"]) for group in groups_of(made)] == [len(list(made.model.parameters()))]
+    same(trained(made)[0], trained(job(3))[0])
+
+
+def test_what_is_frozen_or_in_no_group_stays() -> None:
+    for chosen in (CELLS[2:3], CELLS[2:4]):
+        made = job(3)
+        model = made.model
+        before = {name: param.clone() for name, param in model.named_parameters()}
+        made = replace(made, parameter_groups=[{"params": model[2].parameters()}, {"params": model[0].weight}])
+        kept: list[dict[str, Tensor]] = []
+
+        def evaluate(split: str, made: Job = made, kept: list[dict[str, Tensor]] = kept) -> dict[str, float]:
+            kept.append({name: param.clone() for name, param in made.model.named_parameters()})
+            return made.evaluate(split)  # type: ignore[arg-type]
+
+        trained(replace(made, evaluate=evaluate), *chosen)
+        assert len(kept) == len(chosen)
+        for after in kept:
+            moved = {name for name in before if not torch.equal(after[name], before[name])}
+            assert moved == {"2.weight"}
+
+
+def own_loop(seed: int, device: str = "cpu", fit: object = None) -> OwnLoop:
+    """The same training as `job`'s, in a loop of its own; half of torch's cosine."""
+    made = job(seed)
+
+    def train(optimizer: Optimizer) -> None:
+        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.5, total_iters=STEPS)
+        for epoch in range(made.epochs):
+            for batch in made.batches(epoch):
+                optimizer.zero_grad()
+                made.loss(batch).backward()
+                optimizer.step()
+                scheduler.step()
+
+    return OwnLoop(made.model, fit or train, made.evaluate, EPOCHS)  # type: ignore[arg-type]
+
+
+def test_an_own_loop_is_watched() -> None:
+    factors = [1 - 0.5 * step / STEPS for step in range(STEPS)]
+    for arm, lr, weight_decay in CELLS:
+        (outcome,) = trained(own_loop(3), (arm, lr, weight_decay), stage="final")
+        assert outcome.feasible
+        assert (outcome.steps, outcome.epochs, outcome.steps_per_epoch) == (STEPS, EPOCHS, ROWS / BATCH)
+        assert outcome.total_decay == pytest.approx(lr * weight_decay * sum(factors), rel=1e-12)
+        assert outcome.test is not None
+        assert outcome.gradient_scale is None
+    driven = trained(replace(job(3), schedule=lambda progress: 1 - 0.5 * progress))[0]
+    assert trained(own_loop(3))[0].validation == pytest.approx(driven.validation, rel=1e-12)
+
+
+def test_an_own_loops_pilot_measures_what_a_jobs_does() -> None:
+    (found,) = trained(own_loop(3), CELLS[0], stage="pilot")
+    (expected,) = trained(replace(job(3), schedule=lambda progress: 1 - 0.5 * progress), CELLS[0], stage="pilot")
+    assert found.gradient_scale == pytest.approx(expected.gradient_scale)  # as many probes as the run has steps
+    assert found.untrained == expected.untrained
+    (foreign,) = trained(own_loop(3), CELLS[-1], stage="pilot")
+    assert foreign.gradient_scale is None  # SGD has no second moments
+
+
+def test_a_long_loop_is_probed_evenly() -> None:
+    """Nobody knows its length in advance: probes are thinned out on the way."""
+    made = job(3)
+
+    def fit(optimizer: Optimizer) -> None:
+        for _ in range(20):
+            for batch in made.batches(0):
+                optimizer.zero_grad()
+                made.loss(batch).backward()
+                optimizer.step()
+
+    long = OwnLoop(made.model, fit, made.evaluate, epochs=20)
+    outcome = trained(long, CELLS[0], stage="pilot")[0]
+    assert outcome.steps == 20 * ROWS // BATCH
+    assert outcome.gradient_scale is not None
+
+
+def test_an_own_loop_that_ignores_its_optimizer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"never called optimizer\.step\(\): it must train with the optimizer"):
+        trained(own_loop(3, fit=lambda optimizer: None))
+
+
+def test_the_starting_file_is_a_job(tmp_path: Path) -> None:
+    path = tmp_path / "my_job.py"
+    first = CliRunner().invoke(app, ["compare", "--init", str(path)])
+    assert first.exit_code == 0
+    assert f"adamas compare {path}:job --budget quick" in first.stdout.replace("\n", "")
+    workload = preflight.find(f"{path}:job", "cpu", None)
+    assert (workload.metric, workload.stackable) == ("loss", True)
+    outcome = training.run(workload.load(), "cpu", ARMS, Task(cells(("adamw", 3e-3, 0.1)), "loss"))[0]
+    assert outcome.validation["accuracy"] > 0.9
+    text = path.read_text()
+    for piece in Job.__dataclass_fields__:
+        assert piece in text, f"{piece} is not explained"
+
+
+def test_the_starting_file_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("precious")
+    again = CliRunner().invoke(app, ["compare", "--init", str(path)])
+    assert again.exit_code == 2
+    assert "exists already; give another name, or move it away" in again.stderr
+    assert path.read_text() == "precious"
+    nowhere = CliRunner().invoke(app, ["compare", "--init", str(tmp_path / "no" / "folder.py")])
+    assert nowhere.exit_code == 2
+    assert "cannot be written" in nowhere.stderr
+
+
+def test_the_starting_file_is_in_the_package() -> None:
+    """The wheel takes every file under src/adamas that Git does not ignore."""
+    import subprocess
+
+    template = "src/adamas/compare/job_template.py.txt"
+    assert (ROOT / template).is_file()
+    ignored = subprocess.run(["git", "check-ignore", "-q", template], cwd=ROOT, check=False).returncode
+    assert ignored != 0

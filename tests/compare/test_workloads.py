@@ -123,7 +123,7 @@ def finish(name: str, *cells: Cell) -> list[Outcome]:
 
 
 def test_noise_settles_where_theory_says() -> None:
-    """8,192 weights know an RMS to 0.8 %; it comes out 1.4 % below the prediction, which takes steps to be independent."""
+    """8,192 weights know an RMS to 0.8 %; it is 1.4 % below the prediction, which takes steps to be independent."""
     arms = {arm: Cell("final", arm, lr, decay, 1000) for arm, lr, decay in WORKLOADS["noise"].fixed}
     adamw, l2 = finish("noise", arms["adamw"], arms["adam_l2"])
     for scale in noise.SCALES:

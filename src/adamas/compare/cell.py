@@ -37,7 +37,7 @@ class Cell:
 class Moment(NamedTuple):
     """A look at a run: after `step` steps, the mean training loss since the last look, and the validation metric."""
 
-    step: int
+    step: float
     training_loss: float
     validation: float
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
@@ -78,7 +78,7 @@ def inspected(workload: Workload) -> Workload:
     def start(seed: int) -> tuple[Job | OwnLoop, float]:
         with randomness(seed, workload.device):
             with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
-                job: object = factory(seed, workload.device)
+                job = cast(object, factory(seed, workload.device))
             if not isinstance(job, (Job, OwnLoop)):
                 raise ValueError(
                     f"job={where!r} returned a {type(job).__name__}; it must return an adamas.compare.Job or OwnLoop"

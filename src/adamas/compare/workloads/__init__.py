@@ -6,8 +6,8 @@ from adamas.compare.workload import Workload
 
 HERE = "adamas.compare.workloads"
 NOISY_DIGITS = (
-    "Handwritten digits that ship with scikit-learn, a fifth of their labels shuffled: {network} learns from 500 images "
-    "and could memorise them; 500 others choose, 797 test. Cross-entropy is against the labels as given, accuracy "
+    "Handwritten digits that ship with scikit-learn, a fifth of their labels shuffled: {network} learns from 500 "
+    "images and could memorise them; 500 others choose, 797 test. Cross-entropy is against the labels as given, accuracy "
     "against the true classes."
 )
 
@@ -80,8 +80,8 @@ WORKLOADS = {
             factory=f"{HERE}.sparse:job",
             metric="cross_entropy",
             summary=(
-                "Bags of words whose frequencies follow Zipf's law, with labels from a planted rule in which rare words "
-                "count as much as frequent ones, and noise."
+                "Bags of words whose frequencies follow Zipf's law, with labels from a planted rule in which rare "
+                "words count as much as frequent ones, and noise."
             ),
             expected=(
                 "AdamW wins: L2 is divided by the size of a weight's gradients, and so pulls hardest at the weights of "

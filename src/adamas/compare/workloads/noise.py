@@ -6,8 +6,8 @@ sqrt(lr / (2 weight_decay)) under AdamW, whatever the scale of the gradient, and
 Adam with L2, whose pull is divided by the scale. So one weight decay is one strength of regularisation under AdamW, and
 a different strength for every weight under L2.
 
-Nothing is tuned. The settings give both arms one size at scale 1: weights of 0.039, small enough beside the gradients of
-every scale that the decay's own part of the second moment (1.5 % at scale 0.1) can be left out of the prediction.
+Nothing is tuned. The settings give both arms one size at scale 1: weights of 0.039, small enough beside the gradients
+of every scale that the decay's own part of the second moment (1.5 % at scale 0.1) can be left out of the prediction.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Words of very different frequency, each as telling as the next: what becomes of the weights of rare features?
 
-A text is a bag of 20 words drawn by Zipf's law from 1,000, of which most occur in few texts. Every word votes for one of
-two classes with a strength that has nothing to do with how often it occurs, and the label follows the sum of the votes,
-with noise. Adam's division by sqrt(v_hat) takes larger steps on the weights of rare words than plain gradient descent
+A text is a bag of 20 words drawn by Zipf's law from 1,000, of which most occur in few texts. Every word votes for one
+of two classes with a strength that has nothing to do with how often it occurs, and the label follows the sum of the
+votes, with noise. Adam's division by sqrt(v_hat) takes larger steps on the weights of rare words than plain gradient descent
 would, which is what adaptive methods were made for (arXiv 1412.6980, section 1).
 
 With L2 in the gradient the same division works on the decay. A rare word's gradient is zero in most steps, so that its

@@ -7,8 +7,8 @@ from adamas.compare.workload import Workload
 HERE = "adamas.compare.workloads"
 NOISY_DIGITS = (
     "Handwritten digits that ship with scikit-learn, a fifth of their labels shuffled: {network} learns from 500 "
-    "images and could memorise them; 500 others choose, 797 test. Cross-entropy is against the labels as given, accuracy "
-    "against the true classes."
+    "images and could memorise them; 500 others choose, 797 test. Cross-entropy is against the labels as given, "
+    "accuracy against the true classes."
 )
 
 WORKLOADS = {

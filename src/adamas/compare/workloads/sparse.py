@@ -2,8 +2,8 @@
 
 A text is a bag of 20 words drawn by Zipf's law from 1,000, of which most occur in few texts. Every word votes for one
 of two classes with a strength that has nothing to do with how often it occurs, and the label follows the sum of the
-votes, with noise. Adam's division by sqrt(v_hat) takes larger steps on the weights of rare words than plain gradient descent
-would, which is what adaptive methods were made for (arXiv 1412.6980, section 1).
+votes, with noise. Adam's division by sqrt(v_hat) takes larger steps on the weights of rare words than plain gradient
+descent would, which is what adaptive methods were made for (arXiv 1412.6980, section 1).
 
 With L2 in the gradient the same division works on the decay. A rare word's gradient is zero in most steps, so that its
 sqrt(v_hat) is small and its decay large, and goes on in all the steps in which the word does not occur: L2 forgets rare

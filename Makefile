@@ -8,7 +8,7 @@ REQUIRE_NATIVE := $(if $(shell command -v c++),--require-native)
 .PHONY: help install compare test lint bench sanitize docs gpu clean loc
 help:
 	@echo "make install   the package with all that is needed, in $(VENV)"
-	@echo "make compare   Adam or AdamW? on real digits: a verdict, and report/index.html"
+	@echo "make compare   Adam or AdamW? where decay hardly matters and where it decides: two verdicts, report/index.html"
 	@echo "make test      what CI runs: lint, types, tests"
 	@echo "make lint      ruff, pyright, clang-format"
 	@echo "make bench     speed and error beside other implementations; half an hour on a quiet machine, and 4 GB of them"
@@ -28,7 +28,7 @@ $(VENV)/installed: $(SOURCES) constraints.txt
 install: $(VENV)/installed
 
 compare: install
-	$(BIN)/adamas compare digits --out report --resume
+	$(BIN)/adamas compare digits modular --budget quick --out report --resume
 
 lint: install
 	$(BIN)/ruff check .

@@ -60,6 +60,8 @@ class Adder(nn.Module):
         super().__init__()
         self.first = nn.Embedding(MODULUS, WIDTH)
         self.second = nn.Embedding(MODULUS, WIDTH)
+        for embedding in (self.first, self.second):  # torch's 1 memorises for much longer before it adds
+            nn.init.normal_(embedding.weight, std=0.2)
         self.sum = nn.Sequential(nn.Linear(2 * WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, MODULUS))
 
     def forward(self, pairs: Tensor) -> Tensor:

@@ -73,8 +73,8 @@ def total_decay(lrs: Iterable[float], weight_decay: float) -> float:
 def adamw_equilibrium_rms(lr: float, weight_decay: float) -> float:
     """RMS of a weight that AdamW drives with pure-noise gradients: sqrt(lr / (2 * weight_decay)), at any noise scale.
 
-    Holds for lr * weight_decay << 1 and beta1 = 0 up to O(lr * weight_decay); a momentum only correlates the updates,
-    which the sum over steps undoes.
+    Holds for lr * weight_decay << 1 - beta1. A momentum correlates the updates, which the sum over steps undoes but for
+    the decay between them: with beta1 = 0.9 the RMS is 1.4 % lower at lr * weight_decay = 0.003.
 
     Example:
         >>> round(adamw_equilibrium_rms(lr=0.02, weight_decay=1.0), 12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ def broken_job(seed: int, device: str) -> Job:
 
 
 def settings(out: Path, workers: int = 2, factory: str = "job", **changes: object) -> Settings:
-    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.", stackable=factory != "slow_job")
+    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.", stackable=True)
     return Settings(workload, budget=TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
 
 
@@ -77,9 +78,8 @@ def main() -> None:
     storage.FILE_HEARTBEAT = (1, 3)  # a lost run is to return within the patience of a test
     quiet = Console(file=sys.stderr)
     given = settings(Path(sys.argv[1]), workers=int(sys.argv[2]), factory="slow_job")
-    given = Settings(
-        **{**vars(given), "workload": Workload("tiny", "tests.compare.tiny_job:slow_job", "loss", "Linear.")}
-    )
+    slow = replace(given.workload, factory="tests.compare.tiny_job:slow_job")
+    given = replace(given, workload=slow)
     compare([given], Voice(Console(), quiet), as_json=True)
 
 

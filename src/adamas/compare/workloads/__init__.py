@@ -50,7 +50,7 @@ WORKLOADS = {
             name="modular",
             factory=f"{HERE}.modular:job",
             metric="cross_entropy",
-            margin="0.02abs",
+            margin="0.05abs",
             summary=(
                 "Addition modulo 59: a small network sees 60 % of all pairs and must find the sums of the others. "
                 "It memorises first and learns to add much later, if at all."

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamas.compare.job import Job, Split, constant
+from adamas.compare.job import Job, Split
 
 MODULUS = 59
 WIDTH = 32  # of each embedding
@@ -69,6 +69,11 @@ class Adder(nn.Module):
         return self.sum(torch.cat([self.first(pairs[..., 0]), self.second(pairs[..., 1])], dim=-1))
 
 
+def settling(progress: float) -> float:
+    """Multiplier of the learning rate: 1, and down to 0 over the last tenth, in which what was learnt settles."""
+    return min(1.0, (1.0 - progress) / 0.1)
+
+
 def job(seed: int, device: str) -> Job:
     """The network on the table; `seed` sets the weights, the data order and torch's stream."""
     torch.manual_seed(seed)
@@ -103,6 +108,6 @@ def job(seed: int, device: str) -> Job:
         epochs=EPOCHS,
         steps_per_epoch=steps,
         parameter_groups=groups,
-        schedule=constant,
+        schedule=settling,
         stackable=True,
     )

@@ -22,6 +22,7 @@ from adamas.compare.arms import Arm
 from adamas.compare.cell import Cell
 from adamas.compare.history import History
 from adamas.compare.job import Job, OwnLoop, Split
+from adamas.kernels.bucket import is_dense
 
 
 @dataclass(eq=False)
@@ -93,9 +94,10 @@ class Stack:
         named = dict(self._calls.named_parameters())
         self._params = {name: spread(param, len(cells)) for name, param in named.items()}
         self._buffers = {name: spread(buffer, len(cells)) for name, buffer in self._calls.named_buffers()}
-        self._trained = [param for name, param in self._params.items() if named[name].requires_grad]
-        for param in self._trained:
-            param.requires_grad_()
+        self._trained = [name for name, param in named.items() if param.requires_grad]
+        for name in self._trained:
+            self._params[name].requires_grad_()
+        self._laid_out = False
         self._loss = torch.vmap(self._loss_of_one, in_dims=(0, 0, None), randomness="same")
         names = {id(param): name for name, param in named.items()}
         self._slices: list[dict[str, nn.Parameter]] = []
@@ -114,9 +116,11 @@ class Stack:
     def gradients(self, batch: Any) -> list[float]:
         """Compute the gradients of every copy; return their losses."""
         losses = self._loss(self._params, self._buffers, batch)
-        found: Any = torch.autograd.grad(losses.sum(), self._trained, allow_unused=True)  # None where unused
-        trained = [name for name, param in self._params.items() if param.requires_grad]
-        for name, stacked in zip(trained, found, strict=True):
+        weights = [self._params[name] for name in self._trained]
+        found: Any = torch.autograd.grad(losses.sum(), weights, allow_unused=True)  # None where unused
+        if not self._laid_out:
+            self._lay_out(found)
+        for name, stacked in zip(self._trained, found, strict=True):
             parts = [None] * len(self.copies) if stacked is None else stacked.unbind()
             for slices, part in zip(self._slices, parts, strict=True):
                 slices[name].grad = part
@@ -136,14 +140,30 @@ class Stack:
         stay = [place for place, copy in enumerate(self.copies) if copy not in gone]
         self.copies = [self.copies[place] for place in stay]
         self._slices = [self._slices[place] for place in stay]
-        self._params = {
-            name: param.detach()[stay].requires_grad_(param.requires_grad) for name, param in self._params.items()
-        }
         self._buffers = {name: buffer[stay] for name, buffer in self._buffers.items()}
-        self._trained = [param for param in self._params.values() if param.requires_grad]
+        for name, param in self._params.items():
+            self._move(name, param.detach()[stay], param.stride()[1:])
+
+    def _lay_out(self, grads: Sequence[Tensor | None]) -> None:
+        """Give weights the layout in which their gradients come: a batched product returns some of them transposed.
+
+        An optimizer would else copy each of these gradients in each step, which took as long as a quarter of the step.
+        """
+        self._laid_out = True
+        for name, grad in zip(self._trained, grads, strict=True):
+            param = self._params[name]
+            if grad is not None and grad.stride() != param.stride() and is_dense(tuple(grad.shape), grad.stride()):
+                self._move(name, param.detach(), grad.stride()[1:])
+
+    def _move(self, name: str, values: Tensor, strides: Sequence[int]) -> None:
+        """Move a stacked tensor, and the copies' slices with it, to new memory."""
+        moved = torch.empty_strided(
+            values.shape, (values[0].numel(), *strides), dtype=values.dtype, device=values.device
+        )
+        moved.copy_(values)
+        self._params[name] = moved.requires_grad_(self._params[name].requires_grad)
         for place, slices in enumerate(self._slices):
-            for name, slice_ in slices.items():
-                slice_.data = self._params[name].detach()[place]
+            slices[name].data = moved.detach()[place]
 
     def _loss_of_one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any) -> Tensor:
         return torch.func.functional_call(self._calls, {**params, **buffers}, (batch,))

@@ -40,6 +40,15 @@ def test_help_teaches() -> None:
         (("--margin", "-1"), "margin='-1' must be a positive number"),
         (("--seeds", "1"), "seeds=1 must be >= 2"),
         (("--workers", "0"), "workers=0 must be >= 1"),
+        (("--trials", "5"), "trials=5 must be >= 34 with the budget standard"),
+        (("--arms", "adamw"), "arms='adamw' must contain adam_l2 and adamw, which the verdict is about; add adam_l2"),
+        (("--arms", "adam_l2,adamw,torch.optim:Lion"), "arm 'torch.optim:Lion' cannot be imported"),
+        (("--metric", "los"), "returned cross_entropy, accuracy, but not 'los'"),
+        (("--metric", "accuracy"), "metric='accuracy' is better when higher"),
+        (("--device", "tpu"), "device='tpu' cannot be used"),
+        (("nowhere.py:job",), "job='nowhere.py:job': there is no file nowhere.py"),
+        (("digits", "nonsense"), "unknown workload 'nonsense'"),
+        (("noise", "--arms", "adam_l2,adamw,torch.optim:SGD"), "not for torch.optim:SGD"),
         (("--storage", "sqlite://"), "storage=sqlite:// must be a file or a server"),
         (("--storage", "not a url"), "storage=not a url cannot be opened"),
         (("--storage", "nosuch://me:secret@host/trials"), "storage=nosuch://me:***@host/trials cannot be opened"),
@@ -85,6 +94,48 @@ def test_require_verdict(finished: StudyResult, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(command, "summarise", lambda record: result)
     assert invoke("compare", "--require-verdict").exit_code == code
     assert invoke("compare").exit_code == 0
+
+
+def test_several_workloads_make_one_object_and_one_page(tiny_result: StudyResult, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    def conduct(settings: Settings, watch: object) -> object:
+        settings = replace(tiny_result.record.settings, workload=replace(settings.workload, metric="loss", findings=""))
+        return replace(tiny_result.record, settings=replace(settings, out=tmp_path))
+
+    monkeypatch.setattr(command, "conduct", conduct)
+    found = invoke("compare", "digits", "modular", "digits", "--json")
+    assert found.exit_code == 0, found.output
+    assert [study["workload"] for study in json.loads(found.stdout)["studies"]] == ["digits", "modular"]
+    assert "digits (1 of 2)" in found.stderr
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<h1") == 1
+
+
+def test_init_writes_a_job_and_never_overwrites(tmp_path: Path) -> None:
+    path = tmp_path / "my_job.py"
+    found = invoke("compare", "--init", str(path))
+    assert found.exit_code == 0
+    assert f"adamas compare {path}:job" in found.stdout
+    compile(path.read_text(), str(path), "exec")
+    path.write_text("mine")
+    found = invoke("compare", "--init", str(path))
+    assert found.exit_code == 2
+    assert f"init={path} exists already" in found.stderr
+    assert path.read_text() == "mine"
+    assert invoke("compare", "--init", str(tmp_path / "no" / "job.py")).exit_code == 2
+
+
+def test_the_shell_completes_commands_and_workloads() -> None:
+    """As bash asks: the words typed so far, and which of them is being typed."""
+    for words, expected in (
+        ("adamas com", "compare"),
+        ("adamas compare mod", "modular"),
+        ("adamas compare --budget q", "quick"),
+    ):
+        environment = {"_ADAMAS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        found = CliRunner().invoke(app, [], prog_name="adamas", env=environment)
+        assert expected in found.stdout.split(), words
 
 
 def test_a_failing_job_exits_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -178,20 +178,22 @@ def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
         raise ValueError(f"arm {name!r} cannot be imported: {error}") from None
     if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
         raise ValueError(f"arm {name!r} must be a class derived from torch.optim.Optimizer")
-    if "weight_decay" not in inspect.signature(kind).parameters:
-        return "none"
+    takes_decay = "weight_decay" in inspect.signature(kind).parameters
 
     def pull(weight_decay: float) -> float:
         weight = torch.nn.Parameter(torch.ones(2, 2))
         weight.grad = torch.zeros_like(weight)
-        load(where)([weight], lr=0.01, weight_decay=weight_decay, **options).step()
+        told = {"weight_decay": weight_decay} if takes_decay else {}
+        load(where)([weight], lr=0.01, **told, **options).step()
         return 1.0 - weight.mean().item()
 
     try:
         weak, strong = pull(0.1), pull(0.2)
     except Exception as error:
         raise ValueError(
-            f"arm {name!r} cannot be built and stepped as {where.partition(':')[2]}(params, lr=..., weight_decay=...): "
-            f"{type(error).__name__}: {error}"
+            f"arm {name!r} cannot be built as {where.partition(':')[2]}(params, lr=..., weight_decay=...) and stepped "
+            f"without a closure: {type(error).__name__}: {error}"
         ) from error
+    if not takes_decay:
+        return "none"
     return "coupled" if strong < 1.5 * weak else "decoupled"

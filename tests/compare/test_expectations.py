@@ -1,0 +1,143 @@
+"""What workloads were expected to show, told on simulated studies: where it is so, and where it is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from adamas.compare.budgets import BUDGETS
+from adamas.compare.cell import Cell, Outcome
+from adamas.compare.margin import Margin
+from adamas.compare.result import StudyResult, summarise
+from adamas.compare.settings import Settings
+from adamas.compare.stages import Stages
+from adamas.compare.workloads import WORKLOADS, expectations, noise
+from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
+
+Figures = Callable[[Cell], dict[str, float]]
+
+
+def study(name: str, figures: Figures) -> StudyResult:
+    def complete(cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
+        return {
+            cell: Outcome(
+                True,
+                validation=figures(cell),
+                test=figures(cell) if cell.stage == "final" else None,
+                total_decay=1.0,
+                steps=1000,
+                epochs=10,
+                gradient_scale=(1e-4, 1e-3, 1e-2),
+            )
+            for cell in cells
+        }
+
+    workload = WORKLOADS[name]
+    margin = Margin.parse(workload.margin)
+    settings = Settings(workload, budget=BUDGETS["quick"], seeds=4, margin=margin, out=Path("unused"))
+    return summarise(Stages(settings, {}, complete).go_through())
+
+
+def jitter(cell: Cell) -> float:
+    return 1e-4 * math.sin(cell.seed)
+
+
+def holds(result: StudyResult) -> list[bool | None]:
+    return [finding.holds for finding in result.findings]
+
+
+@pytest.mark.parametrize(
+    ("name", "adamw", "expected"),
+    [("digits", 1.0, True), ("digits", 0.8, False), ("sparse", 0.8, True), ("sparse", 1.2, False)],
+)
+def test_ties_and_wins(name: str, adamw: float, expected: bool) -> None:
+    levels = {"none": 1.0, "adam_l2": 1.0, "adamw": adamw}
+    result = study(name, lambda cell: {"cross_entropy": levels[cell.arm] + jitter(cell)})
+    assert holds(result) == [expected]
+
+
+def test_an_undecided_study_tells_nothing() -> None:
+    result = study("digits", lambda cell: {"cross_entropy": 1.0 + (cell.arm == "adamw") * 0.5 * (-1) ** cell.seed})
+    assert result.verdict.kind == "undecided"
+    assert holds(result) == [None]
+
+
+def test_decay_that_helps() -> None:
+    def figures(cell: Cell) -> dict[str, float]:
+        return {"cross_entropy": 1.0 + jitter(cell) - (0.3 if cell.arm == "adamw" and cell.weight_decay > 0.5 else 0.0)}
+
+    assert holds(study("chars", figures)) == [True, True]
+    assert not holds(study("chars", lambda cell: {"cross_entropy": 1.0 + jitter(cell)}))[0]
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, True), (0.0, False), (0.5, False)])
+def test_a_louder_loss_moves_the_best_l2(power: float, expected: bool) -> None:
+    factors = {"": 1.0, "loss x10": 10.0, "loss x100": 100.0}
+
+    def figures(cell: Cell) -> dict[str, float]:
+        best = 1e-3 * factors[cell.variant] ** power if cell.arm == "adam_l2" else 1.0
+        off = math.log10(cell.weight_decay / best) if cell.weight_decay else 3.0
+        return {"cross_entropy": 1.0 + 0.1 * off**2 + jitter(cell)}
+
+    result = study("digits-deep", figures)
+    titles = [finding.expected for finding in result.findings[1:]]
+    assert [("AdamW" in title, "stays" in title) for title in titles] == [(True, True), (False, False)] * 2
+    assert holds(result)[1:] == [True, expected, True, expected]
+
+
+def test_a_sweep_that_ends_too_early_tells_nothing() -> None:
+    def figures(cell: Cell) -> dict[str, float]:
+        best = 1e9 if cell.variant == "loss x100" else 1.0
+        return {"cross_entropy": 1.0 + abs(math.log10((cell.weight_decay or 1e-9) / best)) + jitter(cell)}
+
+    assert holds(study("digits-deep", figures))[3:] == [None, None]
+
+
+def grokking(windows: dict[str, tuple[float, float]]) -> StudyResult:
+    def figures(cell: Cell) -> dict[str, float]:
+        low, high = windows[cell.arm]
+        learns = low <= cell.weight_decay <= high
+        return {"cross_entropy": 0.01 if learns else 5.0 + jitter(cell), "accuracy": 0.999 if learns else 0.05}
+
+    return study("modular", figures)
+
+
+def test_windows_a_thousand_apart() -> None:
+    result = grokking({"none": (1.0, 1.0), "adamw": (0.05, 5.0), "adam_l2": (5e-5, 5e-3)})
+    assert holds(result) == [True, True, True, True]
+    text = result.findings[-1].measured
+    assert "AdamW: weight_decay" in text
+    assert "Adam with L2: weight_decay" in text
+    assert "lr × weight_decay" in text
+
+
+def test_a_window_that_is_nowhere() -> None:
+    result = grokking({"none": (0.0, 0.0), "adamw": (0.05, 5.0), "adam_l2": (1e9, 1e9)})
+    assert holds(result) == [False, False, True, None]
+    assert "Adam with L2: nowhere among what was tried." in result.findings[-1].measured
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.98, True), (1.06, False)])
+def test_sizes_within_five_per_cent(factor: float, expected: bool) -> None:
+    def figures(cell: Cell) -> dict[str, float]:
+        sizes = {
+            "adamw": [factor * adamw_equilibrium_rms(noise.LR, noise.WEIGHT_DECAY)] * 3,
+            "adam_l2": [adam_l2_equilibrium_rms(noise.LR, noise.WEIGHT_DECAY, scale) for scale in noise.SCALES],
+            "none": [1.0] * 3,
+        }[cell.arm]
+        named = {f"rms_{scale:g}": size for scale, size in zip(noise.SCALES, sizes, strict=True)}
+        return {"spread": math.log10(max(sizes) / min(sizes)) + jitter(cell), **named}
+
+    result = study("noise", figures)
+    assert holds(result) == [expected, True]
+    assert result.verdict.kind == "switch"
+    assert result.record.pilot is None
+    assert all(arm.trials == 0 for arm in result.arms.values())
+
+
+def test_every_workload_has_its_expectation() -> None:
+    for workload in WORKLOADS.values():
+        assert callable(getattr(expectations, workload.findings.partition(":")[2]))

@@ -160,3 +160,37 @@ def test_digits_batches_cover_an_epoch_in_a_new_order() -> None:
 def test_an_unknown_workload_lists_the_known() -> None:
     with pytest.raises(ValueError, match=r"unknown workload 'digit'.*digits"):
         find("digit")
+
+
+def on_digits(epochs: int, may_give_up: bool, *cells: Cell) -> list[Outcome]:
+    made = find("digits").load()
+    task = Task(cells, "cross_entropy", may_give_up)
+    return training.run(lambda seed, device: replace(made(seed, device), epochs=epochs), "cpu", ARMS, task)
+
+
+CRUSHED, SOUND = Cell("search", "adamw", 1e-2, 90.0, 0), Cell("search", "adamw", 1e-3, 0.1, 0)
+
+
+def test_a_run_that_fits_nothing_half_way_is_given_up_and_costs_no_other_its_bits() -> None:
+    crushed, sound = on_digits(12, True, CRUSHED, SOUND)
+    assert crushed.given_up
+    assert not crushed.feasible
+    assert crushed.fit is not None
+    assert crushed.fit > 0.98
+    assert not sound.given_up
+    (alone,) = on_digits(12, True, SOUND)
+    assert sound.validation == pytest.approx(alone.validation, rel=1e-5)
+    assert sound.fit == pytest.approx(alone.fit, rel=1e-5)
+
+
+def test_what_is_given_up_would_have_come_to_nothing() -> None:
+    crushed, sound = on_digits(12, False, CRUSHED, SOUND)
+    assert crushed.feasible
+    assert crushed.validation["cross_entropy"] > 2.25  # ten classes guessed: log(10) = 2.303
+    assert sound.validation["cross_entropy"] < 2.0
+
+
+@pytest.mark.parametrize("stage", ["pilot", "final", "sweep"])
+def test_only_the_search_gives_up(stage: str) -> None:
+    (outcome,) = on_digits(4, True, replace(CRUSHED, stage=stage))  # type: ignore[arg-type]
+    assert outcome.feasible

@@ -28,9 +28,9 @@ WORKLOADS = {
             metric="cross_entropy",
             summary=NOISY_DIGITS.format(network="a residual network of 12 blocks, width 64, without normalisation,"),
             expected=(
-                "AdamW wins: gradients differ in scale from layer to layer, and L2 pulls each weight in proportion to "
-                "one over that scale. A loss ten times as loud leaves AdamW's best weight decay where it is, and makes "
-                "that of L2 ten times as large."
+                "AdamW wins: gradients differ fiftyfold in scale, and L2 pulls each weight in proportion to one over "
+                "that scale. A loss ten times as loud leaves AdamW's best weight decay where it is, and makes that of "
+                "L2 ten times as large."
             ),
             findings=f"{HERE}.expectations:deep",
             variants=(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adamas.compare.copies import total
 from adamas.compare.job import Job, Split
 from adamas.compare.workloads.digits import BATCH, TRAIN, data
 
@@ -88,7 +89,7 @@ def job_layernorm(seed: int, device: str) -> Job:
 
 def louder(made: Job, factor: float) -> Job:
     """The same job with its training loss multiplied; what is evaluated stays."""
-    return replace(made, loss=lambda batch: factor * made.loss(batch))
+    return replace(made, loss=lambda batch: factor * total(made.loss(batch)))
 
 
 def job_loss_x10(seed: int, device: str) -> Job:

@@ -60,9 +60,9 @@ class History:
     @property
     def gradient_scale(self) -> tuple[float, float, float] | None:
         """10th, 50th and 90th percentile of sqrt(v_hat) over all probes together; None without any."""
-        if not self._probes:
+        together = torch.cat([torch.empty(0), *self._probes]).double()
+        if not len(together):  # no pilot, or an optimizer that keeps no second moments
             return None
-        together = torch.cat(self._probes).double()
         low, middle, high = together.quantile(torch.tensor(PERCENTILES, dtype=torch.float64))
         return low.item(), middle.item(), high.item()
 

@@ -2,8 +2,8 @@
 
 python -m benchmarks.study_speed
 
-Both are started as a user would, in processes of their own, and timed from start to end, imports included. The naive way
-trains every run of the study for as long as it says, on torch's own choice of threads; it validates each and tests the
+Both are started as a user would, in processes of their own, and timed from start to end, imports included. The naive
+way trains every run for as long as the job says, on torch's own choice of threads; it validates each and tests the
 finalists. It runs in two halves, before and after the study, so that a machine that changes speed is seen.
 """
 

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,15 +15,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from adamas.compare import arms
 from adamas.compare.contract import to_json
+from adamas.compare.job import Job
 from adamas.compare.margin import Margin
 from adamas.compare.report import write_report
 from adamas.compare.report.page import render
-from adamas.compare.result import StudyResult, summarise
+from adamas.compare.result import Finding, StudyResult, summarise
+from adamas.compare.study import conduct
 from adamas.compare.table import print_verdict
-from tests.compare.tiny_job import RUNS
+from tests.compare.tiny_job import RUNS, job, settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+SGD = "torch.optim:SGD(momentum=0.9, nesterov=True)"
 
 
 class Page(HTMLParser):
@@ -33,8 +40,10 @@ class Page(HTMLParser):
         self.references: list[str] = []
         self.ids: list[str] = []
         self.scripts: dict[str, str] = {}
+        self.headings: list[tuple[str, str]] = []
         self.text = ""
         self._script: str | None = None
+        self._heading: str | None = None
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -42,15 +51,57 @@ class Page(HTMLParser):
         self.references += [found[name] for name in ("src", "href", "action", "data", "poster") if name in found]
         self.ids += [found["id"]] if "id" in found else []
         self._script = found.get("id", "code") if tag == "script" else None
+        self._heading = tag if tag in ("h1", "h2", "h3", "h4") else None
 
     def handle_endtag(self, tag: str) -> None:
-        self._script = None
+        self._script = self._heading = None
 
     def handle_data(self, data: str) -> None:
+        if self._heading:
+            self.headings.append((self._heading, data))
         if self._script is None:
             self.text += data
         else:
             self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+
+def doubled_job(seed: int, device: str) -> Job:
+    """The tiny job with twice the loss."""
+    tiny = job(seed, device)
+    return replace(tiny, loss=lambda batch: 2 * tiny.loss(batch))
+
+
+def findings(result: StudyResult) -> list[Finding]:
+    """One of each kind."""
+    return [
+        Finding("a linear model learns", f"{result.arms['adamw'].test['loss'].mean:.2f}", True),
+        Finding("decay is decisive", "it is not", False),
+        Finding("pigs <fly>", "none was seen", None),
+    ]
+
+
+@pytest.fixture(scope="module")
+def rich_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """A study of four arms and of a variant of the job, with findings."""
+    given = settings(tmp_path_factory.mktemp("rich"))
+    workload = replace(
+        given.workload,
+        name="rich & odd",
+        expected="Little, from so small a model.",
+        variants=(("twice the loss", f"{__name__}:doubled_job"),),
+        findings=f"{__name__}:findings",
+    )
+    chosen = arms.choose(f"none,adam_l2,adamw,{SGD}")
+    return summarise(conduct(replace(given, workload=workload, arms=chosen), lambda snapshot: None))
+
+
+@pytest.fixture(scope="module")
+def fixed_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """A study that tunes nothing."""
+    given = settings(tmp_path_factory.mktemp("fixed"))
+    fixed = (("none", 0.01, 0.0), ("adam_l2", 0.01, 0.02), ("adamw", 0.01, 0.1))
+    workload = replace(given.workload, name="settled", fixed=fixed)
+    return summarise(conduct(replace(given, workload=workload), lambda snapshot: None))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +131,11 @@ def test_the_page_says_what_matters(page: Page, tiny_result: StudyResult) -> Non
 
 def test_every_figure_has_its_place_and_a_common_scale(page: Page) -> None:
     figures = json.loads(page.scripts["figures"])
-    assert set(figures) == {f"tiny-{name}" for name in ("map-none", "map-adam_l2", "map-adamw", "seeds", "differences")}
+    maps = ("map-none", "map-adam_l2", "map-adamw")
+    others = ("seeds", "differences", "training", "validation", "best")
+    assert set(figures) == {f"tiny-{name}" for name in (*maps, *others)}
     assert set(figures) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
     scales = {
         (trace["zmin"], trace["zmax"]) for f in figures.values() for trace in f["data"] if trace["type"] == "heatmap"
     }
@@ -123,28 +177,162 @@ def test_the_page_is_written_whole_or_not_at_all(
     assert [entry.name for entry in page.parent.iterdir()] == ["index.html"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_the_figures_draw_without_console_errors(tiny_result: StudyResult, tmp_path: Path) -> None:
-    page = tmp_path / "index.html"
-    page.write_text(render([tiny_result]), encoding="utf-8")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    quiet = "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=10000"
-    found = subprocess.run(
-        [
-            str(CHROMIUM),
-            *flags.split(),
-            *quiet.split(),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
-            page.as_uri(),
-        ],
+def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Open a page without a window."""
+    quiet = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=20000"
+    )
+    return subprocess.run(
+        [str(CHROMIUM), *quiet.split(), f"--user-data-dir={page.parent / 'profile'}", *flags, page.as_uri()],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_figures_draw_without_console_errors_and_fit_a_phone(
+    tiny_result: StudyResult, rich_result: StudyResult, fixed_result: StudyResult, tmp_path: Path
+) -> None:
+    """Several studies, in a frame of 360 pixels: a window of Chromium's cannot be that narrow."""
+    page, frame = tmp_path / "index.html", tmp_path / "frame.html"
+    text = render([tiny_result, rich_result, fixed_result])
+    measure = (
+        "<script>addEventListener('load', () => setTimeout(() => parent.postMessage("
+        "[document.documentElement.scrollWidth, document.querySelectorAll('.main-svg').length], '*'), 500));</script>"
+    )
+    page.write_text(text.replace("</body>", measure + "</body>"), encoding="utf-8")
+    frame.write_text(
+        "<p id=found></p><iframe width=360 height=800 style='border:0' src='index.html'></iframe>"
+        "<script>onmessage = (event) => { document.getElementById('found').textContent = event.data.join(' '); }"
+        "</script>"
+    )
+    found = chromium(frame, "--dump-dom", "--window-size=800,900")
     assert "CONSOLE" not in found.stderr
-    assert found.stdout.count('class="main-svg"') >= 5
+    width, drawn = map(int, re.search(r'id="found">(\d+) (\d+)<', found.stdout).groups())  # type: ignore[union-attr]
+    assert width == 360
+    assert drawn >= len(json.loads(Page(text).scripts["figures"]))
+
+
+def test_several_studies_stand_on_one_page(
+    tiny_result: StudyResult, rich_result: StudyResult, fixed_result: StudyResult
+) -> None:
+    page = Page(render([tiny_result, rich_result, fixed_result]))
+    assert len(page.ids) == len(set(page.ids))
+    links = [reference for reference in page.references if reference.startswith("#")]
+    assert links == ["#tiny", "#rich-odd", "#settled"]
+    assert {link.removeprefix("#") for link in links} <= set(page.ids)
+    assert set(json.loads(page.scripts["figures"])) <= set(page.ids)
+    levels = [level for level, _ in page.headings]
+    assert levels.count("h1") == 1
+    assert levels.count("h2") == 3
+    assert [text for level, text in page.headings if level == "h2"] == [
+        result.verdict.advice for result in (tiny_result, rich_result, fixed_result)
+    ]
+    assert "h3" in levels
+    assert "h4" not in levels
+    assert sum(reference.startswith("data:text/csv") for reference in page.references) == 3
+
+
+def test_a_lone_study_has_its_verdict_as_title(page: Page, tiny_result: StudyResult) -> None:
+    levels = [level for level, _ in page.headings]
+    assert page.headings[0] == ("h1", tiny_result.verdict.advice)
+    assert levels.count("h1") == 1
+    assert set(levels[1:]) == {"h2"}
+
+
+def test_two_studies_of_one_name_are_told_apart(tiny_result: StudyResult) -> None:
+    """A user's two jobs may be called alike but for characters that no address holds."""
+    workload = replace(tiny_result.record.settings.workload, name="tiny/")
+    record = replace(tiny_result.record, settings=replace(tiny_result.record.settings, workload=workload))
+    ids = Page(render([tiny_result, replace(tiny_result, record=record)])).ids
+    assert len(ids) == len(set(ids))
+    assert "tiny-2" in ids
+
+
+def test_a_fourth_arm_is_in_the_tables_and_the_figures(rich_result: StudyResult) -> None:
+    page = Page(render([rich_result]))
+    figures = json.loads(page.scripts["figures"])
+    title = rich_result.arms[SGD].arm.title
+    assert "rich-odd-map-torch-optim-SGD-momentum-0-9-nesterov-True" in figures
+    assert page.text.count(title) >= 5  # arms, curves, best so far, on the way, separability
+    assert f"{rich_result.arms[SGD].test['loss'].mean:.4f}" in page.text
+    for name in ("training", "validation", "best"):
+        assert title in [trace["name"] for trace in figures[f"rich-odd-{name}"]["data"]]
+    assert "SGD" in figures["rich-odd-seeds"]["data"][0]["x"][3]
+    assert any("SGD" in text for text in figures["rich-odd-differences"]["layout"]["yaxis"]["ticktext"])
+    assert "A pilot of its own" in page.text
+
+
+def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: StudyResult) -> None:
+    victim = rich_result.record.winners[SGD].finals(3)[0]
+    outcome = replace(rich_result.record.outcomes[victim], feasible=False, validation={}, test=None)
+    record = replace(rich_result.record, outcomes={**rich_result.record.outcomes, victim: outcome})
+    figures = json.loads(Page(render([summarise(record)])).scripts["figures"])
+    assert len(figures["rich-odd-seeds"]["data"][0]["x"]) == 3
+
+
+def test_findings_are_told_without_colour(rich_result: StudyResult) -> None:
+    text = Page(render([rich_result])).text
+    for said in ("As expected", "Not as expected", "Cannot be told", "pigs <fly>", "Little, from so small a model."):
+        assert said in text
+    assert f"Measured: {rich_result.arms['adamw'].test['loss'].mean:.2f}" in text
+
+
+def test_a_sweep_has_a_line_a_variant(rich_result: StudyResult) -> None:
+    page = Page(render([rich_result]))
+    figures = json.loads(page.scripts["figures"])
+    for arm in ("adam_l2", "adamw"):
+        figure = figures[f"rich-odd-sweep-{arm}"]
+        assert [trace["name"] for trace in figure["data"]] == ["as it is", "twice the loss"]
+        assert figure["layout"]["xaxis"]["type"] == "log"
+        assert all(len(trace["x"]) == 11 for trace in figure["data"])
+    assert "twice the loss" in page.text
+
+
+def test_a_fixed_study_says_that_nothing_was_tuned(fixed_result: StudyResult) -> None:
+    page = Page(render([fixed_result]))
+    assert "Nothing was tuned: theory gives the settings" in " ".join(page.text.split())
+    figures = json.loads(page.scripts["figures"])
+    assert set(figures) == {f"settled-{name}" for name in ("seeds", "differences", "training", "validation")}
+    for absent in ("What each arm tried", "pilot", "Runs", "Interaction"):
+        assert absent not in page.text.replace("there is no pilot", "")
+    assert f"{fixed_result.arms['adamw'].test['loss'].mean:.4f}" in page.text
+
+
+def test_runs_stopped_half_way_are_no_divergence(tiny_result: StudyResult) -> None:
+    """One run of AdamW's grid given up, another diverged."""
+    grid = tiny_result.record.grids["adamw"]
+    first, second = grid.cell(grid.lrs[-1], grid.decays[-1]), grid.cell(grid.lrs[-1], grid.decays[0])
+    lost = {
+        cell: replace(tiny_result.record.outcomes[cell], feasible=False, given_up=given_up, validation={})
+        for cell, given_up in ((first, True), (second, False))
+    }
+    record = replace(tiny_result.record, outcomes={**tiny_result.record.outcomes, **lost})
+    page = Page(render([summarise(record)]))
+    text = " ".join(page.text.split())
+    assert re.search(r"Stopped half-way\s*runs\s*0\s*0\s*1\b", text)
+    assert re.search(r"Diverged\s*runs\s*0\s*0\s*1\b", text)
+    assert "fitted the training data no better than untrained weights" in text
+    figure = json.loads(page.scripts["figures"])["tiny-map-adamw"]
+    assert {"✕", "–"} <= set(figure["data"][1]["text"])
+    encoded = next(reference for reference in page.references if reference.startswith("data:text/csv"))
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(encoded.split(",", 1)[1]).decode())))
+    assert sum(int(row["given_up"]) for row in rows) == 1
+
+
+def test_every_figure_is_plain_json(tiny_result: StudyResult) -> None:
+    """Infinity and NaN, which a search's best so far may begin with, are no JSON."""
+    first = tiny_result.record.searched["adamw"][0]
+    lost = replace(tiny_result.record.outcomes[first], feasible=False, validation={})
+    record = replace(tiny_result.record, outcomes={**tiny_result.record.outcomes, first: lost})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    json.loads(Page(render([summarise(record)])).scripts["figures"], parse_constant=refuse)
 
 
 def test_the_json_is_the_contract(tiny_result: StudyResult) -> None:

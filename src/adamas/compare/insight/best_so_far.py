@@ -12,9 +12,10 @@ PARTS = (0.25, 0.5, 1.0)  # of the budget, at which the text tells it
 
 
 def best_so_far(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> list[float]:
-    """The lowest validation figure of the first 1, 2, ... runs in the order they were asked for; infinite until one has one.
+    """The lowest validation figure of the first 1, 2, ... runs, in the order in which they were asked for.
 
-    These are single runs: a cell that was run on several seeds counts with its luckiest.
+    It is infinite until a run has a figure. These are single runs: a cell that ran on several seeds counts with its
+    luckiest.
     """
     figures = (outcomes[cell].validation[metric] if outcomes[cell].feasible else math.inf for cell in cells)
     return list(accumulate(figures, min))

@@ -7,11 +7,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from adamas.compare.cell import Moment
 from adamas.compare.statistics import mean_and_sd
 
 Curve = Sequence[Moment]
+
+
+class Place(NamedTuple):
+    """A point of a curve, or of a mean of curves: unlike a look, it may lie between steps."""
+
+    step: float
+    training_loss: float
+    validation: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Matched:
 
 
 def target(curves: Mapping[str, Sequence[Curve]], judged: Sequence[str]) -> float | None:
-    """The worse of the judged arms' mean final validation: what each of them reaches in the mean; None without curves."""
+    """The worse of the judged arms' mean final validation, which both reach in the mean; None without curves."""
     ends = [[curve[-1].validation for curve in curves[arm] if curve] for arm in judged]
     return max(map(fmean, ends)) if all(ends) else None
 
@@ -79,19 +88,19 @@ def at_matched_loss(curves: Sequence[Curve], level: float) -> Matched:
     return Matched(*mean_and_sd(values), len(found) - len(values), len(found))
 
 
-def crossing(curve: Curve, heights: Sequence[float], level: float) -> Moment | None:
-    """The moment at which a curve's heights first are at or below a level; the first look if they are so from the start."""
+def crossing(curve: Curve, heights: Sequence[float], level: float) -> Place | None:
+    """Where a curve's heights first are at or below a level; the first look if they are so from the start."""
     for place, height in enumerate(heights):
         if height > level:
             continue
         if place == 0:
-            return curve[0]
+            return Place(*curve[0])
         before, after = curve[place - 1], curve[place]
         part = (heights[place - 1] - level) / (heights[place - 1] - height)
-        return Moment(*(start + part * (end - start) for start, end in zip(before, after, strict=True)))
+        return Place(*(start + part * (end - start) for start, end in zip(before, after, strict=True)))
     return None
 
 
-def mean_curve(curves: Sequence[Curve]) -> list[Moment]:
+def mean_curve(curves: Sequence[Curve]) -> list[Place]:
     """Mean over runs, look by look, as far as all of them go."""
-    return [Moment(*map(fmean, zip(*looks, strict=True))) for looks in zip(*curves, strict=False)]
+    return [Place(*map(fmean, zip(*looks, strict=True))) for looks in zip(*curves, strict=False)]

@@ -1,8 +1,8 @@
 """Can weight decay be tuned without the learning rate? Four figures of an arm's search, on two axes of decay.
 
-The paper's axis is y = log(lr * weight_decay), torch's is y' = log(weight_decay) = y - x with x = log(lr): the same cells,
-sheared. Where the axis suits the optimizer, the validation metric is nearly a sum of a part that depends on x and one that
-depends on y, and the best decay is the same at every learning rate.
+The paper's axis is y = log(lr * weight_decay), torch's is y' = log(weight_decay) = y - x with x = log(lr): the same
+cells, sheared. Where the axis suits the optimizer, the validation metric is nearly a sum of a part that depends on x
+and one that depends on y, and the best decay is the same at every learning rate.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def separability(cells: Mapping[Point, float], worst: float, sd: float, rates: S
 def interaction(x: Array, y: Array, z: Array) -> float | None:
     """What an additive model leaves unexplained, over all there is to explain.
 
-    The model is a cubic polynomial in each coordinate, of lower degree where a coordinate has fewer distinct values. None
-    where there are no more cells than terms, or nothing varies.
+    The model is a cubic polynomial in each coordinate, of lower degree where a coordinate has fewer distinct values.
+    None where there are no more cells than terms, or nothing varies.
     """
     columns = [np.ones_like(x)]
     for coordinate in (x, y):
@@ -102,8 +102,8 @@ def tilt(x: Array, y: Array, z: Array, worst: float) -> tuple[float | None, floa
     """H12 / sqrt(H11 H22) on the paper's axis y and on torch's, y - x, of a quadratic fitted to the better half.
 
     The change of axis is linear: with y = y' + x the Hessian becomes H11 + 2 H12 + H22, H12 + H22, H22. None where a
-    diagonal entry is not positive: there is then no valley along that coordinate. Cells at `worst` or beyond are none of
-    the better half: they say nothing of the shape.
+    diagonal entry is not positive: there is then no valley along that coordinate. Cells at `worst` or beyond are none
+    of the better half: they say nothing of the shape.
     """
     order = np.argsort(z, kind="stable")[: math.ceil(len(z) / 2)]
     order = order[z[order] < worst]
@@ -127,8 +127,8 @@ def normalised(xx: float, xy: float, yy: float) -> float | None:
 def regret(cells: Mapping[Point, float], worst: float, rates: Sequence[float], per_rate: bool) -> float | None:
     """What tuning decay at a neighbouring learning rate costs, the worse of the two neighbours.
 
-    Take the neighbouring row's best column on this axis, go back to the best row with the same value on it, and see what
-    is found there, by linear interpolation in the logarithm of decay; beyond the ends, the value at the end.
+    Take the neighbouring row's best column on this axis, go back to the best row with the same value on it, and see
+    what is found there, by linear interpolation in the logarithm of decay; beyond the ends, the value at the end.
 
     Args:
         cells: finite metrics by (lr, torch's weight decay).

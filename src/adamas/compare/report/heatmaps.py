@@ -14,12 +14,12 @@ import numpy as np
 
 from adamas.compare.cell import Cell
 from adamas.compare.grids import Grid
+from adamas.compare.report.cell_text import hover, power, short, text_rows
 from adamas.compare.result import StudyResult
-from adamas.compare.selection import scores
-from adamas.compare.wording import TIMES, words
-from adamas.decay import from_independent, timescale_epochs, to_independent
+from adamas.compare.selection import Point, scores
+from adamas.compare.wording import TIMES
+from adamas.decay import from_independent, to_independent
 
-Point = tuple[float, float]  # (lr, torch's weight decay)
 WORST_SHOWN = 0.5  # quantile of all cells from which on the scale tells them no further apart
 SCALE = [[i / 4, f"var(--scale-{i})"] for i in range(5)]
 
@@ -86,6 +86,7 @@ def figure(
         grid_trace(result, arm, points, scale),
         written(result, arm, points, scale),
         squares(result, arm, {point: points[point] for point in later}, scale),
+        crosses(result, arm, [point for point in later if math.isinf(points[point])]),
         {
             "type": "scatter",
             "mode": "markers",
@@ -147,7 +148,9 @@ def written(result: StudyResult, arm: str, points: dict[Point, float], scale: Sc
         "mode": "text",
         "x": [position(decay) for _ in grid.lrs for decay in grid.decays],
         "y": [math.log10(lr) + up for lr in grid.lrs for _ in grid.decays],
-        "text": [short(value) for value in values],
+        "text": [
+            short(result, arm, (cell.lr, cell.weight_decay), value) for cell, value in zip(cells, values, strict=True)
+        ],
         "textfont": {"size": 11, "color": [f"var(--on-{'strong' if value < half else 'weak'})" for value in values]},
         "hoverinfo": "skip",
     }
@@ -170,24 +173,23 @@ def squares(result: StudyResult, arm: str, points: dict[Point, float], scale: Sc
             "cmin": scale.best,
             "cmax": scale.worst,
             "colorscale": SCALE,
-            "line": {"width": 1.5, "color": "var(--edge)"},
+            "line": {"width": 1.5, "color": "var(--square)"},
         },
     }
 
 
-def hover(result: StudyResult, cell: Cell, value: float) -> str:
-    """What a cell says when pointed at."""
-    pilot = result.record.pilot
-    lines = [f"validation {words(result.record.settings.workload.metric)} <b>{long(value)}</b>", f"lr {cell.lr:.3g}"]
-    if cell.weight_decay:
-        lines += [
-            f"weight_decay {cell.weight_decay:.3g} (torch)",
-            f"lr {TIMES} weight_decay {cell.weight_decay_independent:.3g} (independent)",
-        ]
-        if pilot and result.arms[cell.arm].arm.decay == "decoupled":
-            epochs = timescale_epochs(cell.weight_decay, cell.lr, pilot.steps_per_epoch)
-            lines.append(f"timescale {epochs:.3g} of {pilot.epochs} epochs")
-    return "<br>".join(lines)
+def crosses(result: StudyResult, arm: str, points: list[Point]) -> dict[str, Any]:
+    """The runs after the grid that came to no figure, each with the sign of why."""
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [position(to_independent(decay, lr)) for lr, decay in points],
+        "y": [math.log10(lr) for lr, _ in points],
+        "text": [short(result, arm, point, math.inf) for point in points],
+        "textfont": {"size": 11, "color": "var(--muted)"},
+        "customdata": [hover(result, Cell("refine", arm, *point, 0), math.inf) for point in points],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
 
 
 def layout(grid: Grid, lr: float, rows: tuple[float, float], across: tuple[float, float]) -> dict[str, Any]:
@@ -227,41 +229,3 @@ def layout(grid: Grid, lr: float, rows: tuple[float, float], across: tuple[float
         },
         "yaxis": {**y, "title": {"text": "learning rate"}, "zeroline": False, "fixedrange": True},
     }
-
-
-def text_rows(result: StudyResult, arm: str, points: dict[Point, float]) -> list[dict[str, str]]:
-    """The cells of a map as rows of text, the best first."""
-    winner = result.record.winners[arm]
-    return [
-        {
-            "lr": f"{lr:.3g}",
-            "torch": f"{decay:.3g}",
-            "independent": f"{to_independent(decay, lr):.3g}",
-            "value": long(value),
-            "chosen": "chosen" if (lr, decay) == (winner.lr, winner.weight_decay) else "",
-        }
-        for (lr, decay), value in sorted(points.items(), key=lambda item: item[1])
-    ]
-
-
-def power(value: float) -> str:
-    """A tick label that stays short.
-
-    Example:
-        >>> power(0.0003), power(3e-06), power(2.1)
-        ('3e-4', '3e-6', '2.1')
-    """
-    if 0.01 <= value < 1000:
-        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-
-
-def short(value: float) -> str:
-    """A figure that fits in a cell."""
-    return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else "✕"
-
-
-def long(value: float) -> str:
-    """A figure with the digits that matter."""
-    return f"{value:.4f}" if math.isfinite(value) else "diverged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,11 +42,22 @@ def level(name: str, ends: tuple[float, float], height: float) -> dict[str, Any]
     }
 
 
-def chart(traces: list[dict[str, Any]], across: str, up: str, logarithmic: bool = False) -> dict[str, Any]:
-    """A figure of lines with its legend below; `logarithmic` is said of the horizontal axis."""
+def chart(
+    traces: list[dict[str, Any]], across: str, up: str, logarithmic: bool = False, top: float | None = None
+) -> dict[str, Any]:
+    """A figure of lines with its legend below.
+
+    Args:
+        traces: of `line` and `level`.
+        across: title of the horizontal axis.
+        up: title of the vertical axis.
+        logarithmic: said of the horizontal axis.
+        top: where the vertical axis ends, if not above everything.
+    """
     heights = [value for trace in traces for value in trace["y"] if value is not None]
+    heights = [value for value in heights if top is None or value <= top]
     wide = bool(heights) and min(heights) > 0 and max(heights) > LOGARITHMIC * min(heights)
-    legend = 20 * len(traces)  # on a phone each name has a line of its own
+    legend = 18 * len(traces)  # on a phone each name has a line of its own
     return {
         "data": traces,
         "layout": {
@@ -63,8 +75,16 @@ def chart(traces: list[dict[str, Any]], across: str, up: str, logarithmic: bool 
             "yaxis": {
                 "title": {"text": up, "standoff": 6},
                 "type": "log" if wide else "linear",
+                **({} if top is None or not heights else {"range": frame(min(heights), top, wide)}),
                 "zeroline": False,
                 "fixedrange": True,
             },
         },
     }
+
+
+def frame(low: float, high: float, logarithmic: bool) -> list[float]:
+    """The ends of an axis a little beyond two figures, as Plotly wants them: logarithms on a logarithmic axis."""
+    ends = (math.log10(low), math.log10(high)) if logarithmic else (low, high)
+    pad = 0.06 * (ends[1] - ends[0]) or 0.01 * abs(ends[1]) or 1.0
+    return [ends[0] - pad, ends[1] + pad]

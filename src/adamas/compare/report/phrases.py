@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 STOPPED = "stopped half-way"  # a run that fitted the training data no better than untrained weights
 
 
@@ -25,21 +23,12 @@ def wrapped(title: str) -> str:
     return name + (f"<br>({options.replace(', ', ',<br>')}" if bracket else "")
 
 
-def enumerate_words(parts: Sequence[str]) -> str:
-    """A list as a sentence has it.
-
-    Example:
-        >>> enumerate_words(["a", "b", "c"])
-        'a, b and c'
-    """
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
 def plural(count: int, noun: str) -> str:
     """A count with its noun.
 
     Example:
-        >>> plural(1, "run"), plural(2, "run")
-        ('1 run', '2 runs')
+        >>> plural(1, "process"), plural(2, "process"), plural(2, "run")
+        ('1 process', '2 processes', '2 runs')
     """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{'' if count == 1 else ending}"

@@ -43,9 +43,19 @@ def curve_figures(result: StudyResult) -> dict[str, Any]:
         training.append(line(number, title, steps, [moment.training_loss for moment in curve], "step"))
         validation.append(line(number, title, steps, [moment.validation for moment in curve], "step"))
     return {
-        "training": chart([*training, level("matched loss", ends, matched)], "step", "training loss"),
-        "validation": chart([*validation, level("target", ends, goal)], "step", f"validation {metric}"),
+        "training": chart(
+            [*training, level("matched loss", ends, matched)], "step", "training loss", top=later_top(training)
+        ),
+        "validation": chart(
+            [*validation, level("target", ends, goal)], "step", f"validation {metric}", top=later_top(validation)
+        ),
     }
+
+
+def later_top(traces: list[dict[str, Any]]) -> float | None:
+    """The highest figure after the first quarter of the looks: what comes before would flatten all the rest."""
+    later = [value for trace in traces for value in trace["y"][len(trace["y"]) // 4 :] if value is not None]
+    return max(later, default=None)
 
 
 def curve_rows(result: StudyResult) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from adamas.compare.report.phrases import plural
 from adamas.compare.result import StudyResult
 from adamas.compare.selection import FIRST_FINAL_SEED
 
@@ -20,7 +21,7 @@ def repeat(result: StudyResult) -> list[tuple[str, str]]:
         ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
         ("Seeds", finals if settings.workload.fixed else f"pilot and grids from 0; {finals}"),
         ("Workload", f"{settings.workload.name}, revision {settings.workload.revision}, on {settings.workload.device}"),
-        ("Workers", f"{settings.workers} processes, one thread each; no figure depends on their number"),
+        ("Workers", f"{plural(settings.workers, 'process')}, one thread each; no figure depends on their number"),
         ("Machine", f"{processor()}, {platform.system()} {platform.machine()}"),
         (
             "Time of a run",

@@ -21,14 +21,11 @@ def found_so_far(result: StudyResult) -> dict[str, list[float]]:
 def best_figure(result: StudyResult) -> dict[str, Any]:
     """A descending staircase an arm."""
     traces = [
-        {
-            **line(number, result.record.title[name], range(1, len(best) + 1), best, "run"),
-            "mode": "lines",
-        }
+        line(number, result.record.title[name], range(1, len(best) + 1), best, "run")
         for number, (name, best) in enumerate(found_so_far(result).items())
     ]
     for trace in traces:
-        trace["line"] = {**trace["line"], "shape": "hv"}
+        trace |= {"mode": "lines", "line": {**trace["line"], "shape": "hv"}}
     return chart(traces, "runs spent", f"best validation {words(result.record.settings.workload.metric)}")
 
 

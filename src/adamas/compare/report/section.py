@@ -7,8 +7,9 @@ from typing import Any
 
 from adamas.compare.report.anchors import anchors
 from adamas.compare.report.arms_table import arms_table
+from adamas.compare.report.cell_text import long
 from adamas.compare.report.comparisons import comparisons
-from adamas.compare.report.heatmaps import Scale, long, maps
+from adamas.compare.report.heatmaps import Scale, maps
 from adamas.compare.report.pairs import differences, seed_lines
 from adamas.compare.report.phrases import unbroken
 from adamas.compare.report.progress import curve_figures, curve_rows, on_the_way

@@ -1,0 +1,79 @@
+"""What a cell of a map says: in the cell, when pointed at, and in the list below the map."""
+
+from __future__ import annotations
+
+import math
+
+from adamas.compare.cell import Cell
+from adamas.compare.report.phrases import STOPPED
+from adamas.compare.result import StudyResult
+from adamas.compare.selection import Point
+from adamas.compare.wording import TIMES, words
+from adamas.decay import timescale_epochs, to_independent
+
+DIVERGED = "diverged"
+SIGNS = {DIVERGED: "✕", STOPPED: "\N{EN DASH}"}  # where a cell has no figure
+
+
+def why_not(result: StudyResult, arm: str, point: Point) -> str:
+    """Why a point has no figure: it counts as stopped half-way only where none of its runs diverged."""
+    outcomes = [
+        result.record.outcomes[cell] for cell in result.record.searched[arm] if (cell.lr, cell.weight_decay) == point
+    ]
+    lost = [outcome for outcome in outcomes if not outcome.feasible]
+    return STOPPED if lost and all(outcome.given_up for outcome in lost) else DIVERGED
+
+
+def short(result: StudyResult, arm: str, point: Point, value: float) -> str:
+    """A figure that fits in a cell, or the sign of why there is none."""
+    return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else SIGNS[why_not(result, arm, point)]
+
+
+def long(value: float) -> str:
+    """A figure with the digits that matter."""
+    return f"{value:.4f}"
+
+
+def hover(result: StudyResult, cell: Cell, value: float) -> str:
+    """What a cell says when pointed at."""
+    pilot = result.record.pilot
+    metric = words(result.record.settings.workload.metric)
+    lost = "" if math.isfinite(value) else why_not(result, cell.arm, (cell.lr, cell.weight_decay))
+    lines = [f"<b>{lost}</b>" if lost else f"validation {metric} <b>{long(value)}</b>", f"lr {cell.lr:.3g}"]
+    if cell.weight_decay:
+        lines += [
+            f"weight_decay {cell.weight_decay:.3g} (torch)",
+            f"lr {TIMES} weight_decay {cell.weight_decay_independent:.3g} (independent)",
+        ]
+        if pilot and result.arms[cell.arm].arm.decay == "decoupled":
+            epochs = timescale_epochs(cell.weight_decay, cell.lr, pilot.steps_per_epoch)
+            lines.append(f"timescale {epochs:.3g} of {pilot.epochs} epochs")
+    return "<br>".join(lines)
+
+
+def text_rows(result: StudyResult, arm: str, points: dict[Point, float]) -> list[dict[str, str]]:
+    """The cells of a map as rows of text, the best first."""
+    winner = result.record.winners[arm]
+    return [
+        {
+            "lr": f"{lr:.3g}",
+            "torch": f"{decay:.3g}",
+            "independent": f"{to_independent(decay, lr):.3g}",
+            "value": long(value) if math.isfinite(value) else why_not(result, arm, (lr, decay)),
+            "chosen": "chosen" if (lr, decay) == (winner.lr, winner.weight_decay) else "",
+        }
+        for (lr, decay), value in sorted(points.items(), key=lambda item: item[1])
+    ]
+
+
+def power(value: float) -> str:
+    """A tick label that stays short.
+
+    Example:
+        >>> power(0.0003), power(3e-06), power(2.1)
+        ('3e-4', '3e-6', '2.1')
+    """
+    if 0.01 <= value < 1000:
+        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"

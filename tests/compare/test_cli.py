@@ -206,6 +206,6 @@ def test_digits_from_end_to_end(tmp_path: Path) -> None:
         check=True,
     )
     (study,) = json.loads(found.stdout)["studies"]
-    assert {name: arm["trials"] for name, arm in study["arms"].items()} == {"none": 20, "adam_l2": 20, "adamw": 20}
+    assert {name: arm["trials"] for name, arm in study["arms"].items()} == {"none": 32, "adam_l2": 32, "adamw": 32}
     assert all(arm["test"]["accuracy"]["mean"] > 0.88 for arm in study["arms"].values())
     assert (tmp_path / "index.html").stat().st_size > 1e6

@@ -183,6 +183,11 @@ def test_a_run_that_fits_nothing_half_way_is_given_up_and_costs_no_other_its_bit
     assert sound.fit == pytest.approx(alone.fit, rel=1e-5)
 
 
+def test_a_task_may_be_given_up_whole() -> None:
+    outcomes = on_digits(12, True, CRUSHED, replace(CRUSHED, weight_decay=2.0), replace(CRUSHED, weight_decay=3.0))
+    assert [outcome.given_up for outcome in outcomes] == [True] * 3
+
+
 def test_what_is_given_up_would_have_come_to_nothing() -> None:
     crushed, sound = on_digits(12, False, CRUSHED, SOUND)
     assert crushed.feasible

@@ -140,6 +140,8 @@ class Stack:
         stay = [place for place, copy in enumerate(self.copies) if copy not in gone]
         self.copies = [self.copies[place] for place in stay]
         self._slices = [self._slices[place] for place in stay]
+        if not stay:  # nothing is left to move
+            return
         self._buffers = {name: buffer[stay] for name, buffer in self._buffers.items()}
         for name, param in self._params.items():
             self._move(name, param.detach()[stay], param.stride()[1:])

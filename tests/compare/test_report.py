@@ -180,8 +180,9 @@ def test_the_page_is_written_whole_or_not_at_all(
 def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Open a page without a window."""
     quiet = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=20000"
+        "--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync --enable-logging=stderr "
+        "--virtual-time-budget=20000"
     )
     return subprocess.run(
         [str(CHROMIUM), *quiet.split(), f"--user-data-dir={page.parent / 'profile'}", *flags, page.as_uri()],

@@ -43,7 +43,11 @@ def level(name: str, ends: tuple[float, float], height: float) -> dict[str, Any]
 
 
 def chart(
-    traces: list[dict[str, Any]], across: str, up: str, logarithmic: bool = False, top: float | None = None
+    traces: list[dict[str, Any]],
+    across: str,
+    up: str,
+    logarithmic: bool = False,
+    within: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """A figure of lines with its legend below.
 
@@ -52,11 +56,11 @@ def chart(
         across: title of the horizontal axis.
         up: title of the vertical axis.
         logarithmic: said of the horizontal axis.
-        top: where the vertical axis ends, if not above everything.
+        within: where the vertical axis ends; None shows everything.
     """
     heights = [value for trace in traces for value in trace["y"] if value is not None]
-    heights = [value for value in heights if top is None or value <= top]
-    wide = bool(heights) and min(heights) > 0 and max(heights) > LOGARITHMIC * min(heights)
+    low, high = within or (min(heights, default=0.0), max(heights, default=0.0))
+    wide = low > 0 and high > LOGARITHMIC * low
     legend = 18 * len(traces)  # on a phone each name has a line of its own
     return {
         "data": traces,
@@ -75,7 +79,8 @@ def chart(
             "yaxis": {
                 "title": {"text": up, "standoff": 6},
                 "type": "log" if wide else "linear",
-                **({} if top is None or not heights else {"range": frame(min(heights), top, wide)}),
+                **({"dtick": "D2"} if wide else {}),
+                **({"range": frame(low, high, wide)} if within else {}),
                 "zeroline": False,
                 "fixedrange": True,
             },

@@ -30,6 +30,7 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
         for seed, row in enumerate(zip(*values.values(), strict=True))
     ]
     means = [result.arms[name].test[metric].mean for name in values]
+    below, right = (48, 0.25) if len(titles) <= 3 else (92, 0.05)  # on a phone four titles are slanted
     traces.append(
         {
             "type": "scatter",
@@ -46,9 +47,13 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
         "data": traces,
         "layout": {
             "height": 360,
-            "margin": {"l": 70, "r": 12, "t": 12, "b": 48},
+            "margin": {"l": 70, "r": 12, "t": 12, "b": below},
             "showlegend": False,
-            "xaxis": {"range": [-0.35, len(titles) - 0.25], "showgrid": False, "fixedrange": True},
+            "xaxis": {
+                "range": [-0.35, len(titles) - right],
+                "showgrid": False,
+                "fixedrange": True,
+            },
             "yaxis": {"title": {"text": f"test {words(metric)}"}, "zeroline": False, "fixedrange": True},
         },
     }
@@ -77,7 +82,7 @@ def differences(result: StudyResult) -> dict[str, Any]:
         "data": traces,
         "layout": {
             "height": 360,
-            "margin": {"l": 112, "r": 12, "t": 30, "b": 48},
+            "margin": {"l": 112, "r": 12, "t": 40, "b": 48},
             "showlegend": False,
             "xaxis": {
                 "title": {"text": f"first {MINUS} second, {unit}"},
@@ -95,8 +100,8 @@ def differences(result: StudyResult) -> dict[str, Any]:
             },
             "shapes": margin_band(band),
             "annotations": [
-                side_note(0.0, "left", "← first better"),
-                side_note(1.0, "right", "second better →"),
+                side_note(0.0, "left", "← first<br>better"),
+                side_note(1.0, "right", "second →<br>better"),
             ],
         },
     }

@@ -6,8 +6,16 @@ STOPPED = "stopped half-way"  # a run that fitted the training data no better th
 
 
 def unbroken(text: str) -> str:
-    """A sentence that starts with a capital and does not break between a number and its unit."""
-    return (text[0].upper() + text[1:]).replace(" %", "\N{NO-BREAK SPACE}%")
+    """A sentence that starts with a capital and does not break between a number and its unit.
+
+    The name of a module keeps its small letter.
+
+    Example:
+        >>> unbroken("one run diverged."), unbroken("torch.optim.SGD's best cell")
+        ('One run diverged.', "torch.optim.SGD's best cell")
+    """
+    is_module = "." in text.split()[0].rstrip(".")
+    return (text if is_module else text[0].upper() + text[1:]).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def wrapped(title: str) -> str:

@@ -44,18 +44,23 @@ def curve_figures(result: StudyResult) -> dict[str, Any]:
         validation.append(line(number, title, steps, [moment.validation for moment in curve], "step"))
     return {
         "training": chart(
-            [*training, level("matched loss", ends, matched)], "step", "training loss", top=later_top(training)
+            [*training, level("matched loss", ends, matched)], "step", "training loss", within=later(training, matched)
         ),
         "validation": chart(
-            [*validation, level("target", ends, goal)], "step", f"validation {metric}", top=later_top(validation)
+            [*validation, level("target", ends, goal)], "step", f"validation {metric}", within=later(validation, goal)
         ),
     }
 
 
-def later_top(traces: list[dict[str, Any]]) -> float | None:
-    """The highest figure after the first quarter of the looks: what comes before would flatten all the rest."""
-    later = [value for trace in traces for value in trace["y"][len(trace["y"]) // 4 :] if value is not None]
-    return max(later, default=None)
+def later(traces: list[dict[str, Any]], height: float) -> tuple[float, float]:
+    """The ends of what is reached after the first quarter of the looks: what comes before would flatten all the rest.
+
+    Args:
+        traces: the curves.
+        height: a level that is to be seen too.
+    """
+    found = [height, *(value for trace in traces for value in trace["y"][len(trace["y"]) // 4 :] if value is not None)]
+    return min(found), max(found)
 
 
 def curve_rows(result: StudyResult) -> list[dict[str, str]]:
@@ -97,4 +102,4 @@ def on_the_way(result: StudyResult) -> dict[str, Any] | None:
 
 def never(count: int, runs: int) -> str:
     """How many runs ended before they got there."""
-    return f"{count} of {runs} never" if count else f"all {runs} did"
+    return f"{count} of {runs} never" if count else f"all {runs} got there"

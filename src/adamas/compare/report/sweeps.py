@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from adamas.compare.report.anchors import anchors
 from adamas.compare.report.lines import chart, line
 from adamas.compare.result import StudyResult
@@ -12,6 +14,7 @@ from adamas.compare.selection import scores
 from adamas.compare.sweep import best_decay
 from adamas.compare.wording import words
 
+SHOWN = 0.75  # quantile of all figures at which the panels end: far too strong a decay can cost powers of ten
 AS_IT_IS = "as it is"  # the job itself, among its variants
 
 
@@ -26,6 +29,13 @@ def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
     metric = record.settings.workload.metric
     arms = list(dict.fromkeys(arm for arm, _ in record.sweeps))
     names = anchors(arms)
+    figures = [
+        value
+        for cells in record.sweeps.values()
+        for value in scores(cells, record.outcomes, metric).values()
+        if math.isfinite(value)
+    ]
+    within = (min(figures), float(np.quantile(figures, SHOWN))) if figures else None
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for arm in arms:
         traces: list[dict[str, Any]] = []
@@ -35,7 +45,7 @@ def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
             by_decay = {decay: value for (_, decay), value in points.items()}
             heights = [by_decay[decay] for decay in decays]
             traces.append(line(number, variant or AS_IT_IS, decays, heights, "weight_decay"))
-        figure = chart(traces, "weight_decay (torch)", f"validation {words(metric)}", logarithmic=True)
+        figure = chart(traces, "weight_decay (torch)", f"validation {words(metric)}", logarithmic=True, within=within)
         found[f"sweep-{names[arm]}"] = (record.title[arm], figure)
     return found
 

@@ -141,7 +141,7 @@ def find(name: str) -> Arm:
         )
     where, bracket, _ = name.partition("(")
     options = literal_options(name) if bracket else ()
-    return Arm(name, where.replace(":", "."), where, measured_decay(name, where, dict(options)), options)
+    return Arm(name, name.replace(":", ".", 1), where, measured_decay(name, where, dict(options)), options)
 
 
 def literal_options(name: str) -> tuple[tuple[str, Any], ...]:

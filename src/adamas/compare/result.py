@@ -193,9 +193,9 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
         )
     for name, arm in arms.items():
         title, diverged = arm.arm.title, arm.infeasible - arm.given_up
-        if arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT:
+        if record.searched[name] and arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT:
             pulls = [pull(record, name, record.outcomes[cell]) or 0.0 for cell in record.searched[name]]
-            strongest = max(pulls, default=0.0)  # nothing is searched where theory gives the settings
+            strongest = max(pulls)
             tried = (
                 f"although values up to D = {strongest:.3g} were tried: of these it does best with almost no decay"
                 if strongest >= 1

@@ -12,7 +12,8 @@ import adamas
 from adamas.compare.settings import Settings
 
 REVISION = 2  # of the protocol: raised when the same options come to mean other runs
-TOLD = ("summary", "expected", "margin", "findings", "typed")  # of a workload, that no run depends on
+# Of a workload, that no run depends on; a job lies elsewhere on another machine, and its contents are in its revision.
+TOLD = ("factory", "summary", "expected", "margin", "findings", "typed")
 
 
 def specification(settings: Settings) -> dict[str, Any]:

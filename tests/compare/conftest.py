@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,11 @@ def workers_find_the_tests() -> Iterator[None]:
 def tiny_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     """A finished study of the tiny job, with two workers."""
     return summarise(conduct(settings(tmp_path_factory.mktemp("tiny")), lambda snapshot: None))
+
+
+@pytest.fixture(scope="session")
+def one_by_one_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """The same, with its runs trained one by one, as the slow job's are."""
+    given = settings(tmp_path_factory.mktemp("tiny"))
+    alone = replace(given, workload=replace(given.workload, stackable=False))
+    return summarise(conduct(alone, lambda snapshot: None))

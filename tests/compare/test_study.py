@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sqlite3
@@ -17,43 +16,20 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
 from adamas.compare import storage as storage_module
-from adamas.compare.cell import Cell, Outcome
+from adamas.compare.cell import Outcome
 from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult, summarise
-from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot
-from adamas.compare.storage import open_storage
 from adamas.compare.study import ChangedError, JobFailedError, conduct
-from adamas.compare.task import Task
-from adamas.compare.trials import CELL, Trials, waiting_trial
+from adamas.compare.trials import waiting_trial
 from tests.compare.conftest import ROOT
+from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of
 from tests.compare.tiny_job import RUNS, settings
-
-
-@contextlib.contextmanager
-def trials_of(given: Settings):
-    """The trials that a study left, or an empty study."""
-    storage = open_storage(given.storage_url, create=True)
-    study = optuna.create_study(study_name=given.study_name, storage=storage, load_if_exists=True)
-    yield Trials(study, storage)
-    storage.remove_session()
-    storage.engine.dispose()
-
-
-def finished(given: Settings) -> dict[int, tuple[str, object]]:
-    """Finished trials by number: their cell, and when they ended."""
-    with trials_of(given) as trials:
-        return {
-            trial.number: (trial.user_attrs[CELL]["key"], trial.datetime_complete)
-            for trial in trials.all()
-            if trial.state == TrialState.COMPLETE
-        }
 
 
 def test_every_run_is_made_once(tiny_result: StudyResult) -> None:
@@ -129,31 +105,8 @@ def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> N
     assert all(ended.timestamp() > started for _, ended in anew.values())  # type: ignore[attr-defined]
 
 
-class Tool:
-    """The tool on the slow job, in processes of its own."""
-
-    def __init__(self, out: Path, workers: int) -> None:
-        self.settings = settings(out)
-        self._command = [sys.executable, "-m", "tests.compare.tiny_job", str(out), str(workers)]
-
-    def start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def wait_for(self, runs: int) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if (self.settings.out / "trials.db").exists() and len(finished(self.settings)) >= runs:
-                return
-            time.sleep(0.1)
-        pytest.fail(f"fewer than {runs} runs in a minute")
-
-
-def children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
-def test_killed_at_any_moment_it_loses_and_repeats_nothing(tiny_result: StudyResult, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: StudyResult, tmp_path: Path) -> None:
     tool = Tool(tmp_path, workers=2)
     process = tool.start()
     tool.wait_for(3)
@@ -164,26 +117,16 @@ def test_killed_at_any_moment_it_loses_and_repeats_nothing(tiny_result: StudyRes
     for worker in workers:
         with suppress(ProcessLookupError):  # it noticed first that its tool is gone
             os.kill(worker, signal.SIGKILL)
-    process.communicate()
+    end(process)
     before = finished(tool.settings)
     assert 8 <= len(before) < RUNS
 
-    process = tool.start()
-    printed, said = process.communicate(timeout=100)
-    assert process.returncode == 0, said.decode()
+    printed = result_of(tool.start())
     after = finished(tool.settings)
     assert {number: after[number] for number in before} == before
     assert len(after) == RUNS
     assert set(Counter(key for key, _ in after.values()).values()) == {1}
-    assert json.loads(printed) == to_json([tiny_result])
-
-
-def cell(seed: int) -> Cell:
-    return Cell("search", "adamw", 1e-3, 0.1, seed)
-
-
-def task(seed: int) -> Task:
-    return Task((cell(seed),), "loss")
+    assert printed == to_json([one_by_one_result])
 
 
 def test_any_folder_name_will_do(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamas.compare import storage
+from adamas.compare import crew, storage
 from adamas.compare.budgets import Budget
 from adamas.compare.job import Job, Split
 from adamas.compare.settings import Settings
 from adamas.compare.workload import Workload
+from tests.compare import nursery
+from tests.compare.gate import Gate
 
 TINY = Budget(
     "tiny",
@@ -56,8 +59,11 @@ def job(seed: int, device: str) -> Job:
 
 
 def slow_job(seed: int, device: str) -> Job:
-    """The same, slow enough to be killed in the middle."""
-    time.sleep(0.2)
+    """The same, slow enough to be killed in the middle; where a test put a gate, as slow as it likes."""
+    if gate := Gate.of_environment():
+        gate.run_begins()
+    else:
+        time.sleep(0.2)
     return job(seed, device)
 
 
@@ -71,13 +77,27 @@ def settings(out: Path, workers: int = 2, factory: str = "job", **changes: objec
     return Settings(workload, budget=TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
 
 
+def hurry() -> None:
+    """Let a lost run return within the patience of a test."""
+    storage.FILE_HEARTBEAT = storage.SERVER_HEARTBEAT = (1, 3)
+
+
 def main() -> None:
-    """Run the tool on the slow job, with the JSON on standard output."""
+    """Run the tool on the slow job, with the JSON on standard output: OUT WORKERS [STORAGE]."""
+    hurry()
+    gate = Gate.of_environment()
+    if gate:
+        gate.tool_arrives()
+    crew.WORKER, crew.REPLACEMENTS = "tests.compare.tiny_worker", 100
+    if nursery.ADDRESS in os.environ:
+        crew.subprocess.Popen = nursery.Forked  # type: ignore[assignment,misc]
     from adamas.compare.command import Voice, compare
 
-    storage.FILE_HEARTBEAT = (1, 3)  # a lost run is to return within the patience of a test
+    if gate:
+        gate.tool_begins()
     quiet = Console(file=sys.stderr)
-    given = settings(Path(sys.argv[1]), workers=int(sys.argv[2]), factory="slow_job")
+    out, workers, *database = sys.argv[1:]
+    given = settings(Path(out), int(workers), "slow_job", storage=next(iter(database), None))
     slow = replace(given.workload, factory="tests.compare.tiny_job:slow_job")
     given = replace(given, workload=slow)
     compare([given], Voice(Console(), quiet), as_json=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+WORKER = "adamas.compare.worker"  # the module that a worker runs
 PATIENCE_SECONDS = 5.0  # for a worker to stop by itself
 REPLACEMENTS = 3  # of each worker, before its deaths are taken for a fault that another start will not mend
 
@@ -83,7 +84,7 @@ class Crew:
 
     def _start(self) -> subprocess.Popen[bytes]:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "adamas.compare.worker"],
+            [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

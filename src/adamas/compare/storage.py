@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import StudyUserAttributeModel
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.pool import NullPool
 
 BUSY_SECONDS = 60  # how long a process waits for another's transaction
 CREATION_TRIES = 20  # while others create the same tables; a loser only needs the winner to finish
@@ -33,9 +37,10 @@ def open_storage(url: str, create: bool) -> RDBStorage:
     Raises:
         ValueError: the URL is none, its driver is missing, or the database cannot be reached.
     """
-    shown = url
+    backend, colon, _ = url.partition(":")
+    shown = f"{backend}:***" if colon else url  # all that is safe to show of what cannot be read
     try:
-        parsed = make_url(url)
+        parsed = read_url(url)
         shown = parsed.render_as_string(hide_password=True)
         sqlite = parsed.get_backend_name() == "sqlite"
         if sqlite:
@@ -45,8 +50,16 @@ def open_storage(url: str, create: bool) -> RDBStorage:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(
             f"storage={shown} cannot be opened ({reason}); it must be a database URL with its driver installed, as in "
-            "sqlite:///trials.db or postgresql://user@host/name"
+            "sqlite:///trials.db or postgresql://user@host/name (pip install 'adamas[postgresql]')"
         ) from error
+
+
+def read_url(url: str) -> URL:
+    """Take a URL apart."""
+    try:
+        return make_url(url)
+    except ValueError:  # it repeats what stands where a port should, which may be a password
+        raise ArgumentError("its port is no number") from None
 
 
 def make_folder(url: URL, create: bool) -> None:
@@ -64,7 +77,8 @@ def create_or_connect(url: str, sqlite: bool, tries: int = CREATION_TRIES) -> RD
     that start together on a new database, all but one fail. What they failed at is then there, so they try again.
     """
     try:
-        return connect(url, sqlite, create=True)
+        connect(url, sqlite, create=True).engine.dispose()
+        return connect(url, sqlite, create=False)
     except (DBAPIError, StorageInternalError) as error:
         if tries == 1 or not made_by_another(error):
             raise
@@ -80,14 +94,18 @@ def made_by_another(error: Exception) -> bool:
 
 
 def connect(url: str, sqlite: bool, create: bool) -> RDBStorage:
-    """Open the database with heartbeats, and claims that are atomic on SQLite too."""
+    """Open the database with heartbeats, and claims that are atomic whatever the database is set to."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     interval, grace = FILE_HEARTBEAT if sqlite else SERVER_HEARTBEAT
+    # Optuna numbers trials under a lock, and counts on seeing what was committed while it waited for that lock.
+    options = {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"isolation_level": "READ COMMITTED"}
+    # A failed try to create things would leave connections in a pool that nobody could close.
+    pool = {"poolclass": NullPool} if create else {"pool_pre_ping": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = RDBStorage(
             url.replace("{", "{{").replace("}", "}}"),  # which Optuna formats
-            engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True},
+            engine_kwargs={**options, **pool},
             skip_compatibility_check=not create,
             skip_table_creation=not create,
             heartbeat_interval=interval,
@@ -96,7 +114,20 @@ def connect(url: str, sqlite: bool, create: bool) -> RDBStorage:
     if sqlite:
         make_claims_atomic(storage.engine)
         storage.engine.connect().close()  # sets the file's journal mode here, where a busy file is tried again
+    elif storage.engine.name == "postgresql":
+        make_clocks_agree(storage.engine)
     return storage
+
+
+def set_once(storage: RDBStorage, study: int, key: str, value: Any) -> Any:
+    """Give a study an attribute, unless another process was faster; return what it has then.
+
+    Optuna looks whether an attribute is there and then writes it: of two processes, each would believe in its own.
+    """
+    row = sqlalchemy.insert(StudyUserAttributeModel).values(study_id=study, key=key, value_json=json.dumps(value))
+    with suppress(IntegrityError), storage.engine.begin() as connection:
+        connection.execute(row)
+    return storage.get_study_user_attrs(study)[key]
 
 
 def make_claims_atomic(engine: sqlalchemy.Engine) -> None:
@@ -116,3 +147,19 @@ def make_claims_atomic(engine: sqlalchemy.Engine) -> None:
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)
     engine.dispose()  # connections made before the listeners were there
+
+
+def make_clocks_agree(engine: sqlalchemy.Engine) -> None:
+    """Let every session read PostgreSQL's clock in the same time zone.
+
+    Optuna stores heartbeats in the session's local time. With PGTZ set on one machine, or once a year everywhere, a
+    live worker would be hours old, or a dead one would give signs of life from the future.
+    """
+
+    def connect(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+    event.listen(engine, "connect", connect)
+    engine.dispose()  # connections made before the listener was there

@@ -19,7 +19,7 @@ from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
 from adamas.compare.specification import differences, specification
 from adamas.compare.stages import Stages
-from adamas.compare.storage import open_storage
+from adamas.compare.storage import open_storage, set_once
 from adamas.compare.task import tasks
 from adamas.compare.trials import Trials
 
@@ -93,10 +93,9 @@ class Conductor:
             with contextlib.suppress(KeyError):
                 optuna.delete_study(study_name=name, storage=self._storage)
         study = optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
-        before = study.user_attrs.get(SPECIFICATION)
-        if before is None:
-            study.set_user_attr(SPECIFICATION, spec)
-        elif lines := differences(before, spec):
+        number = self._storage.get_study_id_from_name(name)
+        before = study.user_attrs.get(SPECIFICATION) or set_once(self._storage, number, SPECIFICATION, spec)
+        if lines := differences(before, spec):
             raise ChangedError(
                 f"{self._settings.storage_shown} holds a study of another specification, and the two would not mix:\n  "
                 + "\n  ".join(lines)

@@ -80,39 +80,44 @@ class Trials:
         A task of which a trial is running belongs to another worker, which is about to take the rest.
         """
         trials = self.all()
-        running = [trial.user_attrs[TASK] for trial in trials if trial.state == TrialState.RUNNING]
+        theirs = [trial.user_attrs[TASK] for trial in trials if trial.state == TrialState.RUNNING]
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         for first in waiting:
             layout = first.user_attrs[TASK]
-            if layout in running or not self._take(first):
+            if layout in theirs:
                 continue
-            rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
-            taken = [first, *(trial for trial in rest if self._take(trial))]
-            return Claim(Task.from_json(layout), {trial.user_attrs[CELL]["key"]: trial for trial in taken})
+            if not self._take(first):
+                theirs.append(layout)
+            elif not self._drop_duplicate(first):
+                rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
+                taken = [first, *(each for each in rest if self._take(each) and not self._drop_duplicate(each))]
+                return Claim(Task.from_json(layout), {trial.user_attrs[CELL]["key"]: trial for trial in taken})
         return None
 
     def _take(self, trial: FrozenTrial) -> bool:
-        """Claim one trial; False if another worker was faster, or it turns out to be wanted twice."""
+        """Claim one trial; False if another worker was faster."""
         number = self._number(trial)
         try:
             self.storage.record_heartbeat(number)
-            if not self.storage.set_trial_state_values(number, TrialState.RUNNING):
-                return False
+            return self.storage.set_trial_state_values(number, TrialState.RUNNING)
         except UpdateFinishedTrialError:
             return False
-        if self._is_duplicate(trial):
-            self._end(trial, TrialState.PRUNED)
-            return False
-        return True
 
-    def _is_duplicate(self, claimed: FrozenTrial) -> bool:
-        """Whether an earlier trial is the same run: two machines that start at once may both ask for it."""
-        return any(
+    def _drop_duplicate(self, claimed: FrozenTrial) -> bool:
+        """Drop a claimed trial if an earlier one is the same run: two machines that start at once may both ask for it.
+
+        Of two such trials that are claimed at the same moment one remains: trials are numbered in the order in which
+        they become visible, so whoever sees the later one sees the earlier one too.
+        """
+        duplicate = any(
             trial.number < claimed.number
             and trial.state in ALIVE
             and trial.user_attrs[CELL]["key"] == claimed.user_attrs[CELL]["key"]
             for trial in self.all()
         )
+        if duplicate:
+            self._end(claimed, TrialState.PRUNED)
+        return duplicate
 
     def finish(self, trial: FrozenTrial, outcome: Outcome, metric: str) -> None:
         """Store the outcome and complete the trial; an infeasible one is kept with an infinite value."""

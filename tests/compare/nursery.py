@@ -1,0 +1,185 @@
+"""Processes that start in no time, for a test that kills many: forks of one that has imported what takes long."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NoReturn
+
+ADDRESS = "TINY_JOB_NURSERY"  # in the environment: the socket
+START_SECONDS = 60
+
+
+class Nursery:
+    """The process that forks, started by the test and killed at its end."""
+
+    def __enter__(self) -> Nursery:
+        self._folder = tempfile.TemporaryDirectory(prefix="adamas")  # pytest's names are too long for a socket's
+        address = Path(self._folder.name) / "socket"
+        self.environment = {ADDRESS: str(address)}
+        command = [sys.executable, "-m", "tests.compare.nursery", str(address)]
+        self._process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+class Forked:
+    """A process that runs a module, with what is used here of `subprocess.Popen`.
+
+    Args:
+        command: `[python, "-m", module, *arguments]`.
+        env: its environment, which names the nursery's socket.
+        stdin: a pipe, or nothing.
+        stdout: a pipe or a file.
+        stderr: a pipe or a file.
+        options: `cwd` and `start_new_session`, which are as the nursery has them.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+        stdin: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.stdin: IO[bytes] | None = None
+        self.returncode: int | None = None
+        self._said = [b"", b""]
+        self._outputs = [tempfile.TemporaryFile() if isinstance(each, int) else each for each in (stdout, stderr)]  # noqa: SIM115
+        with ExitStack() as stack:
+            input_end, output_end = os.pipe()
+            self._life, death = os.pipe()
+            for end in (input_end, death):
+                stack.callback(os.close, end)
+            if stdin is None:
+                os.close(output_end)
+            else:
+                self.stdin = os.fdopen(output_end, "wb")
+            order = stack.enter_context(tempfile.TemporaryFile())
+            order.write(json.dumps({"module": command[2], "arguments": command[3:], "environment": dict(env)}).encode())
+            order.flush()
+            connection = stack.enter_context(connect(env[ADDRESS]))
+            outputs = [each.fileno() for each in self._outputs]
+            socket.send_fds(connection, [b"fork"], [input_end, *outputs, death, order.fileno()])
+            self.pid = int(connection.recv(100))
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._life], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a fork", timeout or 0)
+            said = os.read(self._life, 1)
+            os.close(self._life)
+            self.returncode = said[0] if said else -signal.SIGKILL
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        self.wait(timeout)
+        for place, output in enumerate(self._outputs):
+            if not output.closed:
+                with output:
+                    output.seek(0)
+                    self._said[place] = output.read()
+        return self._said[0], self._said[1]
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def connect(address: str) -> socket.socket:
+    """Connect to the nursery, which may still be importing."""
+    connection, deadline = socket.socket(socket.AF_UNIX), time.monotonic() + START_SECONDS
+    while True:
+        try:
+            connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return connection
+
+
+def main() -> None:
+    """Fork a process for everyone who connects."""
+    import torch._dynamo  # noqa: F401  # torch does when a process makes its first optimizer
+
+    import adamas.compare.command
+    import adamas.compare.worker  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody is to wait for the dead
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen()
+        while True:
+            with listener.accept()[0] as connection:
+                handles = socket.recv_fds(connection, 100, 5)[1]
+                if (process := os.fork()) == 0:
+                    listener.close()
+                    connection.close()
+                    become(*handles)
+                connection.sendall(str(process).encode())
+            for handle in handles:
+                os.close(handle)
+
+
+def become(stdin: int, stdout: int, stderr: int, death: int, order: int) -> NoReturn:
+    """Be the process that somebody ordered, and say with which code it ended."""
+    code = 1
+    try:
+        for number, handle in enumerate((stdin, stdout, stderr)):
+            os.dup2(handle, number)
+            os.close(handle)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with os.fdopen(order, "rb") as file:
+            file.seek(0)
+            asked = json.loads(file.read())
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        sys.argv[1:] = asked["arguments"]
+        runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.write(death, bytes([code]))
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Twenty kills at random moments lose no finished run and repeat none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from adamas.compare.contract import to_json
+from adamas.compare.result import StudyResult
+from adamas.compare.trials import CELL, OUTCOME
+from tests.compare.gate import Gate
+from tests.compare.nursery import Nursery
+from tests.compare.studies import Process, Tool, children, end, result_of, study_of, until
+from tests.compare.tiny_job import RUNS
+
+VICTIMS = 16 * ["a worker"] + 2 * ["the tool"] + 2 * ["the tool with its workers"]
+DELAY_SECONDS = 0.3  # at most, from a run that goes on to the kill: the run, its end, the next claim
+
+
+def done(study: optuna.Study) -> dict[int, object]:
+    """All that is known of each finished run."""
+    return {
+        trial.number: (trial.user_attrs[CELL]["key"], trial.values, trial.user_attrs[OUTCOME], trial.datetime_complete)
+        for trial in study.get_trials()
+        if trial.state == TrialState.COMPLETE
+    }
+
+
+def kill(processes: Sequence[int], gate: Gate) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):  # a worker whose tool is gone may have gone too
+            os.kill(process, signal.SIGKILL)
+        gate.forget(process)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
+def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: StudyResult, tmp_path: Path) -> None:
+    random = Random(20)
+    tools: list[Process] = []
+    with Gate(tmp_path / "gate") as gate, Nursery() as nursery, contextlib.ExitStack() as stack:
+        tool = Tool(tmp_path, workers=2, gate=gate, nursery=nursery)
+        study = stack.enter_context(study_of(tool.settings))
+        gate.begin()
+
+        def start() -> int:
+            tools.append(tool.start())
+            stack.callback(end, tools[-1])
+            return tools[-1].pid
+
+        def a_run() -> int:
+            """The worker of a run."""
+            found: list[int] = []
+            until(lambda: found.extend(gate.working(running)) or found, "a run")
+            return random.choice(found)
+
+        running, kept = start(), {}
+        for number, victim in enumerate(random.sample(VICTIMS, len(VICTIMS))):
+            if number % 2:  # let work go on, so that kills hit all stages
+                gate.let_through(a_run())
+                until(lambda: len(done(study)) > len(kept), "a run to finish")
+            worker = a_run()
+            gate.let_through(a_run())
+            time.sleep(random.uniform(0, DELAY_SECONDS))
+            before = done(study)
+            if victim == "a worker":
+                kill([worker], gate)
+            else:
+                workers = children(nursery.pid)
+                workers.remove(running)
+                kill([running, *workers] if victim == "the tool with its workers" else [running], gate)
+                for orphan in workers:
+                    gate.let_through(orphan)
+                end(tools[-1])
+                running = start()
+            after = done(study)
+            assert after | kept | before == after
+            kept = after
+        assert len(kept) < RUNS
+        lost = [trial for trial in study.get_trials() if trial.state in (TrialState.FAIL, TrialState.RUNNING)]
+        assert len(lost) >= len(VICTIMS) / 4  # of the kills hit a run
+        gate.open()
+        assert result_of(tools[-1]) == to_json([one_by_one_result])
+        after = done(study)
+        assert after | kept == after
+        cells = Counter(trial.user_attrs[CELL]["key"] for trial in study.get_trials() if trial.number in after)
+        assert cells == dict.fromkeys(cells, 1)
+        assert len(cells) == RUNS

@@ -1,0 +1,192 @@
+"""Studies on a PostgreSQL server: several machines at once, their deaths, and what a server may be set to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from typer.testing import CliRunner
+
+from adamas.cli import app
+from adamas.compare import storage as storage_module
+from adamas.compare.cell import Outcome
+from adamas.compare.contract import to_json
+from adamas.compare.result import StudyResult
+from adamas.compare.settings import Settings
+from adamas.compare.storage import set_once
+from adamas.compare.trials import CELL, Trials, waiting_trial
+from tests.compare.gate import Gate
+from tests.compare.postgresql import PASSWORD, Server, running_server
+from tests.compare.studies import Tool, cell, end, result_of, task, trials_of, until
+from tests.compare.tiny_job import RUNS, settings
+
+MACHINES = 4
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def given(server: Server, tmp_path: Path) -> Settings:
+    """A study that nobody has begun, in a database of its own."""
+    return settings(tmp_path, storage=server.new_database())
+
+
+def all_trials(given: Settings) -> list[FrozenTrial]:
+    with trials_of(given) as trials:
+        return trials.all()
+
+
+def key_of(trial: FrozenTrial) -> str:
+    return trial.user_attrs[CELL]["key"]
+
+
+def test_two_machines_share_a_study_and_one_loses_its_worker(
+    server: Server, one_by_one_result: StudyResult, tmp_path: Path
+) -> None:
+    url = server.new_database()
+    with Gate(tmp_path / "gate") as gate, contextlib.ExitStack() as stack:
+        tools = [Tool(tmp_path / name, 1, url, gate) for name in ("one", "other")]
+        machines = [tool.start() for tool in tools]
+        for machine in machines:
+            stack.callback(end, machine)
+        until(lambda: gate.ready() == 2, "the tools")
+        gate.begin()
+        until(lambda: all(gate.working(machine.pid) for machine in machines), "a run on each machine")
+        at_work = [trial for trial in all_trials(tools[0].settings) if trial.state == TrialState.RUNNING]
+        os.kill(gate.working(machines[0].pid)[0], signal.SIGKILL)
+        gate.open()
+        printed = [result_of(machine) for machine in machines]
+    assert printed == [to_json([one_by_one_result])] * 2
+    after = all_trials(tools[0].settings)
+    done = [trial for trial in after if trial.state == TrialState.COMPLETE]
+    assert Counter(map(key_of, done)) == dict.fromkeys(map(key_of, done), 1)
+    assert len(done) == RUNS
+    (lost,) = [trial for trial in after if trial.state == TrialState.FAIL]
+    assert lost.number in [trial.number for trial in at_work]
+    assert [trial.number > lost.number for trial in done if key_of(trial) == key_of(lost)] == [True]
+    assert {trial.state for trial in after} <= {TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED}
+
+
+def together(act) -> list:
+    """What comes of `act(number)` on several machines at the same moment."""
+    start = threading.Barrier(MACHINES)
+
+    def wait_and_act(number: int):
+        start.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(MACHINES) as pool:
+        return list(pool.map(wait_and_act, range(MACHINES)))
+
+
+def test_machines_that_start_together_share_one_new_database(given: Settings) -> None:
+    def want_one(machine: int) -> None:
+        with trials_of(given) as trials:
+            trials.want([task(machine)])
+
+    together(want_one)
+    assert sorted(map(key_of, all_trials(given))) == sorted(cell(machine).key for machine in range(MACHINES))
+
+
+def test_of_machines_that_start_together_one_says_what_the_study_is(given: Settings) -> None:
+    all_trials(given)
+
+    def say(machine: int) -> int:
+        with trials_of(given) as trials:
+            return set_once(trials.storage, trials.study._study_id, "said", machine)
+
+    first, *others = together(say)
+    assert others == [first] * (MACHINES - 1)
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_runs_that_every_machine_wants_are_made_once(server: Server, tmp_path: Path, isolation: str) -> None:
+    given = settings(tmp_path, storage=server.new_database(f"default_transaction_isolation TO '{isolation}'"))
+    cells, enqueued = [cell(seed) for seed in range(10)], threading.Barrier(MACHINES)
+
+    def work(machine: int) -> list[str]:
+        with trials_of(given) as trials:
+            for each in cells:  # as if each machine had looked before the others enqueued
+                trials.study.add_trial(waiting_trial(each, task(each.seed)))
+            enqueued.wait()
+            return list(claim_all(trials))
+
+    all_trials(given)
+    made = [key for keys in together(work) for key in keys]
+    assert sorted(made) == sorted(each.key for each in cells)
+    states = Counter(trial.state for trial in all_trials(given))
+    assert states == {TrialState.COMPLETE: len(cells), TrialState.PRUNED: (MACHINES - 1) * len(cells)}
+
+
+def claim_all(trials: Trials) -> Iterator[str]:
+    """Claim and finish runs until all are finished; their keys."""
+    while not all(trial.state.is_finished() for trial in trials.all()):
+        claim = trials.claim()
+        for key, trial in (claim.trials if claim else {}).items():
+            trials.finish(trial, Outcome(feasible=True, validation={"loss": 0.0}), "loss")
+            yield key
+
+
+def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
+    given: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arrive(zone: str) -> Trials:
+        monkeypatch.setenv("PGTZ", zone)  # read by the driver when it connects
+        return stack.enter_context(trials_of(given))
+
+    with contextlib.ExitStack() as stack:
+        west, east = arrive("America/New_York"), arrive("Asia/Tokyo")
+        west.want([task(0)])
+        claim = west.claim()
+        assert claim is not None
+        east.return_lost()
+        assert [trial.state for trial in east.all()] == [TrialState.RUNNING]
+
+        monkeypatch.setattr(storage_module, "SERVER_HEARTBEAT", (1, 1))
+        impatient = arrive("America/Los_Angeles")
+        east.want([task(1)])
+        assert east.claim() is not None
+
+        def nobody_lives() -> bool:
+            impatient.return_lost()
+            return all(trial.state == TrialState.FAIL for trial in impatient.all())
+
+        until(nobody_lives, "both deaths to be noticed")
+        (late,) = claim.trials.values()
+        west.finish(late, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        assert west.outcomes() == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("{wrong_password}", "password authentication failed"),
+        ("{no_database}", 'database "nowhere" does not exist'),
+        ("postgresql://adamas:secret@127.0.0.1:1/trials", "127.0.0.1"),
+        ("postgresql://adamas:secret", "its port is no number"),
+        ("postgresql:/adamas:secret@host/trials", "Could not parse"),
+    ],
+)
+def test_a_server_that_does_not_let_us_in_is_a_usage_error(
+    server: Server, tmp_path: Path, url: str, reason: str
+) -> None:
+    typed = url.format(wrong_password=server.url("postgres", "secret"), no_database=server.url("nowhere"))
+    found = CliRunner().invoke(app, ["compare", "--storage", typed, "--out", str(tmp_path)])
+    assert found.exit_code == 2, found.stderr
+    assert found.stdout == ""
+    assert "***" in found.stderr
+    assert reason in found.stderr
+    assert "secret" not in found.stderr
+    assert PASSWORD not in found.stderr

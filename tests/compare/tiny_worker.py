@@ -1,0 +1,10 @@
+"""A worker that gives signs of life as often as `tiny_job` expects them."""
+
+from __future__ import annotations
+
+from adamas.compare import worker
+from tests.compare.tiny_job import hurry
+
+if __name__ == "__main__":
+    hurry()
+    worker.main()

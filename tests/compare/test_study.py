@@ -26,6 +26,7 @@ from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult, summarise
 from adamas.compare.snapshot import Snapshot
 from adamas.compare.study import ChangedError, JobFailedError, conduct
+from adamas.compare.task import Task
 from adamas.compare.trials import waiting_trial
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of
@@ -151,6 +152,33 @@ def test_processes_that_start_together_share_one_new_database(tmp_path: Path) ->
         assert len(trials.all()) == 6
 
 
+def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -> None:
+    """Its cells are trained together again, as they were laid out; what had finished is neither lost nor repeated."""
+    whole = Task((cell(0), replace(cell(0), lr=2e-3), replace(cell(0), lr=3e-3)), "loss")
+    with trials_of(settings(tmp_path)) as trials:
+        trials.want([whole])
+        first = trials.claim()
+        assert first is not None
+        assert first.task == whole
+        assert len(first.trials) == 3
+        assert trials.claim() is None  # nobody takes a part of what another is at
+        finished_cell, *cut_short = whole.cells
+        trials.finish(first.trials[finished_cell.key], Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        for lost in cut_short:
+            trials.give_up(first.trials[lost.key], None)
+        trials.want([whole])
+        again = trials.claim()
+        assert again is not None
+        assert again.task == whole
+        assert set(again.trials) == {lost.key for lost in cut_short}
+        for trial in again.trials.values():
+            trials.finish(trial, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
+        assert trials.claim() is None
+        complete = [trial.user_attrs[CELL]["key"] for trial in trials.all() if trial.state == TrialState.COMPLETE]
+        assert sorted(complete) == sorted(each.key for each in whole.cells)
+        assert trials.outcomes()[finished_cell.key].validation == {"loss": 1.0}
+
+
 def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
         trials.want([task(0), task(1), task(0)])
@@ -198,6 +226,7 @@ import sys
 import optuna
 from adamas.compare.storage import open_storage
 from adamas.compare.cell import Outcome
+from adamas.compare.task import Task
 from adamas.compare.task import Task
 from adamas.compare.trials import Trials
 storage = open_storage(sys.argv[1], create=False)

@@ -73,7 +73,7 @@ def broken_job(seed: int, device: str) -> Job:
 
 
 def settings(out: Path, workers: int = 2, factory: str = "job", **changes: object) -> Settings:
-    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.", stackable=True)
+    workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.", stackable=factory != "slow_job")
     return Settings(workload, budget=TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
 
 

@@ -27,7 +27,7 @@ from adamas.compare.result import StudyResult, summarise
 from adamas.compare.snapshot import Snapshot
 from adamas.compare.study import ChangedError, JobFailedError, conduct
 from adamas.compare.task import Task
-from adamas.compare.trials import waiting_trial
+from adamas.compare.trials import CELL, waiting_trial
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of
 from tests.compare.tiny_job import RUNS, settings

@@ -72,7 +72,7 @@ class CompareOptions:
     workloads: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WORKLOAD]...",
+            metavar="WORKLOAD",
             help="What to train, one or several: " + ", ".join(WORKLOADS) + "; or a job of your own, my_job.py:job.",
             show_default="digits",
             autocompletion=lambda: list(WORKLOADS),
@@ -134,7 +134,7 @@ class CompareOptions:
 @app.command(
     epilog="""**Examples**
 
-`adamas compare`: the digits workload with the standard budget, about a minute on 2 cores
+`adamas compare`: the digits workload with the standard budget, a minute or two on 2 cores
 
 `adamas compare digits modular --budget quick`: two workloads, one report
 

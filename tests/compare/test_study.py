@@ -227,7 +227,6 @@ import optuna
 from adamas.compare.storage import open_storage
 from adamas.compare.cell import Outcome
 from adamas.compare.task import Task
-from adamas.compare.task import Task
 from adamas.compare.trials import Trials
 storage = open_storage(sys.argv[1], create=False)
 trials = Trials(optuna.load_study(study_name="adamas compare tiny", storage=storage), storage)

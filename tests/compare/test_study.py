@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from adamas.compare import storage as storage_module
@@ -27,9 +28,10 @@ from adamas.compare.result import StudyResult, summarise
 from adamas.compare.snapshot import Snapshot
 from adamas.compare.study import ChangedError, JobFailedError, conduct
 from adamas.compare.task import Task
-from adamas.compare.trials import CELL, waiting_trial
+from adamas.compare.trials import CELL, Heartbeat, waiting_trial
+from adamas.compare.worker import Worker
 from tests.compare.conftest import ROOT
-from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of
+from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
 
 
@@ -219,6 +221,43 @@ def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monke
         (trial,) = again.trials.values()
         trials.finish(trial, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
         assert trials.outcomes()[cell(0).key].validation == {"loss": 2.0}
+
+
+def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise StorageInternalError("away")
+
+    given = settings(tmp_path)
+    with trials_of(given) as trials:
+        trials.want([task(0)])
+        claim = trials.claim()
+        assert claim is not None
+        monkeypatch.setattr(trials, "finish", away)
+        with pytest.raises(StorageInternalError, match="away"):
+            Worker(trials, given.workload, given.trained_arms).train(claim)
+        assert [trial.state for trial in trials.all()] == [TrialState.RUNNING]
+        assert trials.errors(after=-1) == []
+
+
+def test_signs_of_life_go_on_after_one_that_failed() -> None:
+    class Away:
+        def __init__(self) -> None:
+            self.beats = 0
+
+        def get_heartbeat_interval(self) -> float:
+            return 0.01
+
+        def record_heartbeat(self, number: int) -> None:
+            self.beats += 1
+            if self.beats == 1:
+                raise StorageInternalError("away")
+
+        def remove_session(self) -> None:
+            pass
+
+    storage = Away()
+    with Heartbeat(storage, [0]):  # type: ignore[arg-type]
+        until(lambda: storage.beats > 2, "another sign of life")
 
 
 CLAIMANT = """

@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -188,7 +189,8 @@ class Heartbeat:
         try:
             while not self._stop.wait(self._storage.get_heartbeat_interval()):
                 for number in self._numbers:
-                    self._storage.record_heartbeat(number)
+                    with suppress(StorageInternalError):  # a database that is away for a moment
+                        self._storage.record_heartbeat(number)
         finally:
             self._storage.remove_session()  # a connection belongs to the thread that made it
 

@@ -74,24 +74,25 @@ class Worker:
     def train(self, claim: Claim) -> None:
         """Train one task and store what came of its trials."""
         trials = claim.trials
-        try:
-            with self.trials.heartbeat(trials.values()):
+        with self.trials.heartbeat(trials.values()):
+            try:
                 self.training = not self.stop.is_set()
                 if not self.training:
                     raise InterruptedRun
                 outcomes = run(self.factory(claim.task.variant), self.workload.device, self.arms, claim.task)
                 self.training = False
+            except InterruptedRun:
+                for trial in trials.values():
+                    self.trials.give_up(trial, None)
+            except Exception:
+                self.training = False
+                error = f"{', '.join(trials)}\n{traceback.format_exc()}"
+                for trial in trials.values():
+                    self.trials.give_up(trial, error)
+            else:  # a database that fails here is no fault of the job: the worker dies, and its runs return
                 for cell, outcome in zip(claim.task.cells, outcomes, strict=True):
                     if cell.key in trials:
                         self.trials.finish(trials[cell.key], outcome, claim.task.metric)
-        except InterruptedRun:
-            for trial in trials.values():
-                self.trials.give_up(trial, None)
-        except Exception:
-            self.training = False
-            error = f"{', '.join(trials)}\n{traceback.format_exc()}"
-            for trial in trials.values():
-                self.trials.give_up(trial, error)
 
 
 def main() -> None:

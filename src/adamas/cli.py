@@ -169,29 +169,33 @@ def compare(**given: Any) -> None:
     if options.init is not None:
         write_job(options.init)
         return
-    try:
-        from adamas.compare.command import FAILURES, Voice
-        from adamas.compare.command import compare as conduct_and_report
-    except ModuleNotFoundError as error:
-        missing(error, "compare")
-    try:
-        voice = Voice(Console(highlight=False), Console(stderr=True))
-        results = conduct_and_report(read_settings(options), voice, options.as_json)
-    except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
-        stop(str(error), USAGE_ERROR)
-    except FAILURES as error:
-        stop(str(error), FAILED)
-    except KeyboardInterrupt:
-        stop(f"stopped; every finished run is kept. Continue with: {resume_command()}", INTERRUPTED)
+    from adamas.compare.crew import Crew, default_workers
+
+    workers = default_workers(options.device) if options.workers is None else options.workers
+    with Crew(workers) as waiting:  # while they import what they train with, so does this process
+        try:
+            from adamas.compare.command import FAILURES, Voice
+            from adamas.compare.command import compare as conduct_and_report
+        except ModuleNotFoundError as error:
+            missing(error, "compare")
+        try:
+            voice = Voice(Console(highlight=False), Console(stderr=True))
+            results = conduct_and_report(read_settings(options, workers), voice, options.as_json, waiting)
+        except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
+            stop(str(error), USAGE_ERROR)
+        except FAILURES as error:
+            stop(str(error), FAILED)
+        except KeyboardInterrupt:
+            stop(f"stopped; every finished run is kept. Continue with: {resume_command()}", INTERRUPTED)
     if options.require_verdict and any(result.verdict.kind == "undecided" for result in results):
         raise typer.Exit(UNDECIDED)
 
 
-def read_settings(options: CompareOptions) -> list[Settings]:
+def read_settings(options: CompareOptions, workers: int) -> list[Settings]:
     """Check the options, and look the jobs over: a study a workload."""
     from adamas.compare import arms, budgets, preflight
     from adamas.compare.margin import Margin
-    from adamas.compare.settings import Settings, default_workers
+    from adamas.compare.settings import Settings
 
     budget = budgets.find(options.budget)
     if options.trials is not None:
@@ -207,7 +211,7 @@ def read_settings(options: CompareOptions) -> list[Settings]:
             budget=budget,
             seeds=options.seeds,
             margin=margin or Margin.parse(workload.margin),
-            workers=default_workers(options.device) if options.workers is None else options.workers,
+            workers=workers,
             storage=options.storage,
             out=options.out,
             fresh=options.fresh,

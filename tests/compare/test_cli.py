@@ -69,7 +69,7 @@ def test_an_unknown_option_exits_with_2() -> None:
 @pytest.fixture
 def finished(tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> StudyResult:
     """Let the command find the tiny study finished, whatever it is asked for."""
-    monkeypatch.setattr(command, "conduct", lambda settings, watch: tiny_result.record)
+    monkeypatch.setattr(command, "conduct", lambda settings, watch, crew: tiny_result.record)
     return tiny_result
 
 
@@ -99,7 +99,7 @@ def test_require_verdict(finished: StudyResult, monkeypatch: pytest.MonkeyPatch,
 def test_several_workloads_make_one_object_and_one_page(tiny_result: StudyResult, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from dataclasses import replace
 
-    def conduct(settings: Settings, watch: object) -> object:
+    def conduct(settings: Settings, watch: object, crew: object) -> object:
         settings = replace(tiny_result.record.settings, workload=replace(settings.workload, metric="loss", findings=""))
         return replace(tiny_result.record, settings=replace(settings, out=tmp_path))
 
@@ -139,7 +139,7 @@ def test_the_shell_completes_commands_and_workloads() -> None:
 
 
 def test_a_failing_job_exits_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(settings: Settings, watch: object) -> None:
+    def fail(settings: Settings, watch: object, crew: object) -> None:
         raise JobFailedError("Traceback ... no data here")
 
     monkeypatch.setattr(command, "conduct", fail)
@@ -149,7 +149,7 @@ def test_a_failing_job_exits_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_stopping_says_how_to_continue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def stop(settings: Settings, watch: object) -> None:
+    def stop(settings: Settings, watch: object, crew: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "conduct", stop)

@@ -22,7 +22,7 @@ from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult
 from adamas.compare.settings import Settings
 from adamas.compare.storage import set_once
-from adamas.compare.trials import CELL, Trials, waiting_trial
+from adamas.compare.trials import CELL, Trials, outcomes, waiting_trial
 from tests.compare.gate import Gate
 from tests.compare.postgresql import PASSWORD, Server, running_server
 from tests.compare.studies import Tool, cell, end, result_of, task, trials_of, until
@@ -94,7 +94,7 @@ def together(act) -> list:
 def test_machines_that_start_together_share_one_new_database(given: Settings) -> None:
     def want_one(machine: int) -> None:
         with trials_of(given) as trials:
-            trials.want([task(machine)])
+            trials.want([task(machine)], trials.all())
 
     together(want_one)
     assert sorted(map(key_of, all_trials(given))) == sorted(cell(machine).key for machine in range(MACHINES))
@@ -154,7 +154,7 @@ def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
 
     with contextlib.ExitStack() as stack:
         west, east = arrive("America/New_York"), arrive("Asia/Tokyo")
-        west.want([task(0)])
+        west.want([task(0)], west.all())
         claim = west.claim()
         assert claim is not None
         east.return_lost()
@@ -162,7 +162,7 @@ def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
 
         monkeypatch.setattr(storage_module, "SERVER_HEARTBEAT", (1, 1))
         impatient = arrive("America/Los_Angeles")
-        east.want([task(1)])
+        east.want([task(1)], east.all())
         assert east.claim() is not None
 
         def nobody_lives() -> bool:
@@ -172,7 +172,7 @@ def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
         until(nobody_lives, "both deaths to be noticed")
         (late,) = claim.trials.values()
         west.finish(late, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
-        assert west.outcomes() == {}
+        assert outcomes(west.all()) == {}
 
 
 @pytest.mark.parametrize(

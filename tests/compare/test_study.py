@@ -28,7 +28,7 @@ from adamas.compare.result import StudyResult, summarise
 from adamas.compare.snapshot import Snapshot
 from adamas.compare.study import ChangedError, JobFailedError, conduct
 from adamas.compare.task import Task
-from adamas.compare.trials import CELL, Heartbeat, waiting_trial
+from adamas.compare.trials import CELL, Heartbeat, errors, outcomes, waiting_trial
 from adamas.compare.worker import Worker
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of, until
@@ -135,7 +135,7 @@ def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: St
 def test_any_folder_name_will_do(tmp_path: Path) -> None:
     given = settings(tmp_path / "a?b %20 {x} é#z")
     with trials_of(given) as trials:
-        trials.want([task(0)])
+        trials.want([task(0)], trials.all())
     assert (given.out / "trials.db").is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == [given.out.name]
 
@@ -146,7 +146,7 @@ def test_processes_that_start_together_share_one_new_database(tmp_path: Path) ->
     def want_one(seed: int) -> None:
         start.wait()
         with trials_of(given) as trials:
-            trials.want([task(seed)])
+            trials.want([task(seed)], trials.all())
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(want_one, range(6)))
@@ -158,7 +158,7 @@ def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -
     """Its cells are trained together again, as they were laid out; what had finished is neither lost nor repeated."""
     whole = Task((cell(0), replace(cell(0), lr=2e-3), replace(cell(0), lr=3e-3)), "loss")
     with trials_of(settings(tmp_path)) as trials:
-        trials.want([whole])
+        trials.want([whole], trials.all())
         first = trials.claim()
         assert first is not None
         assert first.task == whole
@@ -168,7 +168,7 @@ def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -
         trials.finish(first.trials[finished_cell.key], Outcome(feasible=True, validation={"loss": 1.0}), "loss")
         for lost in cut_short:
             trials.give_up(first.trials[lost.key], None)
-        trials.want([whole])
+        trials.want([whole], trials.all())
         again = trials.claim()
         assert again is not None
         assert again.task == whole
@@ -178,13 +178,25 @@ def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -
         assert trials.claim() is None
         complete = [trial.user_attrs[CELL]["key"] for trial in trials.all() if trial.state == TrialState.COMPLETE]
         assert sorted(complete) == sorted(each.key for each in whole.cells)
-        assert trials.outcomes()[finished_cell.key].validation == {"loss": 1.0}
+        assert outcomes(trials.all())[finished_cell.key].validation == {"loss": 1.0}
+
+
+def test_a_task_is_left_until_all_of_it_is_asked_for(tmp_path: Path) -> None:
+    """Whoever took a part would train the whole, and somebody all of it again for the rest."""
+    whole = Task((cell(0), replace(cell(0), lr=2e-3)), "loss")
+    with trials_of(settings(tmp_path)) as trials:
+        trials.study.add_trial(waiting_trial(whole.cells[0], whole))
+        assert trials.claim() is None
+        trials.study.add_trial(waiting_trial(whole.cells[1], whole))
+        claimed = trials.claim()
+        assert claimed is not None
+        assert len(claimed.trials) == 2
 
 
 def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
-        trials.want([task(0), task(1), task(0)])
-        trials.want([task(1), task(0)])
+        trials.want([task(0), task(1), task(0)], trials.all())
+        trials.want([task(1), task(0)], trials.all())
         assert len(trials.all()) == 2
 
 
@@ -202,7 +214,7 @@ def test_a_duplicate_is_dropped_when_it_is_claimed(tmp_path: Path) -> None:
 def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_module, "FILE_HEARTBEAT", (1, 1))
     with trials_of(settings(tmp_path)) as trials:
-        trials.want([task(0)])
+        trials.want([task(0)], trials.all())
         claim = trials.claim()
         assert claim is not None
         (lost,) = claim.trials.values()
@@ -212,15 +224,15 @@ def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monke
             assert trials.all()[0].state == TrialState.RUNNING  # it gives signs of life
         time.sleep(2.5)
         trials.return_lost()
-        trials.want([task(0)])
+        trials.want([task(0)], trials.all())
         assert [trial.state for trial in trials.all()] == [TrialState.FAIL, TrialState.WAITING]
         trials.finish(lost, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
-        assert trials.outcomes() == {}
+        assert outcomes(trials.all()) == {}
         again = trials.claim()
         assert again is not None
         (trial,) = again.trials.values()
         trials.finish(trial, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
-        assert trials.outcomes()[cell(0).key].validation == {"loss": 2.0}
+        assert outcomes(trials.all())[cell(0).key].validation == {"loss": 2.0}
 
 
 def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,14 +241,14 @@ def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatc
 
     given = settings(tmp_path)
     with trials_of(given) as trials:
-        trials.want([task(0)])
+        trials.want([task(0)], trials.all())
         claim = trials.claim()
         assert claim is not None
         monkeypatch.setattr(trials, "finish", away)
         with pytest.raises(StorageInternalError, match="away"):
             Worker(trials, given.workload, given.trained_arms).train(claim)
         assert [trial.state for trial in trials.all()] == [TrialState.RUNNING]
-        assert trials.errors(after=-1) == []
+        assert errors(trials.all(), after=-1) == []
 
 
 def test_signs_of_life_go_on_after_one_that_failed() -> None:
@@ -290,7 +302,7 @@ def test_a_transaction_holds_the_lock_from_its_first_read(tmp_path: Path) -> Non
 def test_no_run_is_claimed_twice(tmp_path: Path) -> None:
     given = settings(tmp_path)
     with trials_of(given) as trials:
-        trials.want(task(seed) for seed in range(40))
+        trials.want([task(seed) for seed in range(40)], trials.all())
     claimants = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIMANT, given.storage_url],

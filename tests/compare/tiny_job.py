@@ -100,7 +100,7 @@ def main() -> None:
     given = settings(Path(out), int(workers), "slow_job", storage=next(iter(database), None))
     slow = replace(given.workload, factory="tests.compare.tiny_job:slow_job")
     given = replace(given, workload=slow)
-    compare([given], Voice(Console(), quiet), as_json=True)
+    compare([given], Voice(Console(), quiet), as_json=True, waiting=crew.Crew(given.workers))
 
 
 if __name__ == "__main__":

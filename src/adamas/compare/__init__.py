@@ -6,6 +6,19 @@ protocol), `study` (gets its runs done, through Optuna), `training` (trains them
 means), `report` (the page).
 """
 
-from adamas.compare.job import Job, OwnLoop, constant, cosine
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adamas.compare.job import Job, OwnLoop, constant, cosine
 
 __all__ = ["Job", "OwnLoop", "constant", "cosine"]
+
+
+def __getattr__(name: str) -> Any:
+    """What a job is made of, imported when asked for: the command line starts its workers before it imports torch."""
+    if name in __all__:
+        return getattr(import_module("adamas.compare.job"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,8 +13,8 @@ class Budget:
     """How a study spends its runs: a grid, lines beyond the edge its best cell lies on, a closer look, more seeds.
 
     Every arm gets `trials` runs, whatever they show. Runs that no edge asks for go into the closer look. Without decay
-    only the learning rate is left to choose: that arm runs each one repeatedly, and spends the rest on the two learning
-    rates half a step from its best.
+    only the learning rate is left to choose: that arm runs each one repeatedly, and spends the rest on finer steps
+    around its best, three seeds each.
 
     Attributes:
         name: what the user types.

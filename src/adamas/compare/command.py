@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from adamas.compare.contract import to_json
-from adamas.compare.crew import WorkersDiedError
+from adamas.compare.crew import Crew, WorkersDiedError
 from adamas.compare.pilot import UnusableJobError
 from adamas.compare.progress import Progress
 from adamas.compare.report import write_report
@@ -30,15 +30,22 @@ class Voice:
     err: Console
 
 
-def compare(all_settings: list[Settings], voice: Voice, as_json: bool) -> list[StudyResult]:
-    """Conduct studies one after the other, write one report, print the tables or the JSON."""
+def compare(all_settings: list[Settings], voice: Voice, as_json: bool, waiting: Crew) -> list[StudyResult]:
+    """Conduct studies one after the other, write one report, print the tables or the JSON.
+
+    Args:
+        all_settings: the studies.
+        voice: where to speak.
+        as_json: print one JSON object in place of the tables.
+        waiting: workers for the first study, started already.
+    """
     results: list[StudyResult] = []
     for number, settings in enumerate(all_settings, start=1):
         name = settings.workload.name
         if len(all_settings) > 1:
             voice.err.print(f"{name} ({number} of {len(all_settings)})", highlight=False, markup=False)
-        with Progress(voice.err) as watch:
-            record = conduct(settings, watch)
+        with Progress(voice.err) as watch, waiting if number == 1 else Crew(settings.workers) as crew:
+            record = conduct(settings, watch, crew)
         results.append(summarise(record))
         if not as_json:  # what is finished is told at once
             print_verdict(voice.out, results[-1])

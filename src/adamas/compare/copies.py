@@ -92,13 +92,15 @@ class Stack:
         self._job = job
         self._calls = Calls(job)
         named = dict(self._calls.named_parameters())
+        self._aliases = aliases(self._calls)
         self._params = {name: spread(param, len(cells)) for name, param in named.items()}
         self._buffers = {name: spread(buffer, len(cells)) for name, buffer in self._calls.named_buffers()}
         self._trained = [name for name, param in named.items() if param.requires_grad]
         for name in self._trained:
             self._params[name].requires_grad_()
         self._laid_out = False
-        self._loss = torch.vmap(self._loss_of_one, in_dims=(0, 0, None), randomness="same")
+        self._batch: Any = None
+        self._loss = torch.vmap(self._loss_of_one, randomness="same")
         names = {id(param): name for name, param in named.items()}
         self._slices: list[dict[str, nn.Parameter]] = []
         self.copies: list[Copy] = []
@@ -115,7 +117,8 @@ class Stack:
 
     def gradients(self, batch: Any) -> list[float]:
         """Compute the gradients of every copy; return their losses."""
-        losses = self._loss(self._params, self._buffers, batch)
+        self._batch = batch
+        losses = self._loss(*self._params.values(), *self._buffers.values())
         weights = [self._params[name] for name in self._trained]
         found: Any = torch.autograd.grad(losses.sum(), weights, allow_unused=True)  # None where unused
         if not self._laid_out:
@@ -131,7 +134,7 @@ class Stack:
         place = self.copies.index(copy)
         buffers = {name: buffer[place] for name, buffer in self._buffers.items()}
         with self._calls.evaluating(split):
-            return torch.func.functional_call(self._calls, {**self._slices[place], **buffers}, (None,))
+            return self._call({**self._slices[place], **buffers}, None)
 
     def drop(self, gone: Sequence[Copy]) -> None:
         """Train these no further: the others move together."""
@@ -167,8 +170,14 @@ class Stack:
         for place, slices in enumerate(self._slices):
             slices[name].data = moved.detach()[place]
 
-    def _loss_of_one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Any) -> Tensor:
-        return torch.func.functional_call(self._calls, {**params, **buffers}, (batch,))
+    def _loss_of_one(self, *tensors: Tensor) -> Tensor:
+        """The loss of the batch at hand; a plain list of arguments is what vmap takes apart fastest."""
+        return self._call(dict(zip((*self._params, *self._buffers), tensors, strict=True)), self._batch)
+
+    def _call(self, tensors: Mapping[str, Tensor], batch: Any) -> Any:
+        """Call with these in the place of the model's: tied ones under all their names, which torch would look for."""
+        tied = {alias: tensors[name] for alias, name in self._aliases.items()}
+        return torch.func.functional_call(self._calls, {**tensors, **tied}, (batch,), tie_weights=False)
 
 
 class Calls(nn.Module):
@@ -192,6 +201,16 @@ class Calls(nn.Module):
     def forward(self, batch: Any) -> Any:
         """The loss of a batch, or the figures of a split."""
         return total(self._job.loss(batch)) if self._split is None else self._job.evaluate(self._split)
+
+
+def aliases(module: nn.Module) -> dict[str, str]:
+    """Further names of tied parameters and buffers, and the name that torch gives each of them."""
+    found: dict[str, str] = {}
+    for listed in (module.named_parameters, module.named_buffers):
+        names = {id(tensor): name for name, tensor in listed()}
+        every = ((name, names[id(tensor)]) for name, tensor in listed(remove_duplicate=False))
+        found |= {alias: name for alias, name in every if alias != name}
+    return found
 
 
 def spread(tensor: Tensor, copies: int) -> Tensor:

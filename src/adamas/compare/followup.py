@@ -17,6 +17,8 @@ AROUND = sorted(
     ((half, third) for half in range(-3, 4) for third in range(-5, 6) if half % 2 or third % 3),
     key=lambda offset: (2 * offset[0] ** 2 + offset[1] ** 2, offset),
 )
+# Where only the learning rate is left to choose: halves of its step, then quarters, then eighths.
+BETWEEN = [sign * odd / parts for parts in (2, 4, 8) for odd in range(1, parts, 2) for sign in (-1, 1)]
 
 
 def best_of(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point | None:
@@ -39,7 +41,8 @@ def extend(
     rates = sorted({cell.lr for cell in cells})
     beyond = next_rate(best[0], rates)
     if grid.decays == (0.0,):
-        return [] if beyond is None else [grid.cell(beyond, 0.0, seed, "extend") for seed in range(budget.line)]
+        seeds = range(min(SEARCH_SEEDS, budget.line))
+        return [] if beyond is None else [grid.cell(beyond, 0.0, seed, "extend") for seed in seeds]
     columns = sorted({column(grid, cell) for cell in cells})
     place = column(grid, Cell("search", grid.arm, *best, SEED))
     at_end = place == columns[-1]
@@ -86,10 +89,10 @@ def refine(grid: Grid, runs: int, cells: Sequence[Cell], outcomes: Mapping[Cell,
     if best is None:
         return []
     lr, weight_decay = best
-    half = math.sqrt(grid.lr_step)
     if grid.decays == (0.0,):
-        rates = (round_to(lr / half, 2), round_to(lr * half, 2))
-        return [grid.cell(rates[run % 2], 0.0, run // 2, "refine") for run in range(runs)]
+        rates = [round_to(lr * grid.lr_step**offset, 2) for offset in BETWEEN]
+        return [grid.cell(rate, 0.0, seed, "refine") for rate in rates for seed in range(SEARCH_SEEDS)][:runs]
+    half = math.sqrt(grid.lr_step)
     decay, third = lr * weight_decay, grid.decay_step ** (1 / 3)
     around = [
         grid.cell(lr if rows == 0 else round_to(lr * half**rows, 2), decay * third**thirds, SEED, "refine")

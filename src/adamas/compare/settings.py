@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,19 +11,10 @@ from sqlalchemy import URL, make_url
 from adamas.compare import pilot
 from adamas.compare.arms import ARMS, DEFAULT, JUDGED, Arm
 from adamas.compare.budgets import BUDGETS, Budget
+from adamas.compare.crew import cores
 from adamas.compare.margin import Margin
 from adamas.compare.sweep import RANGE
 from adamas.compare.workload import Workload
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_workers(device: str) -> int:
-    """A worker a core; one where they would share a GPU."""
-    return cores() if device == "cpu" else 1
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from adamas.compare.specification import differences, specification
 from adamas.compare.stages import Stages
 from adamas.compare.storage import open_storage, set_once
 from adamas.compare.task import tasks
-from adamas.compare.trials import Trials
+from adamas.compare.trials import Trials, errors, finished, outcomes
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 SPECIFICATION = "specification"  # user attribute of the Optuna study
 
 
@@ -35,12 +35,13 @@ class JobFailedError(RuntimeError):
     """The job raised; carries its traceback."""
 
 
-def conduct(settings: Settings, watch: Callable[[Snapshot], None]) -> Record:
+def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | None = None) -> Record:
     """Run what is missing of the study, and read what it found.
 
     Args:
         settings: what the user asked for.
-        watch: called about twice a second.
+        watch: called a few times a second.
+        crew: workers that have been started already, and are the caller's to stop; None starts and stops its own.
 
     Raises:
         ChangedError: the storage holds a study with another specification.
@@ -50,7 +51,7 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None]) -> Record:
     spec = specification(settings)
     storage = open_storage(settings.storage_url, create=True)
     try:
-        with Conductor(settings, storage, watch) as conductor:
+        with Conductor(settings, storage, watch, crew) as conductor:
             conductor.open(spec)
             return Stages(settings, spec, conductor.complete).go_through()
     finally:
@@ -64,14 +65,18 @@ class Conductor:
     Args:
         settings: what the user asked for.
         storage: the database.
-        watch: called about twice a second.
+        watch: called a few times a second.
+        crew: workers that wait for an order; None hires some when there is work.
     """
 
-    def __init__(self, settings: Settings, storage: RDBStorage, watch: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self, settings: Settings, storage: RDBStorage, watch: Callable[[Snapshot], None], crew: Crew | None
+    ) -> None:
         self._settings = settings
         self._storage = storage
         self._watch = watch
         self._stack = contextlib.ExitStack()
+        self._waiting = crew
         self._crew: Crew | None = None
         self._since = datetime.now()  # naive and local, as Optuna's times of trials are
 
@@ -109,26 +114,31 @@ class Conductor:
         wanted = list(cells)
         workload = self._settings.workload
         layout = tasks(wanted, workload.metric, workload.stackable, may_give_up)
+        wanted_keys = {cell.key for cell in wanted}
         while True:
             self._trials.return_lost()
-            self._trials.want(layout)
-            outcomes = self._trials.outcomes()
-            if errors := self._trials.errors(after=self._first - 1):
-                raise JobFailedError(errors[0])
-            self._watch(snapshot(self._settings, self._trials.all(), self._since))
-            if all(cell.key in outcomes for cell in wanted):
-                return {cell: outcomes[cell.key] for cell in wanted}
+            now = self._trials.all()
+            if self._trials.want(layout, now):
+                now = self._trials.all()
+            if found := errors(now, after=self._first - 1):
+                raise JobFailedError(found[0])
+            self._watch(snapshot(self._settings, now, self._since))
+            if wanted_keys <= finished(now):
+                done = outcomes(now)
+                return {cell: done[cell.key] for cell in wanted}
             if self._crew is None:
-                self._crew = self._stack.enter_context(self._hire())
+                self._crew = self._hire()
             self._crew.replace_dead()
             time.sleep(POLL_SECONDS)
 
     def _hire(self) -> Crew:
         settings = self._settings
+        crew = self._waiting or self._stack.enter_context(Crew(settings.workers))
         order = {
             "storage": settings.storage_url,
             "study": settings.study_name,
             "workload": settings.workload.to_json(),
             "arms": [arm.to_json() for arm in settings.trained_arms.values()],
         }
-        return Crew(order, settings.workers, settings.out / "workers.log")
+        crew.give(order, settings.out / "workers.log")
+        return crew

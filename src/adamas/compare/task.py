@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from adamas.compare.cell import Cell, Stage
 
 STACKED = 12  # cells of a task at most: more gain little, and a worker that dies has more to do again
-SHARES = 4  # tasks of a stage at least, where it has the cells, so that workers have something to share
+SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers have something to share
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,24 @@ class Task:
 
 
 def tasks(cells: Iterable[Cell], metric: str, stacked: bool, may_give_up: bool) -> list[Task]:
-    """Lay out tasks: of several cells that share stage, seed and variant, or of one cell each."""
+    """Lay out tasks: of several cells that share stage, seed and variant, or of one cell each; the largest first."""
     wanted = list(dict.fromkeys(cells))
     groups: dict[tuple[str, int, str], list[Cell]] = {}
     for cell in wanted:
         groups.setdefault((cell.stage, cell.seed, cell.variant), []).append(cell)
-    size = min(STACKED, -(-len(wanted) // SHARES)) if stacked else 1
-    return [
-        Task(tuple(group[first : first + size]), metric, may_give_up)
-        for group in groups.values()
-        for first in range(0, len(group), size)
-    ]
+    most = min(STACKED, -(-len(wanted) // SHARES)) if stacked else 1
+    parts = [part for group in groups.values() for part in evenly(group, most)]
+    return [Task(tuple(part), metric, may_give_up) for part in sorted(parts, key=len, reverse=True)]
+
+
+def evenly(cells: list[Cell], most: int) -> list[list[Cell]]:
+    """Cut into parts of `most` at most, of nearly the same size.
+
+    Example:
+        >>> [len(part) for part in evenly([Cell("search", "adamw", 1e-3, 0.1, 0)] * 7, most=3)]
+        [3, 2, 2]
+    """
+    count = -(-len(cells) // most)
+    sizes = [len(cells) // count + (part < len(cells) % count) for part in range(count)]
+    ends = list(accumulate(sizes))
+    return [cells[end - size : end] for size, end in zip(sizes, ends, strict=True)]

@@ -60,14 +60,15 @@ class Trials:
         """Every trial as it stands, in the order of its number."""
         return self.study.get_trials(deepcopy=False)
 
-    def want(self, tasks: Iterable[Task]) -> None:
-        """Enqueue the cells that no trial is waiting for, running or done with; the others are left alone."""
-        covered = {trial.user_attrs[CELL]["key"] for trial in self.all() if trial.state in ALIVE}
-        for task in tasks:
-            for cell in task.cells:
-                if cell.key not in covered:
-                    covered.add(cell.key)
-                    self.study.add_trial(waiting_trial(cell, task))
+    def want(self, tasks: Iterable[Task], trials: Iterable[FrozenTrial]) -> bool:
+        """Enqueue the cells that none of `trials` is waiting for, running or done with; say whether there were any."""
+        covered = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
+        missing = {
+            cell.key: waiting_trial(cell, task) for task in tasks for cell in task.cells if cell.key not in covered
+        }
+        for trial in missing.values():
+            self.study.add_trial(trial)
+        return bool(missing)
 
     def return_lost(self) -> None:
         """Fail the trials of workers that stopped giving signs of life; `want` then asks for their cells again."""
@@ -78,21 +79,24 @@ class Trials:
     def claim(self) -> Claim | None:
         """Take the waiting trials of a task for this process; None if there is nothing to do.
 
-        A task of which a trial is running belongs to another worker, which is about to take the rest.
+        A task of which a trial is running belongs to another worker, which is about to take the rest. One of which a
+        trial is yet to be asked for is left until it is: whoever took it would have to train all of it a second time.
         """
         trials = self.all()
+        asked = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
         theirs = [trial.user_attrs[TASK] for trial in trials if trial.state == TrialState.RUNNING]
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         for first in waiting:
             layout = first.user_attrs[TASK]
-            if layout in theirs:
+            task = Task.from_json(layout)
+            if layout in theirs or any(cell.key not in asked for cell in task.cells):
                 continue
             if not self._take(first):
                 theirs.append(layout)
-            elif not self._drop_duplicate(first):
-                rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
-                taken = [first, *(each for each in rest if self._take(each) and not self._drop_duplicate(each))]
-                return Claim(Task.from_json(layout), {trial.user_attrs[CELL]["key"]: trial for trial in taken})
+                continue
+            rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
+            if taken := self._without_duplicates([first, *filter(self._take, rest)]):
+                return Claim(task, {trial.user_attrs[CELL]["key"]: trial for trial in taken})
         return None
 
     def _take(self, trial: FrozenTrial) -> bool:
@@ -104,21 +108,21 @@ class Trials:
         except UpdateFinishedTrialError:
             return False
 
-    def _drop_duplicate(self, claimed: FrozenTrial) -> bool:
-        """Drop a claimed trial if an earlier one is the same run: two machines that start at once may both ask for it.
+    def _without_duplicates(self, claimed: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Drop claimed trials of which an earlier one is the same run: two machines that start at once both ask for it.
 
         Of two such trials that are claimed at the same moment one remains: trials are numbered in the order in which
         they become visible, so whoever sees the later one sees the earlier one too.
         """
-        duplicate = any(
-            trial.number < claimed.number
-            and trial.state in ALIVE
-            and trial.user_attrs[CELL]["key"] == claimed.user_attrs[CELL]["key"]
-            for trial in self.all()
-        )
-        if duplicate:
-            self._end(claimed, TrialState.PRUNED)
-        return duplicate
+        earliest: dict[str, int] = {}
+        for trial in self.all():
+            if trial.state in ALIVE:
+                earliest.setdefault(trial.user_attrs[CELL]["key"], trial.number)
+        kept = [trial for trial in claimed if earliest[trial.user_attrs[CELL]["key"]] == trial.number]
+        for trial in claimed:
+            if trial not in kept:
+                self._end(trial, TrialState.PRUNED)
+        return kept
 
     def finish(self, trial: FrozenTrial, outcome: Outcome, metric: str) -> None:
         """Store the outcome and complete the trial; an infeasible one is kept with an infinite value."""
@@ -152,18 +156,6 @@ class Trials:
         """What the storage calls a trial."""
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
 
-    def outcomes(self) -> dict[str, Outcome]:
-        """Finished outcomes by the key of their cell."""
-        return {
-            trial.user_attrs[CELL]["key"]: Outcome.from_json(trial.user_attrs[OUTCOME])
-            for trial in reversed(self.all())
-            if trial.state == TrialState.COMPLETE
-        }
-
-    def errors(self, after: int) -> list[str]:
-        """What the trials numbered above `after` raised."""
-        return [trial.user_attrs[ERROR] for trial in self.all() if trial.number > after and ERROR in trial.user_attrs]
-
 
 class Heartbeat:
     """Writes signs of life from a thread while the block runs."""
@@ -193,6 +185,25 @@ class Heartbeat:
                         self._storage.record_heartbeat(number)
         finally:
             self._storage.remove_session()  # a connection belongs to the thread that made it
+
+
+def finished(trials: Iterable[FrozenTrial]) -> set[str]:
+    """The keys of the cells that are done."""
+    return {trial.user_attrs[CELL]["key"] for trial in trials if trial.state == TrialState.COMPLETE}
+
+
+def outcomes(trials: Sequence[FrozenTrial]) -> dict[str, Outcome]:
+    """Finished outcomes by the key of their cell; of two trials of a cell the first counts."""
+    return {
+        trial.user_attrs[CELL]["key"]: Outcome.from_json(trial.user_attrs[OUTCOME])
+        for trial in reversed(trials)
+        if trial.state == TrialState.COMPLETE
+    }
+
+
+def errors(trials: Iterable[FrozenTrial], after: int) -> list[str]:
+    """What the trials numbered above `after` raised."""
+    return [trial.user_attrs[ERROR] for trial in trials if trial.number > after and ERROR in trial.user_attrs]
 
 
 def waiting_trial(cell: Cell, task: Task) -> FrozenTrial:

@@ -8,6 +8,7 @@ after the run at hand.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -95,9 +96,21 @@ class Worker:
                         self.trials.finish(trials[cell.key], outcome, claim.task.metric)
 
 
+def write_to(log: str) -> None:
+    """Let a file take what this process writes, whoever in it does."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+
+
 def main() -> None:
-    """Join the study that standard input names."""
-    order = json.loads(sys.stdin.readline())
+    """Join the study that standard input names; leave if it ends without naming one."""
+    line = sys.stdin.readline()
+    if not line:
+        return
+    order = json.loads(line)
+    write_to(order["log"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tool hears Ctrl-C and passes on what it means
     torch.set_num_threads(1)
     storage = open_storage(order["storage"], create=False)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 from torch._C._autograd import _profiler_enabled
-from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -18,6 +17,7 @@ from adamas.kernels import gradient
 from adamas.kernels.bucket import MismatchError, moment_dtype
 from adamas.scalars import check_max_norm, grad_factor
 from adamas.torch import averaging, checkpoint
+from adamas.torch.compiler import LightOptimizer, untraced
 from adamas.torch.groups import (
     DEFAULT_WEIGHT_DECAY,
     Group,
@@ -45,7 +45,7 @@ OLDER_DEFAULTS: Group = {
 }
 
 
-class Adam(Optimizer):
+class Adam(LightOptimizer):
     r"""Adam (arXiv 1412.6980), with weight decay as L2 coupled into the gradient.
 
     .. math::
@@ -239,7 +239,7 @@ class Adam(Optimizer):
 
     _hooked_step = Optimizer.profile_hook_step(_step)
 
-    @_disable_dynamo  # torch.compiler.disable would import the compiler, which takes two seconds, here and now
+    @untraced
     @wraps(_step)
     def step(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 # pyright: ignore[reportIncompatibleMethodOverride]
         if (

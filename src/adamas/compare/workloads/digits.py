@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adamas.compare.job import Job, Split
+from adamas.compare.workloads.losses import cross_entropy
 
 EPOCHS = 60
 BATCH = 50
@@ -45,10 +46,27 @@ class Data:
     rows: dict[str, list[int]]
 
 
+def table() -> tuple[np.ndarray, np.ndarray]:
+    """Scikit-learn's digits: images (examples, 64) of 0 to 16, classes (examples,).
+
+    Read from its file, if that is where it is known to be: to import scikit-learn takes a second in every process, as
+    long as a run.
+    """
+    found = find_spec("sklearn")
+    file = Path(found.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if found else Path()
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        images, classes = load_digits(return_X_y=True)
+        return images, classes
+    rows = np.loadtxt(file, delimiter=",")
+    return rows[:, :-1], rows[:, -1].astype(int)
+
+
 @cache
 def data() -> Data:
     """Shuffle a part of the labels among themselves and split the images, once and for all seeds."""
-    images, classes = load_digits(return_X_y=True)
+    images, classes = table()
     random = np.random.default_rng(SPLIT_SEED)
     noisy = random.choice(len(classes), int(SHUFFLED * len(classes)), replace=False)
     labels = classes.copy()
@@ -83,13 +101,13 @@ def job(seed: int, device: str) -> Job:
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
-        return functional.cross_entropy(model(images), labels)
+        return cross_entropy(model(images), labels)
 
     def evaluate(split: Split) -> dict[str, float]:
         part = data().validation if split == "validation" else data().test
         logits = model(part.images.to(device))
         return {
-            "cross_entropy": functional.cross_entropy(logits, part.labels.to(device)).item(),
+            "cross_entropy": cross_entropy(logits, part.labels.to(device)).item(),
             "accuracy": (logits.argmax(1) == part.classes.to(device)).float().mean().item(),
         }
 

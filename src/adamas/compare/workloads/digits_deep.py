@@ -18,11 +18,11 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adamas.compare.copies import total
 from adamas.compare.job import Job, Split
 from adamas.compare.workloads.digits import BATCH, TRAIN, data
+from adamas.compare.workloads.losses import cross_entropy
 
 PIXELS, WIDTH, BLOCKS, CLASSES = 64, 64, 12, 10
 EPOCHS = 40
@@ -64,13 +64,13 @@ def build(seed: int, device: str, layernorm: bool) -> Job:
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
-        return functional.cross_entropy(model(images), labels)
+        return cross_entropy(model(images), labels)
 
     def evaluate(split: Split) -> dict[str, float]:
         part = data().validation if split == "validation" else data().test
         logits = model(part.images.to(device))
         return {
-            "cross_entropy": functional.cross_entropy(logits, part.labels.to(device)).item(),
+            "cross_entropy": cross_entropy(logits, part.labels.to(device)).item(),
             "accuracy": (logits.argmax(1) == part.classes.to(device)).float().mean().item(),
         }
 

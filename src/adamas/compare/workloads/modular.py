@@ -18,9 +18,9 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adamas.compare.job import Job, Split
+from adamas.compare.workloads.losses import cross_entropy
 
 MODULUS = 59
 WIDTH = 32  # of each embedding
@@ -82,9 +82,9 @@ def job(seed: int, device: str) -> Job:
     train = data().train
     steps = len(train) // BATCH
 
-    def cross_entropy(pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_and_accuracy(pairs: Tensor) -> tuple[Tensor, Tensor]:
         logits, sums = model(pairs), pairs.sum(-1) % MODULUS
-        return functional.cross_entropy(logits, sums), (logits.argmax(-1) == sums).float().mean()
+        return cross_entropy(logits, sums), (logits.argmax(-1) == sums).float().mean()
 
     def batches(epoch: int) -> Iterator[Tensor]:
         """Pairs in a new order; what is left of a batch is left out."""
@@ -92,11 +92,11 @@ def job(seed: int, device: str) -> Job:
             yield train[rows].to(device)
 
     def loss(pairs: Tensor) -> Tensor:
-        return cross_entropy(pairs)[0]
+        return loss_and_accuracy(pairs)[0]
 
     def evaluate(split: Split) -> dict[str, float]:
         part = data().validation if split == "validation" else data().test
-        loss, accuracy = cross_entropy(part.to(device))
+        loss, accuracy = loss_and_accuracy(part.to(device))
         return {"cross_entropy": loss.item(), "accuracy": accuracy.item()}
 
     groups = [{"params": list(model.parameters()), "betas": BETAS}]

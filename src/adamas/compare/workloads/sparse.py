@@ -18,9 +18,9 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adamas.compare.job import Job, Split
+from adamas.compare.workloads.losses import cross_entropy
 
 WORDS, LENGTH, HIDDEN = 1000, 20, 32
 TRAIN, VALIDATION, TEST = 2000, 2000, 4000  # texts
@@ -66,13 +66,13 @@ def job(seed: int, device: str) -> Job:
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         counts, classes = batch
-        return functional.cross_entropy(model(counts), classes)
+        return cross_entropy(model(counts), classes)
 
     def evaluate(split: Split) -> dict[str, float]:
         part = data()[split]
         logits, classes = model(part.counts.to(device)), part.classes.to(device)
         return {
-            "cross_entropy": functional.cross_entropy(logits, classes).item(),
+            "cross_entropy": cross_entropy(logits, classes).item(),
             "accuracy": (logits.argmax(1) == classes).float().mean().item(),
         }
 

@@ -50,7 +50,7 @@ class Crew:
     def __enter__(self) -> Crew:
         """Start them, if nobody has; they import what they need, and wait for their order."""
         if self._early is None:
-            self._early = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
+            self._early = tempfile.TemporaryFile()
             self._workers = [self._start() for _ in range(self._count)]
         return self
 

@@ -174,10 +174,14 @@ def test_core_stays_within_its_budget() -> None:
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:
-    """To `import torch`, in the best of up to ten fresh interpreters: a busy machine only ever adds."""
-    code = "import torch, time; t = time.perf_counter(); import adamas.torch; print(time.perf_counter() - t)"
-    seconds = []
-    while not seconds or (min(seconds) >= 0.05 and len(seconds) < 10):
+    """To `import torch`, which takes 1 to 1.6 s where nothing else runs: less than 3 % of it, in the best of up to ten.
+
+    A machine that is busy or slow is so for both.
+    """
+    clock = "import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import adamas.torch"
+    code = f"{clock}; print((time.perf_counter() - b) / (b - a))"
+    ratios = []
+    while not ratios or (min(ratios) >= 0.03 and len(ratios) < 10):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(float(run.stdout))
-    assert min(seconds) < 0.05
+        ratios.append(float(run.stdout))
+    assert min(ratios) < 0.03

@@ -24,7 +24,7 @@ def run(factory, device: str, arm: Arm, cell: Cell) -> Outcome:  # type: ignore[
 
 
 def train(made: Job, arm: Arm, cell: Cell) -> Outcome:
-    (outcome,) = training.train(made, {cell.arm: arm}, Task((cell,), "loss"))
+    (outcome,) = training.train({cell.seed: made}, {cell.arm: arm}, Task((cell,), "loss"))
     return outcome
 
 

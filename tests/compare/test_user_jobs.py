@@ -44,7 +44,7 @@ def trained(made: Job | OwnLoop, *chosen: tuple[str, float, float], stage: Stage
     task = Task(cells(*(chosen or CELLS[2:3]), stage=stage), "loss")
     if isinstance(made, OwnLoop):
         return [training.own_loop(made, ARMS, task)]
-    return training.train(made, ARMS, task)
+    return training.train({task.seed: made}, ARMS, task)
 
 
 def job(seed: int, device: str = "cpu") -> Job:

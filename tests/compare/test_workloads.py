@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -64,6 +65,31 @@ def test_many_copies_have_the_loss_of_one(name: str) -> None:
         for copy in range(3)
     ]
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, workload in WORKLOADS.items() if workload.seeds_together])
+def test_seeds_train_together_as_alone(name: str) -> None:
+    """Each with its own weights and batches: had they another seed's, they would end five tolerances away."""
+    workload = WORKLOADS[name]
+
+    def brief(seed: int, device: str) -> Job:
+        job = workload.load()(seed, device)
+        assert isinstance(job, Job)
+        short = list(islice(job.batches(0), 4))
+        return replace(job, batches=lambda epoch: iter(short), epochs=2, steps_per_epoch=4)
+
+    cells = [Cell("final", arm, 1e-3, 0.1, seed) for seed in (3, 4, 5) for arm in ("adamw", "adam_l2")][1:]
+    together = training.run(brief, "cpu", ARMS, Task(tuple(cells), workload.metric))
+    alone = [training.run(brief, "cpu", ARMS, Task((cell,), workload.metric))[0] for cell in cells]
+    for one, other in zip(together, alone, strict=True):
+        assert one.training_loss == pytest.approx(other.training_loss, rel=2e-5)
+        assert one.validation == pytest.approx(other.validation, rel=2e-5)
+        assert one.test == pytest.approx(other.test, rel=2e-5)
+        assert [moment.validation for moment in one.curve] == pytest.approx(
+            [moment.validation for moment in other.curve], rel=2e-5
+        )
+    first, other = (found.training_loss for found in (alone[0], alone[2]))  # one arm's, of two seeds
+    assert first != pytest.approx(other, rel=1e-4)
 
 
 def test_modular_has_every_pair_once() -> None:

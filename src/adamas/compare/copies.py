@@ -3,7 +3,8 @@
 Cells of one seed share initial weights, batches and random numbers; only optimizers differ. Stacked, their losses are
 computed by `torch.vmap` over `torch.func.functional_call`, each layer as one batched product, and every cell's
 optimizer steps its own slice. That is the arithmetic of training them one by one: in float64 the two agree to rounding,
-and where torch's batched products equal its single ones bit for bit, so do the runs.
+and where torch's batched products equal its single ones bit for bit, so do the runs. Where a workload allows it, cells
+of several seeds share a stack: each then has its own batch.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class Lone:
         self._job = job
         self.copies = [make_copy(job, arm, cell, groups_of(job))]
 
-    def gradients(self, batch: Any) -> list[float]:
-        """Compute the gradients; return the loss."""
+    def gradients(self, batches: Sequence[Any]) -> list[float]:
+        """Compute the gradients on the batch; return the loss."""
+        (batch,) = batches
         loss = total(self._job.loss(batch))
         self.copies[0].optimizer.zero_grad()
         loss.backward()
@@ -86,55 +88,68 @@ class Lone:
 
 
 class Stack:
-    """Several cells of one seed on stacked weights: the copy i is the slice i of every tensor."""
+    """Several cells on stacked weights: the copy i is the slice i of every tensor.
 
-    def __init__(self, job: Job, arms: Mapping[str, Arm], cells: Sequence[Cell]) -> None:
-        self._job = job
-        self._calls = Calls(job)
-        named = dict(self._calls.named_parameters())
-        self._aliases = aliases(self._calls)
-        self._params = {name: spread(param, len(cells)) for name, param in named.items()}
-        self._buffers = {name: spread(buffer, len(cells)) for name, buffer in self._calls.named_buffers()}
-        self._trained = [name for name, param in named.items() if param.requires_grad]
+    Args:
+        jobs: by seed; the loss is that of the first, with each copy's weights and its seed's batch.
+        arms: by name.
+        cells: what is trained.
+    """
+
+    def __init__(self, jobs: Mapping[int, Job], arms: Mapping[str, Arm], cells: Sequence[Cell]) -> None:
+        self._calls = {seed: Calls(job) for seed, job in jobs.items()}
+        self._first = next(iter(self._calls.values()))
+        self._aliases = aliases(self._first)
+        named = {seed: dict(calls.named_parameters()) for seed, calls in self._calls.items()}
+        buffers = {seed: dict(calls.named_buffers()) for seed, calls in self._calls.items()}
+        self._params = stacked([named[cell.seed] for cell in cells])
+        self._buffers = stacked([buffers[cell.seed] for cell in cells])
+        self._trained = [name for name, param in next(iter(named.values())).items() if param.requires_grad]
         for name in self._trained:
             self._params[name].requires_grad_()
         self._laid_out = False
-        self._batch: Any = None
-        self._loss = torch.vmap(self._loss_of_one, randomness="same")
-        names = {id(param): name for name, param in named.items()}
+        tensors = len(self._params) + len(self._buffers)
+        own_batches = None if len(jobs) == 1 else 0
+        self._loss = torch.vmap(self._loss_of_one, in_dims=(own_batches, *[0] * tensors), randomness="same")
+        self._seeds = list(jobs)
         self._slices: list[dict[str, nn.Parameter]] = []
         self.copies: list[Copy] = []
         for place, cell in enumerate(cells):
             slices = {
-                name: nn.Parameter(param.detach()[place], requires_grad=param.requires_grad)
+                name: nn.Parameter(param.detach()[place], requires_grad=name in self._trained)
                 for name, param in self._params.items()
             }
+            names = {id(param): name for name, param in named[cell.seed].items()}
             groups = [
-                {**group, "params": [slices[names[id(param)]] for param in group["params"]]} for group in groups_of(job)
+                {**group, "params": [slices[names[id(param)]] for param in group["params"]]}
+                for group in groups_of(jobs[cell.seed])
             ]
             self._slices.append(slices)
-            self.copies.append(make_copy(job, arms[cell.arm], cell, groups))
+            self.copies.append(make_copy(jobs[cell.seed], arms[cell.arm], cell, groups))
 
-    def gradients(self, batch: Any) -> list[float]:
-        """Compute the gradients of every copy; return their losses."""
-        self._batch = batch
-        losses = self._loss(*self._params.values(), *self._buffers.values())
+    def gradients(self, batches: Sequence[Any]) -> list[float]:
+        """Compute the gradients of every copy on the batch of its seed, in the jobs' order; return their losses."""
+        if len(batches) == 1:
+            batch = batches[0]
+        else:
+            batch = together(batches, [self._seeds.index(copy.cell.seed) for copy in self.copies])
+        losses = self._loss(batch, *self._params.values(), *self._buffers.values())
         weights = [self._params[name] for name in self._trained]
         found: Any = torch.autograd.grad(losses.sum(), weights, allow_unused=True)  # None where unused
         if not self._laid_out:
             self._lay_out(found)
-        for name, stacked in zip(self._trained, found, strict=True):
-            parts = [None] * len(self.copies) if stacked is None else stacked.unbind()
+        for name, grads in zip(self._trained, found, strict=True):
+            parts = [None] * len(self.copies) if grads is None else grads.unbind()
             for slices, part in zip(self._slices, parts, strict=True):
                 slices[name].grad = part
         return losses.tolist()
 
     def evaluate(self, copy: Copy, split: Split) -> Mapping[str, float]:
         """The job's figures with a copy's weights."""
-        place = self.copies.index(copy)
+        place, calls = self.copies.index(copy), self._calls[copy.cell.seed]
         buffers = {name: buffer[place] for name, buffer in self._buffers.items()}
-        with self._calls.evaluating(split):
-            return self._call({**self._slices[place], **buffers}, None)
+        with calls.evaluating(split):
+            return self._call(calls, {**self._slices[place], **buffers}, None)
 
     def drop(self, gone: Sequence[Copy]) -> None:
         """Train these no further: the others move together."""
@@ -170,14 +185,15 @@ class Stack:
         for place, slices in enumerate(self._slices):
             slices[name].data = moved.detach()[place]
 
-    def _loss_of_one(self, *tensors: Tensor) -> Tensor:
-        """The loss of the batch at hand; a plain list of arguments is what vmap takes apart fastest."""
-        return self._call(dict(zip((*self._params, *self._buffers), tensors, strict=True)), self._batch)
+    def _loss_of_one(self, batch: Any, *tensors: Tensor) -> Tensor:
+        """One copy's loss; a plain list of arguments is what vmap takes apart fastest."""
+        named = dict(zip((*self._params, *self._buffers), tensors, strict=True))
+        return self._call(self._first, named, batch)
 
-    def _call(self, tensors: Mapping[str, Tensor], batch: Any) -> Any:
+    def _call(self, calls: Calls, tensors: Mapping[str, Tensor], batch: Any) -> Any:
         """Call with these in the place of the model's: tied ones under all their names, which torch would look for."""
         tied = {alias: tensors[name] for alias, name in self._aliases.items()}
-        return torch.func.functional_call(self._calls, {**tensors, **tied}, (batch,), tie_weights=False)
+        return torch.func.functional_call(calls, {**tensors, **tied}, (batch,), tie_weights=False)
 
 
 class Calls(nn.Module):
@@ -213,9 +229,19 @@ def aliases(module: nn.Module) -> dict[str, str]:
     return found
 
 
-def spread(tensor: Tensor, copies: int) -> Tensor:
-    """(*shape) to (copies, *shape), each a copy of its own."""
-    return tensor.detach().expand(copies, *tensor.shape).clone(memory_format=torch.contiguous_format)
+def stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of one shape under each name to (copies, *shape), each copy's in memory of its own."""
+    return {name: torch.stack([each[name].detach() for each in tensors]) for name in tensors[0]}
+
+
+def together(batches: Sequence[Any], places: Sequence[int]) -> Any:
+    """The batches at `places`, alike in structure and shapes, with a first dimension for the copies."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.stack([batches[place] for place in places])
+    if isinstance(first, Mapping):
+        return {key: together([batch[key] for batch in batches], places) for key in first}
+    return tuple(together(parts, places) for parts in zip(*batches, strict=True))
 
 
 def total(loss: Any) -> Tensor:

@@ -151,7 +151,7 @@ def first_loss(where: str, job: Job) -> float:
     check_scheduler(where, job)
     if job.stackable:
         with blamed(where, "loss(batch) of two copies of the weights together, as stackable=True has it,"):
-            Stack(job, ARMS, [Cell("search", "none", lr, 0.0, 0) for lr in (1e-3, 3e-3)]).gradients(batch)
+            Stack({0: job}, ARMS, [Cell("search", "none", lr, 0.0, 0) for lr in (1e-3, 3e-3)]).gradients([batch])
     return loss.item()
 
 

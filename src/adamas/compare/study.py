@@ -112,8 +112,7 @@ class Conductor:
     def complete(self, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
         """Get the runs done and return their outcomes."""
         wanted = list(cells)
-        workload = self._settings.workload
-        layout = tasks(wanted, workload.metric, workload.stackable, may_give_up)
+        layout = tasks(wanted, self._settings.workload, may_give_up)
         wanted_keys = {cell.key for cell in wanted}
         while True:
             self._trials.return_lost()

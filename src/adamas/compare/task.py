@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from adamas.compare.cell import Cell, Stage
+from adamas.compare.workload import Workload
 
 STACKED = 12  # cells of a task at most: more gain little, and a worker that dies has more to do again
 SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers have something to share
@@ -15,7 +16,7 @@ SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers
 
 @dataclass(frozen=True)
 class Task:
-    """Cells of one stage, seed and variant.
+    """Cells of one stage and variant, and of one seed where seeds cannot share a pass.
 
     Which cells make a task depends on the study alone. A task is computed whole even where some of its cells are
     finished already, so that a result could not depend on who died when, were a batched product ever to round
@@ -33,8 +34,13 @@ class Task:
 
     @property
     def seed(self) -> int:
-        """The cells' seed."""
+        """The first cell's seed."""
         return self.cells[0].seed
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The cells' seeds, each once."""
+        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
 
     @property
     def stage(self) -> Stage:
@@ -50,30 +56,30 @@ class Task:
         """As plain data."""
         return {
             "stage": self.stage,
-            "seed": self.seed,
             "variant": self.variant,
             "metric": self.metric,
             "may_give_up": self.may_give_up,
-            "cells": [[cell.arm, cell.lr, cell.weight_decay] for cell in self.cells],
+            "cells": [[cell.arm, cell.lr, cell.weight_decay, cell.seed] for cell in self.cells],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Task:
         """Inverse of `to_json`."""
-        stage, seed, variant = data["stage"], data["seed"], data["variant"]
-        cells = tuple(Cell(stage, arm, lr, decay, seed, variant) for arm, lr, decay in data["cells"])
+        stage, variant = data["stage"], data["variant"]
+        cells = tuple(Cell(stage, arm, lr, decay, seed, variant) for arm, lr, decay, seed in data["cells"])
         return cls(cells, data["metric"], data["may_give_up"])
 
 
-def tasks(cells: Iterable[Cell], metric: str, stacked: bool, may_give_up: bool) -> list[Task]:
-    """Lay out tasks: of several cells that share stage, seed and variant, or of one cell each; the largest first."""
+def tasks(cells: Iterable[Cell], workload: Workload, may_give_up: bool) -> list[Task]:
+    """Lay out tasks: of several cells that can share a pass, or of one cell each; the largest first."""
     wanted = list(dict.fromkeys(cells))
-    groups: dict[tuple[str, int, str], list[Cell]] = {}
+    groups: dict[tuple[str, str, int | None], list[Cell]] = {}
     for cell in wanted:
-        groups.setdefault((cell.stage, cell.seed, cell.variant), []).append(cell)
-    most = min(STACKED, -(-len(wanted) // SHARES)) if stacked else 1
+        seed = None if workload.seeds_together else cell.seed
+        groups.setdefault((cell.stage, cell.variant, seed), []).append(cell)
+    most = min(STACKED, -(-len(wanted) // SHARES)) if workload.stackable else 1
     parts = [part for group in groups.values() for part in evenly(group, most)]
-    return [Task(tuple(part), metric, may_give_up) for part in sorted(parts, key=len, reverse=True)]
+    return [Task(tuple(part), workload.metric, may_give_up) for part in sorted(parts, key=len, reverse=True)]
 
 
 def evenly(cells: list[Cell], most: int) -> list[list[Cell]]:

@@ -31,7 +31,7 @@ def run(factory: JobFactory, device: str, arms: Mapping[str, Arm], task: Task) -
         factory: makes the job from (seed, device).
         device: where it trains.
         arms: by name, all that the cells need.
-        task: the cells; they agree in stage, seed and variant.
+        task: the cells; they agree in stage and variant, and in their seed unless the workload lets seeds share a pass.
 
     Returns:
         An outcome a cell. The caller's random streams are left as they were.
@@ -42,12 +42,22 @@ def run(factory: JobFactory, device: str, arms: Mapping[str, Arm], task: Task) -
         if isinstance(job, OwnLoop):
             outcomes = [own_loop(job, arms, task)]
         else:
-            together = task.cells if job.stackable else task.cells[:1]
-            outcomes = train(job, arms, replace(task, cells=together))
+            now = task if job.stackable else replace(task, cells=task.cells[:1])
+            jobs = {task.seed: job, **{seed: another(factory, device, seed) for seed in now.seeds[1:]}}
+            outcomes = train(jobs, arms, now)
     seconds = (time.perf_counter() - started) / len(outcomes)
     outcomes = [replace(outcome, seconds=seconds) for outcome in outcomes]
     rest = task.cells[len(outcomes) :]
     return outcomes + (run(factory, device, arms, replace(task, cells=rest)) if rest else [])
+
+
+def another(factory: JobFactory, device: str, seed: int) -> Job:
+    """The job of a further seed, which draws nothing once it is made."""
+    with randomness(seed, device):
+        job = factory(seed, device)
+    if not isinstance(job, Job):
+        raise TypeError(f"the job of seed {seed} is a {type(job).__name__}, that of another seed a Job")
+    return job
 
 
 @contextlib.contextmanager
@@ -66,18 +76,20 @@ def randomness(seed: int, device: str) -> Generator[None]:
             np.random.set_state(states[1])
 
 
-def train(job: Job, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
-    """Train the cells of a task on one job, to the end or until they are infeasible."""
+def train(jobs: Mapping[int, Job], arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
+    """Train the cells of a task on the jobs of their seeds, to the end or until they are infeasible."""
     first, *others = task.cells
-    group = Stack(job, arms, task.cells) if others else Lone(job, arms[first.arm], first)
+    job = jobs[first.seed]
+    group = Stack(jobs, arms, task.cells) if others else Lone(job, arms[first.arm], first)
     copies = list(group.copies)
     pilot, final = task.stage == "pilot", task.stage == "final"
-    untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None
+    untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None  # of one seed
     given_up: list[Copy] = []
     looks = set(look_steps(job.steps)) if final else set()
-    job.model.train()
-    for step, batch in enumerate(batches(job), start=1):
-        losses = group.gradients(batch)
+    for each in jobs.values():
+        each.model.train()
+    for step, of_seeds in enumerate(zip(*map(batches, jobs.values()), strict=True), start=1):
+        losses = group.gradients(of_seeds)
         for copy, loss in zip(group.copies, losses, strict=True):
             copy.history.saw(loss)
         group.drop([copy for copy, loss in zip(group.copies, losses, strict=True) if not math.isfinite(loss)])
@@ -92,10 +104,12 @@ def train(job: Job, arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
             break
         if step in looks:
             for copy in group.copies:
-                copy.history.look(figures(job, partial(group.evaluate, copy), "validation")[task.metric])
+                copy.history.look(
+                    figures(jobs[copy.cell.seed], partial(group.evaluate, copy), "validation")[task.metric]
+                )
     outcomes = {copy.cell: outcome(job, copy, feasible=False, given_up=copy in given_up) for copy in copies}
     for copy in group.copies:
-        outcomes[copy.cell] = judged(job, partial(group.evaluate, copy), copy, test=final)
+        outcomes[copy.cell] = judged(jobs[copy.cell.seed], partial(group.evaluate, copy), copy, test=final)
     return [replace(outcomes[cell], untrained=untrained) for cell in task.cells]
 
 

@@ -17,6 +17,7 @@ WORKLOADS = {
         Workload(
             name="digits",
             factory=f"{HERE}.digits:job",
+            seeds_together=True,
             metric="cross_entropy",
             summary=NOISY_DIGITS.format(network="a 64-256-256-10 network"),
             expected="A tie: gradients of one scale, a short run, a network that needs little help.",
@@ -25,6 +26,7 @@ WORKLOADS = {
         Workload(
             name="digits-deep",
             factory=f"{HERE}.digits_deep:job",
+            seeds_together=True,
             metric="cross_entropy",
             summary=NOISY_DIGITS.format(network="a residual network of 12 blocks, width 64, without normalisation,"),
             expected=(
@@ -41,6 +43,7 @@ WORKLOADS = {
         Workload(
             name="digits-deep-layernorm",
             factory=f"{HERE}.digits_deep:job_layernorm",
+            seeds_together=True,
             metric="cross_entropy",
             summary=NOISY_DIGITS.format(network="a residual network of 12 blocks, width 64, each with a LayerNorm,"),
             expected="The twin of digits-deep: normalisation evens the scales out, and the gap shrinks or goes.",
@@ -49,6 +52,7 @@ WORKLOADS = {
         Workload(
             name="modular",
             factory=f"{HERE}.modular:job",
+            seeds_together=True,
             metric="cross_entropy",
             margin="0.05abs",
             summary=(
@@ -78,6 +82,7 @@ WORKLOADS = {
         Workload(
             name="sparse",
             factory=f"{HERE}.sparse:job",
+            seeds_together=True,
             metric="cross_entropy",
             summary=(
                 "Bags of words whose frequencies follow Zipf's law, with labels from a planted rule in which rare "
@@ -92,6 +97,7 @@ WORKLOADS = {
         Workload(
             name="noise",
             factory=f"{HERE}.noise:job",
+            seeds_together=True,
             metric="spread",
             margin="0.1abs",
             summary=(

@@ -42,8 +42,19 @@ def find(name: str, device: str, metric: str | None) -> Workload:
     """
     workload = of_user(name) if ":" in name or name.endswith(".py") else workloads.find(name)
     workload = replace(workload, device=device, metric=metric or workload.metric)
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is the verdict's
+    with contextlib.redirect_stdout(sys.stderr), one_thread():  # standard output is the verdict's
         return inspected(workload)
+
+
+@contextlib.contextmanager
+def one_thread() -> Generator[None]:
+    """As in a worker; two would wait for each other while the workers, which are starting, keep all cores busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def of_user(name: str) -> Workload:

@@ -23,7 +23,7 @@ from adamas.compare.storage import open_storage, set_once
 from adamas.compare.task import tasks
 from adamas.compare.trials import Trials, errors, finished, outcomes
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
 SPECIFICATION = "specification"  # user attribute of the Optuna study
 
 

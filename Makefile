@@ -37,7 +37,7 @@ lint: install
 	$(BIN)/clang-format --dry-run --Werror native/* tests/native/*.cpp tests/conformance/*.cpp
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(REQUIRE_NATIVE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(REQUIRE_NATIVE)
 	$(BIN)/python -m pytest -q --doctest-modules --pyargs adamas
 	$(BIN)/python -m pytest -q --doctest-glob='*.md' README.md docs
 

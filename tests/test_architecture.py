@@ -174,14 +174,21 @@ def test_core_stays_within_its_budget() -> None:
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:
-    """To `import torch`, which takes 1 to 1.6 s where nothing else runs: less than 3 % of it, in the best of up to ten.
-
-    A machine that is busy or slow is so for both.
-    """
-    clock = "import time; a = time.perf_counter(); import torch; b = time.perf_counter(); import adamas.torch"
-    code = f"{clock}; print((time.perf_counter() - b) / (b - a))"
-    ratios = []
-    while not ratios or (min(ratios) >= 0.03 and len(ratios) < 10):
+    """To `import torch`, in the best of up to ten fresh interpreters: of processor time, as other tests run beside."""
+    code = "import torch, time; t = time.process_time(); import adamas.torch; print(time.process_time() - t)"
+    seconds = []
+    while not seconds or (min(seconds) >= 0.05 and len(seconds) < 10):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        ratios.append(float(run.stdout))
-    assert min(ratios) < 0.03
+        seconds.append(float(run.stdout))
+    assert min(seconds) < 0.05
+
+
+def test_a_step_imports_no_compiler() -> None:
+    """It takes two seconds; torch's own optimizers import it when they are made."""
+    loop = (
+        "import sys, torch; from adamas.torch import AdamW; param = torch.nn.Parameter(torch.ones(3));"
+        "optimizer = AdamW([param], lr=1e-3); optimizer.zero_grad(); param.sum().backward(); optimizer.step();"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", loop], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"

@@ -7,7 +7,7 @@ noise well would be marked down for doubting, and every regulariser with it. Acc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -88,10 +88,20 @@ def data() -> Data:
     return Data(**parts, rows={name: part.tolist() for name, part in rows.items()})
 
 
+def network() -> nn.Module:
+    """Logits of the class: (images, pixels) to (images, classes)."""
+    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
 def job(seed: int, device: str) -> Job:
-    """A 64-256-256-10 network on the noisy digits; `seed` sets the weights, the data order and torch's stream."""
+    """A 64-256-256-10 network on the noisy digits."""
+    return learning(network, EPOCHS, seed, device)
+
+
+def learning(make: Callable[[], nn.Module], epochs: int, seed: int, device: str) -> Job:
+    """A network on the noisy digits; `seed` sets the weights, the data order and torch's stream."""
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+    model = make().to(device)
     order = torch.Generator().manual_seed(seed)
     train = data().train
 
@@ -111,4 +121,4 @@ def job(seed: int, device: str) -> Job:
             "accuracy": (logits.argmax(1) == part.classes.to(device)).float().mean().item(),
         }
 
-    return Job(model, batches, loss, evaluate, epochs=EPOCHS, steps_per_epoch=TRAIN // BATCH, stackable=True)
+    return Job(model, batches, loss, evaluate, epochs=epochs, steps_per_epoch=TRAIN // BATCH, stackable=True)

@@ -13,16 +13,14 @@ AdamW should keep its best weight decay, and Adam with L2 should need 10 and 100
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from adamas.compare.copies import total
-from adamas.compare.job import Job, Split
-from adamas.compare.workloads.digits import BATCH, TRAIN, data
-from adamas.compare.workloads.losses import cross_entropy
+from adamas.compare.job import Job
+from adamas.compare.workloads.digits import learning
 
 PIXELS, WIDTH, BLOCKS, CLASSES = 64, 64, 12, 10
 EPOCHS = 40
@@ -51,40 +49,14 @@ def network(layernorm: bool) -> nn.Module:
     return model
 
 
-def build(seed: int, device: str, layernorm: bool) -> Job:
-    """The network on the noisy digits; `seed` sets the weights, the data order and torch's stream."""
-    torch.manual_seed(seed)
-    model = network(layernorm).to(device)
-    order = torch.Generator().manual_seed(seed)
-    train = data().train
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(TRAIN, generator=order).split(BATCH):
-            yield train.images[rows].to(device), train.labels[rows].to(device)
-
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        return cross_entropy(model(images), labels)
-
-    def evaluate(split: Split) -> dict[str, float]:
-        part = data().validation if split == "validation" else data().test
-        logits = model(part.images.to(device))
-        return {
-            "cross_entropy": cross_entropy(logits, part.labels.to(device)).item(),
-            "accuracy": (logits.argmax(1) == part.classes.to(device)).float().mean().item(),
-        }
-
-    return Job(model, batches, loss, evaluate, epochs=EPOCHS, steps_per_epoch=TRAIN // BATCH, stackable=True)
-
-
 def job(seed: int, device: str) -> Job:
     """Without normalisation."""
-    return build(seed, device, layernorm=False)
+    return learning(partial(network, layernorm=False), EPOCHS, seed, device)
 
 
 def job_layernorm(seed: int, device: str) -> Job:
     """The twin: LayerNorm at the start of each block."""
-    return build(seed, device, layernorm=True)
+    return learning(partial(network, layernorm=True), EPOCHS, seed, device)
 
 
 def louder(made: Job, factor: float) -> Job:

@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from adamas.cli import WORKLOADS as NAMED_IN_HELP
 from adamas.compare import training
@@ -17,7 +19,7 @@ from adamas.compare.copies import Calls, total
 from adamas.compare.job import Job
 from adamas.compare.preflight import find
 from adamas.compare.task import Task
-from adamas.compare.workloads import WORKLOADS, digits_deep, modular, noise, sparse
+from adamas.compare.workloads import WORKLOADS, digits, digits_deep, modular, noise, sparse
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
 
 
@@ -90,6 +92,13 @@ def test_seeds_train_together_as_alone(name: str) -> None:
         )
     first, other = (found.training_loss for found in (alone[0], alone[2]))  # one arm's, of two seeds
     assert first != pytest.approx(other, rel=1e-4)
+
+
+def test_the_digits_are_scikit_learns() -> None:
+    """Their file is read without importing scikit-learn; what is read is what it would give."""
+    for ours, theirs in zip(digits.table(), load_digits(return_X_y=True), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
 
 
 def test_modular_has_every_pair_once() -> None:

@@ -41,6 +41,10 @@ def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> N
         raise ValueError(f"{name}: {value} ({rule})")
 
 
+def _check_rate(lr: Any) -> None:
+    _check("Invalid learning rate", lr, 0.0, math.inf, "lr must be finite and >= 0")
+
+
 @dataclass(frozen=True, slots=True)
 class Hyper:
     """The hyperparameters of one parameter group, validated when made.
@@ -91,7 +95,7 @@ class Hyper:
 
     def __post_init__(self) -> None:
         """Check every field: the wording up to the bracket is torch's, which its own tests look for."""
-        _check("Invalid learning rate", self.lr, 0.0, math.inf, "lr must be finite and >= 0")
+        _check_rate(self.lr)
         _check("Invalid epsilon value", self.eps, 0.0, math.inf, "eps must be finite and >= 0")
         _check("Invalid beta parameter at index 0", self.beta1, 0.0, 1.0, "betas must lie in [0, 1)")
         _check("Invalid beta parameter at index 1", self.beta2, 0.0, 1.0, "betas must lie in [0, 1)")
@@ -112,6 +116,19 @@ class Hyper:
                 f"base learning rate {self.base_lr} must be > 0 for decay='independent', which divides by it: "
                 "construct with the schedule's peak lr, or use decay='lr'"
             )
+
+    def at_rate(self, lr: float) -> Hyper:
+        """The same at another learning rate, the only value that is checked: what a schedule asks for at each step.
+
+        Example:
+            >>> Hyper(lr=0.1, weight_decay=0.5).at_rate(0.2) == Hyper(lr=0.2, weight_decay=0.5)
+            True
+        """
+        _check_rate(lr)
+        twin = object.__new__(Hyper)
+        for name in self.__slots__:
+            object.__setattr__(twin, name, lr if name == "lr" else getattr(self, name))
+        return twin
 
 
 class StepScalars(NamedTuple):

@@ -76,6 +76,23 @@ def test_numbers_of_other_libraries_are_taken(value: Any) -> None:
     torch.testing.assert_close(weight.detach(), torch.full((3,), 1 - float(value) * (1 + 0.1)), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"decay": "independent", "weight_decay": 0.1}, {"amsgrad": True}])
+def test_a_rate_that_a_schedule_writes_steps_as_a_group_read_afresh(options: dict[str, Any]) -> None:
+    """The rate alone is read anew then, whatever number it is written as; all else is as it was."""
+    weights, optimizers = [], []
+    for _ in range(2):
+        weights.append(torch.nn.Parameter(torch.ones(3, dtype=torch.float64)))
+        optimizers.append(AdamW([weights[-1]], lr=0.1, **options))
+    for rate in (0.1, 0.05, np.float64(0.025), np.float32(0.01), 0, 1, torch.tensor(0.3), 0.2):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            weight.grad = torch.arange(1.0, 4.0, dtype=torch.float64)
+            optimizer.param_groups[0]["lr"] = rate
+        optimizers[1]._plan = None
+        for optimizer in optimizers:
+            optimizer.step()
+        assert torch.equal(weights[0].detach(), weights[1].detach()), rate
+
+
 @pytest.mark.parametrize(
     ("key", "meant"),
     [

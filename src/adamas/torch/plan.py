@@ -215,7 +215,11 @@ class Plan:
             known = (values, check(group) if has_host_scalars(group) else read(group))
             self._hypers[bucket.group] = None
         elif known is None or known[0] != values:
-            known = self._hypers[bucket.group] = (values, check(group))
+            if known is not None and known[0][1:] == values[1:] and type(values[0]) is float:
+                hyper = known[1].at_rate(values[0])  # nothing else changed: so it is with a schedule, at every step
+            else:
+                hyper = check(group)
+            known = self._hypers[bucket.group] = (values, hyper)
         different, which = bucket.upcoming()
         grad_factor, skip = (_on(bucket.bucket.params[0].device, x) for x in (grad_factor, skip))
         if skip is not None and bucket.begins is True:  # from the first step on, so that all take the same kernel

@@ -84,6 +84,8 @@ class Forked:
             outputs = [each.fileno() for each in self._outputs]
             socket.send_fds(connection, [b"fork"], [input_end, *outputs, death, order.fileno()])
             self.pid = int(connection.recv(100))
+        os.set_blocking(self._life, False)
+        self._ended = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
         with suppress(subprocess.TimeoutExpired):
@@ -92,10 +94,13 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._life], [], [], timeout)[0]:
+            if not select.select([self._ended], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("a fork", timeout or 0)
-            said = os.read(self._life, 1)
+            said = b""
+            with suppress(BlockingIOError):  # it was killed, and its own forks hold the other end
+                said = os.read(self._life, 1)
             os.close(self._life)
+            os.close(self._ended)
             self.returncode = said[0] if said else -signal.SIGKILL
         return self.returncode
 

@@ -85,7 +85,15 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:  # it ended meanwhile
+        return []
+
+
+def descendants(process: int) -> list[int]:
+    """Children, their children and so on: the foreman of a tool, and his workers."""
+    return [found for child in children(process) for found in (child, *descendants(child))]
 
 
 class Tool:

@@ -20,10 +20,10 @@ from adamas.compare.result import StudyResult
 from adamas.compare.trials import CELL, OUTCOME
 from tests.compare.gate import Gate
 from tests.compare.nursery import Nursery
-from tests.compare.studies import Process, Tool, children, end, result_of, study_of, until
+from tests.compare.studies import Process, Tool, children, descendants, end, result_of, study_of, until
 from tests.compare.tiny_job import RUNS
 
-VICTIMS = 16 * ["a worker"] + 2 * ["the tool"] + 2 * ["the tool with its workers"]
+VICTIMS = 14 * ["a worker"] + 2 * ["the foreman"] + 2 * ["the tool"] + 2 * ["the tool with its workers"]
 DELAY_SECONDS = 0.3  # at most, from a run that goes on to the kill: the run, its end, the next claim
 
 
@@ -74,8 +74,13 @@ def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: St
             before = done(study)
             if victim == "a worker":
                 kill([worker], gate)
+            elif victim == "the foreman":  # his workers stop after the run at hand
+                workers = gate.working(running)
+                kill([process for process in children(nursery.pid) if process != running], gate)
+                for orphan in workers:
+                    gate.let_through(orphan)
             else:
-                workers = children(nursery.pid)
+                workers = [*descendants(nursery.pid), *gate.working(running)]  # a dead foreman's are nobody's
                 workers.remove(running)
                 kill([running, *workers] if victim == "the tool with its workers" else [running], gate)
                 for orphan in workers:

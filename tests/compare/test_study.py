@@ -31,7 +31,7 @@ from adamas.compare.task import Task
 from adamas.compare.trials import CELL, Heartbeat, errors, outcomes, waiting_trial
 from adamas.compare.worker import Worker
 from tests.compare.conftest import ROOT
-from tests.compare.studies import Tool, cell, children, end, finished, result_of, task, trials_of, until
+from tests.compare.studies import Tool, cell, descendants, end, finished, result_of, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
 
 
@@ -113,9 +113,9 @@ def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: St
     tool = Tool(tmp_path, workers=2)
     process = tool.start()
     tool.wait_for(3)
-    os.kill(children(process.pid)[0], signal.SIGKILL)  # a worker, in the middle of a run
+    os.kill(descendants(process.pid)[-1], signal.SIGKILL)  # a worker, in the middle of a run
     tool.wait_for(8)
-    workers = children(process.pid)
+    workers = descendants(process.pid)
     process.kill()
     for worker in workers:
         with suppress(ProcessLookupError):  # it noticed first that its tool is gone

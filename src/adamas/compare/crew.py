@@ -1,13 +1,15 @@
 """The worker processes of one study: started, told what to work on, replaced when they die, stopped.
 
 They take seconds to import what they train with, and nobody needs to know the study before they have; so this module
-imports nothing heavy, and the command line starts them first of all.
+imports nothing heavy, and the command line starts them first of all. Where workers can be forked, one process imports
+for all of them (`foreman`); elsewhere each is a process of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from adamas.compare.foreman import FORKS, GAVE_UP
 
 WORKER = "adamas.compare.worker"  # the module that a worker runs
 PATIENCE_SECONDS = 5.0  # for a worker to stop by itself
@@ -40,18 +44,18 @@ class Crew:
     """`count` workers, for one study."""
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self._shares = [count] if FORKS else [1] * count  # workers of each process
         self._left = REPLACEMENTS * count
         self._order: bytes | None = None
         self._log: Path | None = None  # takes what they write on standard error once they have an order
         self._early: IO[bytes] | None = None  # takes it before
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Crew:
         """Start them, if nobody has; they import what they need, and wait for their order."""
         if self._early is None:
             self._early = tempfile.TemporaryFile()
-            self._workers = [self._start() for _ in range(self._count)]
+            self._processes = [self._start(share) for share in self._shares]
         return self
 
     def give(self, order: Mapping[str, Any], log: Path) -> None:
@@ -60,43 +64,42 @@ class Crew:
         log.write_bytes(b"")
         self._log = log
         self._order = json.dumps({**order, "log": str(log.resolve())}).encode() + b"\n"
-        for worker in self._workers:
-            self._tell(worker)
+        for process in self._processes:
+            self._tell(process)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop them: at once if the block raised or they have no order, else when each has finished what it is at."""
-        for worker in self._workers:
+        for process in self._processes:
             if kind is not None or self._order is None:
-                worker.terminate()
-            close(worker)
-        for worker in self._workers:
+                process.terminate()
+            close(process)
+        for process in self._processes:
             try:
-                worker.wait(PATIENCE_SECONDS)
+                process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
-        self._workers = []
+                kill(process)
+        self._processes = []
         if self._early is not None:
             self._early.close()
         if self._log is not None and self._log.exists() and self._log.stat().st_size == 0:
             self._log.unlink()
 
     def replace_dead(self) -> None:
-        """Start a new worker for each that died."""
-        for place, worker in enumerate(self._workers):
-            if worker.poll() is None:
+        """Start anew each process that died; a foreman replaces his workers himself."""
+        for place, process in enumerate(self._processes):
+            if process.poll() is None:
                 continue
-            if self._left == 0:
+            if self._left == 0 or process.returncode == GAVE_UP:
                 raise WorkersDiedError(
-                    f"workers keep dying (the last with exit code {worker.returncode}); "
+                    f"workers keep dying (the last process with exit code {process.returncode}); "
                     f"the end of what they wrote, {self._log}:\n{self._last_words()}"
                 )
             self._left -= 1
-            close(worker)
-            self._workers[place] = self._start()
-            self._tell(self._workers[place])
+            close(process)
+            self._processes[place] = self._start(self._shares[place])
+            self._tell(self._processes[place])
 
     def _last_words(self) -> str:
         said = b""
@@ -107,25 +110,36 @@ class Crew:
             said += self._log.read_bytes()
         return said[-2000:].decode(errors="replace")
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, share: int) -> subprocess.Popen[bytes]:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         return subprocess.Popen(
-            [sys.executable, "-m", WORKER],
+            [sys.executable, "-m", WORKER, str(share), str(self._left)],
             stdin=subprocess.PIPE,
             stdout=self._early,
             stderr=self._early,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env={**os.environ, **threads},
             start_new_session=True,  # a terminal sends Ctrl-C to the whole foreground group
         )
 
-    def _tell(self, worker: subprocess.Popen[bytes]) -> None:
-        if worker.stdin is not None and self._order is not None:
+    def _tell(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdin is not None and self._order is not None:
             with suppress(BrokenPipeError):  # it died; it will be replaced
-                worker.stdin.write(self._order)
-                worker.stdin.flush()
+                process.stdin.write(self._order)
+                process.stdin.flush()
 
 
-def close(worker: subprocess.Popen[bytes]) -> None:
-    """End a worker's input, which tells it to stop after the run at hand."""
-    if worker.stdin is not None:
+def close(process: subprocess.Popen[bytes]) -> None:
+    """End the input of a process and its workers, which tells them to stop after the run at hand."""
+    if process.stdin is not None:
         with suppress(BrokenPipeError):
-            worker.stdin.close()
+            process.stdin.close()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its workers, who are of its session."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()

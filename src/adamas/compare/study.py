@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.crew import Crew
@@ -23,7 +24,8 @@ from adamas.compare.storage import open_storage, set_once
 from adamas.compare.task import tasks
 from adamas.compare.trials import Trials, errors, finished, outcomes
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05  # between two looks at whether anything changed
+LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
 SPECIFICATION = "specification"  # user attribute of the Optuna study
 
 
@@ -40,7 +42,7 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
 
     Args:
         settings: what the user asked for.
-        watch: called a few times a second.
+        watch: called when something changed.
         crew: workers that have been started already, and are the caller's to stop; None starts and stops its own.
 
     Raises:
@@ -65,7 +67,7 @@ class Conductor:
     Args:
         settings: what the user asked for.
         storage: the database.
-        watch: called a few times a second.
+        watch: called when something changed.
         crew: workers that wait for an order; None hires some when there is work.
     """
 
@@ -78,6 +80,7 @@ class Conductor:
         self._stack = contextlib.ExitStack()
         self._waiting = crew
         self._crew: Crew | None = None
+        self._next_look = 0.0
         self._since = datetime.now()  # naive and local, as Optuna's times of trials are
 
     def __enter__(self) -> Conductor:
@@ -114,21 +117,31 @@ class Conductor:
         wanted = list(cells)
         layout = tasks(wanted, self._settings.workload, may_give_up)
         wanted_keys = {cell.key for cell in wanted}
+        seen: dict[TrialState, int] | None = None
         while True:
-            self._trials.return_lost()
-            now = self._trials.all()
-            if self._trials.want(layout, now):
+            self._return_lost()
+            states = self._trials.states()
+            if states != seen:
                 now = self._trials.all()
-            if found := errors(now, after=self._first - 1):
-                raise JobFailedError(found[0])
-            self._watch(snapshot(self._settings, now, self._since))
-            if wanted_keys <= finished(now):
-                done = outcomes(now)
-                return {cell: done[cell.key] for cell in wanted}
+                if self._trials.want(layout, now):
+                    now = self._trials.all()
+                if found := errors(now, after=self._first - 1):
+                    raise JobFailedError(found[0])
+                self._watch(snapshot(self._settings, now, self._since))
+                if wanted_keys <= finished(now):
+                    done = outcomes(now)
+                    return {cell: done[cell.key] for cell in wanted}
+                seen = states
             if self._crew is None:
                 self._crew = self._hire()
             self._crew.replace_dead()
             time.sleep(POLL_SECONDS)
+
+    def _return_lost(self) -> None:
+        """Look for lost trials, every second or so."""
+        if time.monotonic() >= self._next_look:
+            self._trials.return_lost()
+            self._next_look = time.monotonic() + LOST_SECONDS
 
     def _hire(self) -> Crew:
         settings = self._settings

@@ -23,6 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from adamas.compare.cell import Cell, Outcome
+from adamas.compare.storage import count_states
 from adamas.compare.task import Task
 
 CELL, TASK, OUTCOME, ERROR = "cell", "task", "outcome", "error"  # user attributes of a trial
@@ -60,6 +61,10 @@ class Trials:
         """Every trial as it stands, in the order of its number."""
         return self.study.get_trials(deepcopy=False)
 
+    def states(self) -> dict[TrialState, int]:
+        """How many trials are in which state; as long as it stays the same, `all` has nothing new."""
+        return count_states(self.storage, self._id)
+
     def want(self, tasks: Iterable[Task], trials: Iterable[FrozenTrial]) -> bool:
         """Enqueue the cells that none of `trials` is waiting for, running or done with; say whether there were any."""
         covered = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
@@ -82,6 +87,8 @@ class Trials:
         A task of which a trial is running belongs to another worker, which is about to take the rest. One of which a
         trial is yet to be asked for is left until it is: whoever took it would have to train all of it a second time.
         """
+        if not self.states().get(TrialState.WAITING):
+            return None
         trials = self.all()
         asked = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
         theirs = [trial.user_attrs[TASK] for trial in trials if trial.state == TrialState.RUNNING]

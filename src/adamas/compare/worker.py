@@ -1,8 +1,8 @@
 """A worker process: claims trials of a study, trains them with one thread, and stops when its input ends.
 
-Started as `python -m adamas.compare.worker`, with one line of JSON on standard input. It holds no state: killed at any
-moment, it loses nothing but the run it was in. When the tool that started it dies, its input ends too, and it stops
-after the run at hand.
+Started as `python -m adamas.compare.worker COUNT REPLACEMENTS`, with one line of JSON on standard input; several share
+that input. A worker holds no state: killed at any moment, it loses nothing but the run it was in. When the tool that
+started it dies, its input ends too, and it stops after the run at hand.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import optuna
 import torch
 
 from adamas.compare.arms import Arm
+from adamas.compare.foreman import Foreman, leave
 from adamas.compare.job import JobFactory
 from adamas.compare.storage import open_storage
 from adamas.compare.training import randomness, run
@@ -104,14 +107,8 @@ def write_to(log: str) -> None:
     os.close(file)
 
 
-def main() -> None:
-    """Join the study that standard input names; leave if it ends without naming one."""
-    line = sys.stdin.readline()
-    if not line:
-        return
-    order = json.loads(line)
-    write_to(order["log"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tool hears Ctrl-C and passes on what it means
+def work(order: Mapping[str, Any]) -> None:
+    """Join the study that an order names, until standard input ends."""
     torch.set_num_threads(1)
     storage = open_storage(order["storage"], create=False)
     study = optuna.load_study(study_name=order["study"], storage=storage)
@@ -122,7 +119,19 @@ def main() -> None:
     worker.loop()
 
 
+def main() -> int:
+    """Wait for an order, and follow it: alone, or as the foreman of several. COUNT REPLACEMENTS in the command line."""
+    count, replacements = map(int, sys.argv[1:])
+    line = sys.stdin.readline()
+    if not line:
+        return 0  # the tool left without an order
+    order = json.loads(line)
+    write_to(order["log"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tool hears Ctrl-C and passes on what it means
+    if count > 1:
+        return Foreman(partial(work, order), count, replacements).run()
+    leave(partial(work, order))
+
+
 if __name__ == "__main__":
-    main()
-    sys.stderr.flush()
-    os._exit(0)  # nothing is left to tidy up, and the tool need not wait half a second for torch to unload
+    sys.exit(main())

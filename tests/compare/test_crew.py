@@ -1,0 +1,110 @@
+"""Workers as processes: forked by a foreman or each on its own, replaced, told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from adamas.compare import crew
+from adamas.compare.contract import to_json
+from adamas.compare.crew import Crew, WorkersDiedError
+from adamas.compare.foreman import FORKS, GAVE_UP
+from adamas.compare.result import StudyResult, summarise
+from adamas.compare.study import conduct
+from tests.compare.conftest import ROOT
+from tests.compare.studies import children, until
+from tests.compare.tiny_job import settings
+
+forks = pytest.mark.skipif(not FORKS, reason="workers are forked on Linux alone")
+
+FOREMAN = """
+import os, sys
+from adamas.compare.foreman import Foreman
+
+def work():
+    with open(sys.argv[1], "a") as file:
+        file.write(".")
+    {work}
+
+sys.exit(Foreman(work, count=2, replacements=3).run())
+"""
+
+
+def foreman(work: str, notes: Path) -> subprocess.Popen[bytes]:
+    """Two workers who note that they began, and do this."""
+    command = [sys.executable, "-c", FOREMAN.format(work=work), str(notes)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@forks
+@pytest.mark.parametrize(
+    "work", ["os._exit(3)", "raise RuntimeError('no')", "os.kill(os.getpid(), 9)", "sys.exit('no')"]
+)
+def test_a_foreman_gives_up_when_workers_keep_dying(work: str, tmp_path: Path) -> None:
+    process = foreman(work, tmp_path / "notes")
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == GAVE_UP
+    assert (tmp_path / "notes").read_text() in ("....", ".....")  # two, three anew; the last may be stopped unbegun
+    assert ("no" in said) is ("no" in work)
+
+
+@forks
+def test_workers_end_with_the_input_that_they_share(tmp_path: Path) -> None:
+    process = foreman("sys.stdin.read()", tmp_path / "notes")
+    until(lambda: len(children(process.pid)) == 2, "the workers")
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    until(lambda: (tmp_path / "notes").read_text() == "...", "a replacement")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@forks
+def test_a_foreman_passes_on_that_all_is_to_stop(tmp_path: Path) -> None:
+    process = foreman("import time; time.sleep(600)", tmp_path / "notes")
+    until(lambda: (tmp_path / "notes").exists() and (tmp_path / "notes").read_text() == "..", "the workers")
+    workers = children(process.pid)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(workers) == 2
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_processes_that_end_unasked_are_replaced_until_that_is_a_fault(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "WORKER", "this")  # prints, and ends
+    with pytest.raises(WorkersDiedError, match=r"(?s)exit code 0.*Zen of Python"):
+        watch(Crew(count), tmp_path)
+
+
+@forks
+def test_a_foreman_who_gave_up_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "WORKER", "tests.compare.hopeless_worker")
+    with pytest.raises(WorkersDiedError, match=rf"exit code {GAVE_UP}"):
+        watch(Crew(2), tmp_path)
+
+
+def watch(workers: Crew, out: Path) -> None:
+    """Replace who dies, for a minute."""
+    deadline = time.monotonic() + 60
+    with workers:
+        workers.give({}, out / "workers.log")
+        while time.monotonic() < deadline:
+            workers.replace_dead()
+            time.sleep(0.02)
+
+
+def test_workers_that_cannot_be_forked_find_the_same(
+    tiny_result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "FORKS", False)
+    found = summarise(conduct(settings(tmp_path, workers=2), lambda snapshot: None))
+    assert to_json([found]) == to_json([tiny_result])

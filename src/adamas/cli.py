@@ -6,6 +6,7 @@ Nothing here imports torch, Optuna or Plotly before a command needs them: `adama
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -172,12 +173,15 @@ def compare(**given: Any) -> None:
     from adamas.compare.crew import Crew, default_workers
 
     workers = default_workers(options.device) if options.workers is None else options.workers
-    with Crew(workers) as waiting:  # while they import what they train with, so does this process
-        try:
-            from adamas.compare.command import FAILURES, Voice
-            from adamas.compare.command import compare as conduct_and_report
-        except ModuleNotFoundError as error:
-            missing(error, "compare")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process with threads is not one to be forked
+    waiting = Crew(workers, of_tool=True)
+    waiting.start_early()
+    try:
+        from adamas.compare.command import FAILURES, Voice
+        from adamas.compare.command import compare as conduct_and_report
+    except ModuleNotFoundError as error:
+        missing(error, "compare")
+    with waiting:
         try:
             voice = Voice(Console(highlight=False), Console(stderr=True))
             results = conduct_and_report(read_settings(options, workers), voice, options.as_json, waiting)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from adamas.compare.cell import Cell
+from adamas.compare.cell import Cell, Outcome
 from adamas.compare.settings import Settings
+from adamas.compare.stages import Course
 from adamas.compare.storage import open_storage
 from adamas.compare.task import Task
 from adamas.compare.trials import CELL, Trials
@@ -65,6 +66,15 @@ def finished(given: Settings) -> dict[int, tuple[str, object]]:
             for trial in trials.all()
             if trial.state == TrialState.COMPLETE
         }
+
+
+def follow(courses: Iterable[Course], outcome: Callable[[Cell], Outcome]) -> None:
+    """Go along courses one after the other, with outcomes that nobody trained for."""
+    for course in courses:
+        asked = next(course)
+        with suppress(StopIteration):
+            while True:
+                asked = course.send({cell: outcome(cell) for cell in asked.cells})
 
 
 def cell(seed: int) -> Cell:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,8 +24,9 @@ from adamas.compare.record import Record
 from adamas.compare.result import StudyResult, summarise
 from adamas.compare.selection import FIRST_FINAL_SEED
 from adamas.compare.settings import Settings
-from adamas.compare.stages import Stages
+from adamas.compare.stages import Course, Stages
 from adamas.compare.workload import Workload
+from tests.compare.studies import follow
 
 STUDIES, SEEDS = 1000, 12
 BEST_LR, BEST_DECAY = 2e-3, {"adamw": 3e-4, "adam_l2": 3e-7}  # lr * weight_decay
@@ -68,21 +68,21 @@ class World:
             gradient_scale=(1e-4, 1e-3, 1e-2),
         )
 
-    def complete(self, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
-        """What workers would return."""
-        return {cell: self.outcome(cell) for cell in cells}
+    def follow(self, courses: list[Course]) -> None:
+        """Be the workers."""
+        follow(courses, self.outcome)
 
 
 def study(world: World, number: int) -> StudyResult:
     settings = Settings(WORKLOAD, budget=BUDGETS["quick"], seeds=SEEDS, out=Path("unused"))
-    return summarise(Stages(settings, {}, replace(world, study=number).complete).go_through())
+    return summarise(Stages(settings, {}, replace(world, study=number).follow).go_through())
 
 
 def finals_only(world: World, number: int) -> StudyResult:
     """The end of a study, its winners given: what a thousand studies can be made of."""
     settings = Settings(WORKLOAD, seeds=SEEDS, out=Path("unused"))
     fixed = replace(settings, workload=replace(WORKLOAD, fixed=tuple((arm, 1e-3, 0.0) for arm in DEFAULT)))
-    return summarise(Stages(fixed, {}, replace(world, study=number).complete).go_through())
+    return summarise(Stages(fixed, {}, replace(world, study=number).follow).go_through())
 
 
 def verdicts(world: World) -> Counter[str]:
@@ -155,7 +155,7 @@ def test_every_arm_spends_the_same() -> None:
             settings = Settings(WORKLOAD, chosen, budget, SEEDS, out=Path("unused"))
             world = World(dict.fromkeys(ARMS, 1.0), sd=0.02)
             BEST_DECAY.setdefault("adamw_independent", BEST_DECAY["adamw"])
-            record = Stages(settings, {}, world.complete).go_through()
+            record = Stages(settings, {}, world.follow).go_through()
             assert {arm: len(set(cells)) for arm, cells in record.searched.items()} == dict.fromkeys(
                 arms, budget.trials
             ), name
@@ -163,16 +163,27 @@ def test_every_arm_spends_the_same() -> None:
             assert len({cell.key for cell in record.outcomes}) == settings.total_runs
 
 
-def test_a_run_is_asked_for_again_in_the_same_order() -> None:
-    """What makes a study resumable: each stage follows from the stages before it alone."""
-    asked: list[list[list[Cell]]] = [[], []]
+def test_what_an_arm_asks_for_depends_on_its_own_runs_alone() -> None:
+    """What makes a study resumable, and its arms independent: whoever is first, each course is the same."""
     settings = Settings(WORKLOAD, budget=BUDGETS["standard"], seeds=SEEDS, out=Path("unused"))
     world = World(EQUAL, sd=0.02)
+    orders = (list, lambda courses: courses[::-1], lambda courses: [*courses[1:], courses[0]])
+    found = [
+        Stages(settings, {}, lambda courses, order=order: world.follow(order(courses))).go_through() for order in orders
+    ]
+    turns = Stages(settings, {}, lambda courses: by_turns(courses, world.outcome)).go_through()
+    for record in (*found[1:], turns):
+        assert record.searched == found[0].searched
+        assert record.winners == found[0].winners
+        assert record.outcomes == found[0].outcomes
 
-    def complete(turn: int, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
-        asked[turn].append(list(cells))
-        return world.complete(reversed(asked[turn][-1]))
 
-    for turn in range(2):
-        Stages(settings, {}, partial(complete, turn)).go_through()
-    assert asked[0] == asked[1]
+def by_turns(courses: list[Course], outcome: Callable[[Cell], Outcome]) -> None:
+    """Go along courses a step of each at a time."""
+    asked = {course: next(course) for course in courses}
+    while asked:
+        for course, wanted in list(asked.items()):
+            try:
+                asked[course] = course.send({cell: outcome(cell) for cell in wanted.cells})
+            except StopIteration:
+                del asked[course]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,29 +16,27 @@ from adamas.compare.settings import Settings
 from adamas.compare.stages import Stages
 from adamas.compare.workloads import WORKLOADS, expectations, noise
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
+from tests.compare.studies import follow
 
 Figures = Callable[[Cell], dict[str, float]]
 
 
 def study(name: str, figures: Figures) -> StudyResult:
-    def complete(cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
-        return {
-            cell: Outcome(
-                True,
-                validation=figures(cell),
-                test=figures(cell) if cell.stage == "final" else None,
-                total_decay=1.0,
-                steps=1000,
-                epochs=10,
-                gradient_scale=(1e-4, 1e-3, 1e-2),
-            )
-            for cell in cells
-        }
+    def outcome(cell: Cell) -> Outcome:
+        return Outcome(
+            True,
+            validation=figures(cell),
+            test=figures(cell) if cell.stage == "final" else None,
+            total_decay=1.0,
+            steps=1000,
+            epochs=10,
+            gradient_scale=(1e-4, 1e-3, 1e-2),
+        )
 
     workload = WORKLOADS[name]
     margin = Margin.parse(workload.margin)
     settings = Settings(workload, budget=BUDGETS["quick"], seeds=4, margin=margin, out=Path("unused"))
-    return summarise(Stages(settings, {}, complete).go_through())
+    return summarise(Stages(settings, {}, lambda courses: follow(courses, outcome)).go_through())
 
 
 def jitter(cell: Cell) -> float:

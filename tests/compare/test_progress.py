@@ -12,17 +12,17 @@ from adamas.compare.progress import Progress, line, live_table, pace
 from adamas.compare.snapshot import Best, Snapshot, rate
 
 CELL = Cell("search", "adamw", 3e-4, 2.27, 0)
-EMPTY = Best(None, float("nan"), 0, 0)
+EMPTY = Best("search", None, float("nan"), 0, 0)
 SNAPSHOT = Snapshot(
-    stage="search",
     done=30,
     total=150,
     running=2,
     rate=1.5,
     metric="cross_entropy",
-    best={"none": EMPTY, "adam_l2": EMPTY, "adamw": Best(CELL, 1.2345678, 12, 3)},
+    best={"none": EMPTY, "adam_l2": EMPTY, "adamw": Best("refine", CELL, 1.2345678, 12, 3)},
     titles={"none": "Adam without decay", "adam_l2": "Adam with L2", "adamw": "AdamW"},
 )
+AHEAD = replace(SNAPSHOT, done=40, best={**SNAPSHOT.best, "adamw": replace(SNAPSHOT.best["adamw"], stage="final")})
 NOON = datetime(2024, 1, 1, 12)
 
 
@@ -44,18 +44,23 @@ def test_pace_says_the_time_left() -> None:
 
 
 def test_plain_lines_are_few_and_complete() -> None:
+    """One when every arm has left a stage, not when the first has."""
+    further = replace(AHEAD, best=dict.fromkeys(SNAPSHOT.best, AHEAD.best["adamw"]))
     text = io.StringIO()
     with Progress(Console(file=text, width=40)) as update:
         for done in range(30, 40):
             update(replace(SNAPSHOT, done=done))
-        update(replace(SNAPSHOT, done=40, stage="final"))
-    assert text.getvalue().splitlines() == [line(SNAPSHOT), line(replace(SNAPSHOT, done=40, stage="final"))]
-    assert "30/150 runs" in line(SNAPSHOT)
-    assert "best adamw 1.235" in line(SNAPSHOT)
+        update(AHEAD)
+        update(further)
+    assert text.getvalue().splitlines() == [line(SNAPSHOT), line(further)]
+    assert line(SNAPSHOT).startswith("30/150 runs, ")
+    assert line(SNAPSHOT).endswith("; none grid, adam_l2 grid, adamw closer 1.235")
 
 
 def test_the_live_table_shows_each_arm_at_its_best() -> None:
     text = io.StringIO()
     Console(file=text, width=100).print(live_table(SNAPSHOT))
     row = next(row for row in text.getvalue().splitlines() if row.strip().startswith("AdamW"))
-    assert row.split() == ["AdamW", "12", "1.235", "0.0003", "2.27", "0.000681", "3"]
+    assert row.split() == ["AdamW", "closer", "12", "1.235", "0.0003", "2.27", "0.000681", "3"]
+    assert "grid: each arm" in text.getvalue()
+    assert "final: " not in text.getvalue()

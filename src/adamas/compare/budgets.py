@@ -46,9 +46,14 @@ class Budget:
         return len(self.lrs) * len(self.timescales)
 
     @property
+    def confirmations(self) -> int:
+        """Runs that confirm an arm's best cells."""
+        return (SEARCH_SEEDS - 1) * self.confirmed
+
+    @property
     def follow_up(self) -> int:
         """Runs of an arm that depend on its grid."""
-        return self.lines * self.line + self.refined + (SEARCH_SEEDS - 1) * self.confirmed
+        return self.lines * self.line + self.refined + self.confirmations
 
     @property
     def trials(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from adamas.decay import to_independent
 
 Stage = Literal["pilot", "search", "extend", "refine", "confirm", "sweep", "final"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 SEARCH_STAGES = ("search", "extend", "refine", "confirm")  # what an arm's winner is chosen from
 
 

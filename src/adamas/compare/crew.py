@@ -1,8 +1,8 @@
 """The worker processes of one study: started, told what to work on, replaced when they die, stopped.
 
-They take seconds to import what they train with, and nobody needs to know the study before they have; so this module
-imports nothing heavy, and the command line starts them first of all. Where workers can be forked, one process imports
-for all of them (`foreman`); elsewhere each is a process of its own.
+To import what they train with takes each of them seconds. Where processes can be forked, one imports for all workers:
+a foreman, and where the command line conducts the study, the tool itself. Elsewhere each is a process of its own; so
+this module imports nothing heavy, and the command line starts those first of all.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from adamas.compare.foreman import FORKS, GAVE_UP
+from adamas.compare.fork import Fork, may_fork
 
 WORKER = "adamas.compare.worker"  # the module that a worker runs
 PATIENCE_SECONDS = 5.0  # for a worker to stop by itself
@@ -41,18 +43,29 @@ def default_workers(device: str) -> int:
 
 
 class Crew:
-    """`count` workers, for one study."""
+    """Workers of one study.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: how many.
+        of_tool: whether they may be forked from this process, once it has imported what they need: it is the tool.
+    """
+
+    def __init__(self, count: int, of_tool: bool = False) -> None:
+        self._of_tool = of_tool
         self._shares = [count] if FORKS else [1] * count  # workers of each process
         self._left = REPLACEMENTS * count
         self._order: bytes | None = None
         self._log: Path | None = None  # takes what they write on standard error once they have an order
         self._early: IO[bytes] | None = None  # takes it before
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[bytes] | Fork] = []
+
+    def start_early(self) -> None:
+        """Start those who have to import for themselves."""
+        if not (self._of_tool and FORKS):
+            self.__enter__()
 
     def __enter__(self) -> Crew:
-        """Start them, if nobody has; they import what they need, and wait for their order."""
+        """Start them, if nobody has; they wait for their order."""
         if self._early is None:
             self._early = tempfile.TemporaryFile()
             self._processes = [self._start(share) for share in self._shares]
@@ -110,7 +123,12 @@ class Crew:
             said += self._log.read_bytes()
         return said[-2000:].decode(errors="replace")
 
-    def _start(self, share: int) -> subprocess.Popen[bytes]:
+    def _start(self, share: int) -> subprocess.Popen[bytes] | Fork:
+        assert self._early is not None
+        if self._of_tool and FORKS:
+            worker = import_module(WORKER)
+            if may_fork():
+                return Fork(lambda: worker.serve(share, self._left), self._early)
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         return subprocess.Popen(
             [sys.executable, "-m", WORKER, str(share), str(self._left)],
@@ -121,21 +139,21 @@ class Crew:
             start_new_session=True,  # a terminal sends Ctrl-C to the whole foreground group
         )
 
-    def _tell(self, process: subprocess.Popen[bytes]) -> None:
+    def _tell(self, process: subprocess.Popen[bytes] | Fork) -> None:
         if process.stdin is not None and self._order is not None:
             with suppress(BrokenPipeError):  # it died; it will be replaced
                 process.stdin.write(self._order)
                 process.stdin.flush()
 
 
-def close(process: subprocess.Popen[bytes]) -> None:
+def close(process: subprocess.Popen[bytes] | Fork) -> None:
     """End the input of a process and its workers, which tells them to stop after the run at hand."""
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes] | Fork) -> None:
     """End a process and its workers, who are of its session."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError):

@@ -78,12 +78,16 @@ class Foreman:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def leave(work: Callable[[], None]) -> NoReturn:
+def leave(work: Callable[[], object]) -> NoReturn:
     """Do the work and end the process: nothing is left to tidy up, and to unload torch takes half a second."""
     code = 1
     try:
         work()
         code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -13,18 +13,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adamas.compare.cell import Stage
 from adamas.compare.snapshot import Best, Snapshot
 from adamas.compare.wording import words
 
 LINE_SECONDS = 10.0  # between two plain lines
-STAGES = {
-    "pilot": "pilot: Adam without decay finds where to look",
-    "search": "grids: each arm over its own range",
-    "extend": "beyond the edge, where an arm's best lies on one",
-    "refine": "a closer look around each arm's best",
-    "confirm": "more seeds for the best few",
-    "sweep": "variants of the job: where does the best decay go?",
-    "final": "finalists on fresh paired seeds",
+STAGES: dict[Stage, tuple[str, str]] = {  # in a word, and in words
+    "pilot": ("pilot", "pilot: Adam without decay finds where to look"),
+    "search": ("grid", "grid: each arm over its own range"),
+    "extend": ("edge", "edge: beyond the grid, where an arm's best lies on its edge"),
+    "refine": ("closer", "closer: a closer look around the best cell"),
+    "confirm": ("seeds", "seeds: more of them for the best few cells"),
+    "sweep": ("variants", "variants of the job: where does the best decay go?"),
+    "final": ("final", "final: the winner on fresh paired seeds"),
 }
 
 
@@ -51,7 +52,7 @@ class Progress:
             self._live.__exit__(kind, error, trace)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show `snapshot`; off a terminal, at most every ten seconds and at the start of a stage."""
+        """Show `snapshot`; off a terminal, at most every ten seconds and when all arms have left a stage."""
         if self._live:
             self._live.update(live_table(snapshot), refresh=True)
             return
@@ -62,11 +63,12 @@ class Progress:
 
 
 def line(snapshot: Snapshot) -> str:
-    """A snapshot on a line."""
-    best = ", ".join(f"{arm} {best.value:.4g}" for arm, best in snapshot.best.items() if best.cell)
-    return f"{snapshot.done}/{snapshot.total} runs, {pace(snapshot)}; {snapshot.stage}" + (
-        f"; best {best}" if best else ""
+    """A snapshot on a line: how far each arm is, and its best validation figure."""
+    arms = (
+        f"{arm} {STAGES[best.stage][0]}" + (f" {best.value:.4g}" if best.cell else "")
+        for arm, best in snapshot.best.items()
     )
+    return f"{snapshot.done}/{snapshot.total} runs, {pace(snapshot)}; {', '.join(arms)}"
 
 
 def live_table(snapshot: Snapshot) -> Group:
@@ -80,6 +82,7 @@ def live_table(snapshot: Snapshot) -> Group:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for title in (
         "arm",
+        "stage",
         "runs",
         f"best validation {words(snapshot.metric)}",
         "lr",
@@ -87,10 +90,12 @@ def live_table(snapshot: Snapshot) -> Group:
         "lr x weight decay",
         "no figure",
     ):
-        table.add_column(title, justify="left" if title == "arm" else "right")
+        table.add_column(title, justify="left" if title in ("arm", "stage") else "right")
     for arm, best in snapshot.best.items():
-        table.add_row(snapshot.titles[arm], str(best.done), *cell_columns(best), str(best.infeasible or ""))
-    return Group(head, Text(STAGES[snapshot.stage], style="dim"), table)
+        name, stage = snapshot.titles[arm], STAGES[best.stage][0]
+        table.add_row(name, stage, str(best.done), *cell_columns(best), str(best.infeasible or ""))
+    at_work = {best.stage for best in snapshot.best.values()}
+    return Group(head, table, *(Text(text, style="dim") for stage, (_, text) in STAGES.items() if stage in at_work))
 
 
 def cell_columns(best: Best) -> tuple[str, str, str, str]:

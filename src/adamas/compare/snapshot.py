@@ -9,7 +9,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
-from adamas.compare.cell import SEARCH_STAGES, Cell
+from adamas.compare.cell import SEARCH_STAGES, STAGES, Cell, Stage
 from adamas.compare.settings import Settings
 from adamas.compare.trials import CELL, cell_of
 
@@ -18,8 +18,9 @@ RECENT = 30  # finished runs that the rate is taken over
 
 @dataclass(frozen=True)
 class Best:
-    """The best run of an arm so far, by validation, and how many it has finished."""
+    """The best run of an arm so far, by validation, how many it has finished, and the stage that it has come to."""
 
+    stage: Stage
     cell: Cell | None
     value: float
     done: int
@@ -31,7 +32,6 @@ class Snapshot:
     """A study at a moment.
 
     Attributes:
-        stage: the last stage that was asked for.
         done: finished runs, earlier runs of the tool included.
         total: runs of the whole study.
         running: runs at work.
@@ -41,7 +41,6 @@ class Snapshot:
         titles: how sentences call each arm.
     """
 
-    stage: str
     done: int
     total: int
     running: int
@@ -49,6 +48,12 @@ class Snapshot:
     metric: str
     best: dict[str, Best]
     titles: dict[str, str]
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the arm that is furthest behind."""
+        at_work = {best.stage for best in self.best.values()}
+        return next(stage for stage in STAGES if stage in at_work)
 
     @property
     def seconds_left(self) -> float | None:
@@ -66,13 +71,12 @@ def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime)
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     return Snapshot(
-        stage=trials[-1].user_attrs[CELL]["stage"] if trials else "pilot",
         done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
         total=settings.total_runs,
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
         rate=rate([trial.datetime_complete for trial in finished if trial.datetime_complete], since),
         metric=settings.workload.metric,
-        best={arm: best_of(arm, finished) for arm in settings.arms},
+        best={arm: best_of(arm, trials) for arm in settings.arms},
         titles={name: arm.title for name, arm in settings.arms.items()},
     )
 
@@ -85,13 +89,15 @@ def rate(ends: Sequence[datetime], since: datetime) -> float:
     return (len(latest) - 1) / (latest[-1] - latest[0]).total_seconds()
 
 
-def best_of(arm: str, finished: Sequence[FrozenTrial]) -> Best:
+def best_of(arm: str, trials: Sequence[FrozenTrial]) -> Best:
     """The best of an arm's search runs."""
+    own = [trial for trial in trials if trial.user_attrs[CELL]["arm"] == arm]
     runs = [
         (trial.values[0], cell_of(trial))
-        for trial in finished
-        if trial.user_attrs[CELL]["arm"] == arm and trial.user_attrs[CELL]["stage"] in SEARCH_STAGES
+        for trial in own
+        if trial.state == TrialState.COMPLETE and trial.user_attrs[CELL]["stage"] in SEARCH_STAGES
     ]
     feasible = [run for run in runs if math.isfinite(run[0])]
     value, cell = min(feasible, key=lambda run: run[0], default=(math.nan, None))
-    return Best(cell, value, len(runs), len(runs) - len(feasible))
+    stage: Stage = own[-1].user_attrs[CELL]["stage"] if own else "pilot"
+    return Best(stage, cell, value, len(runs), len(runs) - len(feasible))

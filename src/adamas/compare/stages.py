@@ -1,16 +1,18 @@
-"""The protocol: pilot, grids, extension, refinement, confirmation, sweeps, finals.
+"""The protocol: a pilot for all arms, then each arm's own course from its grid to its finals.
 
-Each stage's runs follow from the stages before it alone. So a study that was interrupted anywhere is continued by
-asking for the same runs again, and neither the number of workers nor the order in which they finish changes a result.
+What a course asks for follows from the outcomes of its own earlier runs alone. So arms need not wait for one another; a
+study that was interrupted anywhere is continued by asking for the same runs again; and neither the number of workers
+nor the order in which they finish changes a result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from adamas.compare import followup, pilot
-from adamas.compare.arms import ARMS, JUDGED
+from adamas.compare.arms import ARMS, JUDGED, Arm
 from adamas.compare.budgets import SEARCH_SEEDS
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.grids import Grid, grids
@@ -19,7 +21,22 @@ from adamas.compare.selection import Winner, winner
 from adamas.compare.settings import Settings
 from adamas.compare.sweep import sweep
 
-Complete = Callable[..., Mapping[Cell, Outcome]]
+
+@dataclass(frozen=True)
+class Asked:
+    """Runs that a course cannot go on without.
+
+    Attributes:
+        cells: what is to run.
+        may_give_up: whether runs that fit nothing half-way may be stopped.
+    """
+
+    cells: tuple[Cell, ...]
+    may_give_up: bool = False
+
+
+Course = Generator[Asked, Mapping[Cell, Outcome]]
+Follow = Callable[[list[Course]], None]
 
 
 class Stages:
@@ -28,94 +45,119 @@ class Stages:
     Args:
         settings: what was asked for.
         spec: what the runs depend on, for the record.
-        complete: returns the outcomes of the cells it is given; `may_give_up` says whether runs that fit nothing
-            half-way may be stopped.
+        follow: goes along some courses to their ends, each as fast as its own runs are done.
     """
 
-    def __init__(self, settings: Settings, spec: dict[str, Any], complete: Complete) -> None:
+    def __init__(self, settings: Settings, spec: dict[str, Any], follow: Follow) -> None:
         self._settings = settings
         self._spec = spec
-        self._complete = complete
-        self._metric = settings.workload.metric
-        self._arms = settings.arms
-        self._outcomes: dict[Cell, Outcome] = {}
-        self._searched: dict[str, list[Cell]] = {name: [] for name in settings.arms}
+        self._follow = follow
+        self._piloted: dict[Cell, Outcome] = {}
 
     def go_through(self) -> Record:
-        """Every stage after the other."""
+        """From the pilot to the finals."""
+        pilots: dict[str, pilot.Pilot] = {}
+        layout: dict[str, Grid] = {}
         if fixed := self._settings.workload.fixed:
-            return self._finish({}, {}, {arm: Winner(arm, lr, decay) for arm, lr, decay in fixed if arm in self._arms})
-        pilots = self._pilots()
-        early = pilots["none"].learns_early
-        layout = grids(self._arms, pilots, pilots["none"], self._settings.budget)
-        self._search({arm: grid.cells() for arm, grid in layout.items()}, early)
-        self._follow_up(layout, early)
-        return self._finish(pilots, layout, self._winners())
+            arms = {
+                name: ArmCourse(self._settings, self._settings.arms[name], Winner(name, lr, decay))
+                for name, lr, decay in fixed
+                if name in self._settings.arms
+            }
+        else:
+            pilots = self._pilots()
+            layout = grids(self._settings.arms, pilots, pilots["none"], self._settings.budget)
+            early = pilots["none"].learns_early
+            arms = {
+                name: ArmCourse(self._settings, arm, layout[name], early) for name, arm in self._settings.arms.items()
+            }
+        self._follow([arm.course() for arm in arms.values()])
+        return Record(
+            self._settings,
+            self._spec,
+            pilots,
+            layout,
+            {name: arm.searched for name, arm in arms.items()},
+            {name: arm.winner for name, arm in arms.items()},
+            self._piloted | {cell: found for arm in arms.values() for cell, found in arm.outcomes.items()},
+            {(name, variant): cells for name, arm in arms.items() for variant, cells in arm.sweeps.items()},
+        )
 
     def _pilots(self) -> dict[str, pilot.Pilot]:
         """Find where each arm is to look."""
-        arms = {"none": ARMS["none"], **self._arms}
+        arms = {"none": ARMS["none"], **self._settings.arms}
         budget = self._settings.budget
-        self._run(cell for arm in arms.values() for cell in pilot.cells(arm, budget))
-        return {name: pilot.read(arm, budget, self._outcomes, self._metric) for name, arm in arms.items()}
+        cells = tuple(dict.fromkeys(cell for arm in arms.values() for cell in pilot.cells(arm, budget)))
 
-    def _follow_up(self, layout: Mapping[str, Grid], early: bool) -> None:
-        """Go beyond edges, spend what that leaves around the best cells, and confirm the best few."""
-        budget, searched, outcomes = self._settings.budget, self._searched, self._outcomes
-        left = dict.fromkeys(self._arms, budget.lines * budget.line + budget.refined)
+        def course() -> Course:
+            self._piloted.update((yield Asked(cells)))
+
+        self._follow([course()])
+        metric = self._settings.workload.metric
+        return {name: pilot.read(arm, budget, self._piloted, metric) for name, arm in arms.items()}
+
+
+class ArmCourse:
+    """The course of one arm.
+
+    Args:
+        settings: what was asked for.
+        arm: whose course it is.
+        start: the first runs of its search, or the cell that needs none.
+        early: whether runs that fit nothing half-way may be stopped: if the pilot's best run had fitted by then.
+
+    Attributes:
+        searched: the runs that its winner was chosen from, in the order in which they were asked for.
+        winner: the chosen cell.
+        sweeps: runs over a range of decays, by variant of the job.
+        outcomes: of all its runs.
+    """
+
+    winner: Winner
+
+    def __init__(self, settings: Settings, arm: Arm, start: Grid | Winner, early: bool = False) -> None:
+        self.searched: list[Cell] = []
+        self.sweeps: dict[str, list[Cell]] = {}
+        self.outcomes: dict[Cell, Outcome] = {}
+        self._settings = settings
+        self._arm = arm
+        self._start = start
+        self._early = early
+        self._metric = settings.workload.metric
+
+    def course(self) -> Course:
+        """From the first run to the last."""
+        if isinstance(self._start, Winner):
+            self.winner = self._start
+        else:
+            yield from self._search(self._start)
+        yield from self._finals()
+
+    def _search(self, grid: Grid) -> Course:
+        """Run the grid, go beyond its edges, spend what that leaves around the best cell, and confirm the best few."""
+        budget, decays = self._settings.budget, self._arm.decay != "none"
+        left = budget.trials - budget.grid - (budget.confirmations if decays else 0)
+        yield from self._run(grid.cells())
         for _ in range(budget.lines):
-            lines = {
-                arm: followup.extend(grid, budget, searched[arm], outcomes, self._metric)
-                for arm, grid in layout.items()
-            }
-            left = {arm: left[arm] - len(line) for arm, line in lines.items()}
-            self._search(lines, early)
-        decaying = [name for name, arm in self._arms.items() if arm.decay != "none"]
-        confirmation = (SEARCH_SEEDS - 1) * budget.confirmed
-        left = {arm: runs + (0 if arm in decaying else confirmation) for arm, runs in left.items()}
-        self._search(
-            {
-                arm: followup.refine(grid, left[arm], searched[arm], outcomes, self._metric)
-                for arm, grid in layout.items()
-            },
-            early,
-        )
-        self._search({arm: followup.confirm(searched[arm], budget, outcomes, self._metric) for arm in decaying}, early)
+            line = followup.extend(grid, budget, self.searched, self.outcomes, self._metric)
+            left -= len(line)
+            yield from self._run(line)
+        yield from self._run(followup.refine(grid, left, self.searched, self.outcomes, self._metric))
+        if decays:
+            yield from self._run(followup.confirm(self.searched, budget, self.outcomes, self._metric))
+        repeats = SEARCH_SEEDS if budget.confirmed and decays else 1
+        self.winner = winner(self._arm, self.searched, self.outcomes, self._metric, repeats)
 
-    def _winners(self) -> dict[str, Winner]:
-        """Choose each arm's cell on validation."""
-        return {
-            name: winner(
-                arm,
-                self._searched[name],
-                self._outcomes,
-                self._metric,
-                SEARCH_SEEDS if self._settings.budget.confirmed and arm.decay != "none" else 1,
-            )
-            for name, arm in self._arms.items()
-        }
+    def _run(self, cells: list[Cell]) -> Course:
+        """Add runs to the search."""
+        self.searched += cells
+        if cells:
+            self.outcomes.update((yield Asked(tuple(cells), self._early)))
 
-    def _finish(self, pilots: dict[str, pilot.Pilot], layout: dict[str, Grid], winners: dict[str, Winner]) -> Record:
-        """Sweep over the job's variants, and rerun the winners on fresh paired seeds."""
-        workload = self._settings.workload
-        sweeps = {
-            (arm, variant): sweep(winners[arm], variant)
-            for variant in (["", *dict(workload.variants)] if workload.variants else [])
-            for arm in JUDGED
-        }
-        self._run(cell for cells in sweeps.values() for cell in cells)
-        # Seed by seed, so that the arms' runs of a pair are neighbours in time.
-        pairs = zip(*(chosen.finals(self._settings.seeds) for chosen in winners.values()), strict=True)
-        self._run(cell for pair in pairs for cell in pair)
-        return Record(self._settings, self._spec, pilots, layout, self._searched, winners, self._outcomes, sweeps)
-
-    def _search(self, further: Mapping[str, list[Cell]], early: bool) -> None:
-        """Run more cells of arms; those that fit nothing half-way are stopped, if the pilot's best run did by then."""
-        for arm, cells in further.items():
-            self._searched[arm] = self._searched[arm] + cells
-        self._run((cell for cells in further.values() for cell in cells), may_give_up=early)
-
-    def _run(self, cells: Iterable[Cell], may_give_up: bool = False) -> None:
-        wanted = list(cells)
-        if wanted:
-            self._outcomes.update(self._complete(wanted, may_give_up=may_give_up))
+    def _finals(self) -> Course:
+        """Rerun the winner on fresh seeds, and sweep over the job's variants."""
+        variants = dict(self._settings.workload.variants)
+        if variants and self._arm.name in JUDGED:
+            self.sweeps = {variant: sweep(self.winner, variant) for variant in ["", *variants]}
+        swept = [cell for cells in self.sweeps.values() for cell in cells]
+        self.outcomes.update((yield Asked((*swept, *self.winner.finals(self._settings.seeds)))))

@@ -1,10 +1,10 @@
-"""Conduct a study: get the runs of its stages done by workers, wherever an earlier run of the tool left off."""
+"""Conduct a study: get the runs of its courses done by workers, wherever an earlier run of the tool left off."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -13,17 +13,19 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from adamas.compare.cell import Cell, Outcome
+from adamas.compare.cell import Outcome
 from adamas.compare.crew import Crew
 from adamas.compare.record import Record
 from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
 from adamas.compare.specification import differences, specification
-from adamas.compare.stages import Stages
+from adamas.compare.stages import Asked, Course, Stages
 from adamas.compare.storage import open_storage, set_once
 from adamas.compare.task import tasks
-from adamas.compare.trials import Trials, errors, finished, outcomes
+from adamas.compare.trials import Trials, errors, outcomes
+from adamas.compare.workload import Workload
 
+SHARES = 2  # tasks at least that workers can share, of all courses together
 POLL_SECONDS = 0.05  # between two looks at whether anything changed
 LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
 SPECIFICATION = "specification"  # user attribute of the Optuna study
@@ -55,10 +57,40 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
     try:
         with Conductor(settings, storage, watch, crew) as conductor:
             conductor.open(spec)
-            return Stages(settings, spec, conductor.complete).go_through()
+            return Stages(settings, spec, conductor.follow).go_through()
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+class Waiting:
+    """A course that waits for the runs that it asked for.
+
+    Args:
+        course: not at its end.
+        asked: what it waits for.
+        workload: of the runs.
+        shares: tasks at least that workers can share.
+    """
+
+    def __init__(self, course: Course, asked: Asked, workload: Workload, shares: int) -> None:
+        self._course = course
+        self._workload = workload
+        self._shares = shares
+        self._wait_for(asked)
+
+    def _wait_for(self, asked: Asked) -> None:
+        self._cells = asked.cells
+        self.tasks = tasks(asked.cells, self._workload, asked.may_give_up, self._shares)
+
+    def go_on(self, done: Mapping[str, Outcome]) -> bool:
+        """Go along the course as far as these outcomes, by the key of their cell, allow; False at its end."""
+        while all(cell.key in done for cell in self._cells):
+            try:
+                self._wait_for(self._course.send({cell: done[cell.key] for cell in self._cells}))
+            except StopIteration:
+                return False
+        return True
 
 
 class Conductor:
@@ -112,30 +144,35 @@ class Conductor:
         self._trials = Trials(study, self._storage)
         self._first = len(self._trials.all())  # trials of earlier runs of the tool have lower numbers
 
-    def complete(self, cells: Iterable[Cell], may_give_up: bool = False) -> dict[Cell, Outcome]:
-        """Get the runs done and return their outcomes."""
-        wanted = list(cells)
-        layout = tasks(wanted, self._settings.workload, may_give_up)
-        wanted_keys = {cell.key for cell in wanted}
+    def follow(self, courses: list[Course]) -> None:
+        """Go along courses to their ends, each as soon as what it asked for is done; they share the workers."""
+        shares = max(1, SHARES // len(courses))
+        waiting = [Waiting(course, next(course), self._settings.workload, shares) for course in courses]
         seen: dict[TrialState, int] | None = None
         while True:
             self._return_lost()
             states = self._trials.states()
             if states != seen:
-                now = self._trials.all()
-                if self._trials.want(layout, now):
-                    now = self._trials.all()
-                if found := errors(now, after=self._first - 1):
-                    raise JobFailedError(found[0])
-                self._watch(snapshot(self._settings, now, self._since))
-                if wanted_keys <= finished(now):
-                    done = outcomes(now)
-                    return {cell: done[cell.key] for cell in wanted}
                 seen = states
+                waiting = self._go_on(waiting)
+                if not waiting:
+                    return
             if self._crew is None:
                 self._crew = self._hire()
             self._crew.replace_dead()
             time.sleep(POLL_SECONDS)
+
+    def _go_on(self, waiting: list[Waiting]) -> list[Waiting]:
+        """Let courses go on whose runs are done, and ask for what they want next; return those not at their ends."""
+        now = self._trials.all()
+        if found := errors(now, after=self._first - 1):
+            raise JobFailedError(found[0])
+        done = outcomes(now)
+        still = [each for each in waiting if each.go_on(done)]
+        if self._trials.want([task for each in still for task in each.tasks], now):
+            now = self._trials.all()
+        self._watch(snapshot(self._settings, now, self._since))
+        return still
 
     def _return_lost(self) -> None:
         """Look for lost trials, every second or so."""

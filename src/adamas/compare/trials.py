@@ -194,11 +194,6 @@ class Heartbeat:
             self._storage.remove_session()  # a connection belongs to the thread that made it
 
 
-def finished(trials: Iterable[FrozenTrial]) -> set[str]:
-    """The keys of the cells that are done."""
-    return {trial.user_attrs[CELL]["key"] for trial in trials if trial.state == TrialState.COMPLETE}
-
-
 def outcomes(trials: Sequence[FrozenTrial]) -> dict[str, Outcome]:
     """Finished outcomes by the key of their cell; of two trials of a cell the first counts."""
     return {

@@ -16,11 +16,12 @@ import traceback
 from collections.abc import Mapping
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 import torch
 
+import adamas.torch  # noqa: F401 # pyright: ignore[reportUnusedImport] - what arms are built of, for who is forked here
 from adamas.compare.arms import Arm
 from adamas.compare.foreman import Foreman, leave
 from adamas.compare.job import JobFactory
@@ -119,19 +120,23 @@ def work(order: Mapping[str, Any]) -> None:
     worker.loop()
 
 
-def main() -> int:
-    """Wait for an order, and follow it: alone, or as the foreman of several. COUNT REPLACEMENTS in the command line."""
-    count, replacements = map(int, sys.argv[1:])
+def serve(count: int, replacements: int) -> None:
+    """Wait for an order, and follow it: alone, or as the foreman of several."""
     line = sys.stdin.readline()
     if not line:
-        return 0  # the tool left without an order
+        return  # the tool left without an order
     order = json.loads(line)
     write_to(order["log"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tool hears Ctrl-C and passes on what it means
     if count > 1:
-        return Foreman(partial(work, order), count, replacements).run()
-    leave(partial(work, order))
+        sys.exit(Foreman(partial(work, order), count, replacements).run())
+    work(order)
+
+
+def main() -> NoReturn:
+    """The process of its own: COUNT REPLACEMENTS."""
+    leave(lambda: serve(*map(int, sys.argv[1:])))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

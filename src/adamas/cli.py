@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 import adamas
+from adamas.leaving import leave_last
 
 if TYPE_CHECKING:
     from adamas.bench.settings import Settings as BenchSettings
@@ -351,5 +352,10 @@ def stop(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def run() -> None:
+    """The command of a shell."""
+    leave_last(app)
+
+
 if __name__ == "__main__":
-    app()
+    run()

@@ -102,6 +102,49 @@ def watch(workers: Crew, out: Path) -> None:
             time.sleep(0.02)
 
 
+FORK = """
+import os, subprocess, sys, tempfile
+from adamas.compare.fork import Fork, may_fork
+
+assert may_fork()
+with tempfile.TemporaryFile() as output:
+    print("from the parent", end=" ")  # not written twice, though it is still in a buffer
+    fork = Fork(lambda: print(sys.stdin.readline().upper()) or sys.exit(3), output)
+    assert fork.poll() is None
+    try:
+        fork.wait(0.2)
+    except subprocess.TimeoutExpired:
+        print("waited", end=" ")
+    assert os.getsid(fork.pid) == fork.pid
+    fork.stdin.write(b"word")
+    fork.stdin.close()
+    assert fork.wait(60) == fork.poll() == 3
+    fork.terminate()  # gone already
+    for end, code in (("terminate", -15), ("kill", -9)):
+        fork = Fork(sys.stdin.read, output)
+        getattr(fork, end)()
+        assert fork.wait(60) == code
+    output.seek(0)
+    print(output.read().decode())
+"""
+
+
+@forks
+def test_a_fork_does_as_a_process_of_its_own() -> None:
+    found = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (found.stdout.split(), found.stderr) == (["from", "the", "parent", "waited", "WORD"], "")
+
+
+@forks
+def test_a_process_with_threads_is_not_forked() -> None:
+    script = (
+        "import threading; from adamas.compare.fork import may_fork; "
+        "threading.Thread(target=threading.Event().wait, daemon=True).start(); print(may_fork())"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=False)
+    assert found.stdout == b"False\n"
+
+
 def test_workers_that_cannot_be_forked_find_the_same(
     tiny_result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,11 +10,11 @@ import gc
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+
+from adamas.leaving import leave
 
 FORKS = sys.platform == "linux"  # elsewhere libraries that were imported need not survive it
 GAVE_UP = 70  # exit code: workers kept dying
@@ -76,21 +76,3 @@ class Foreman:
             self._workers.add(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def leave(work: Callable[[], object]) -> NoReturn:
-    """Do the work and end the process: nothing is left to tidy up, and to unload torch takes half a second."""
-    code = 1
-    try:
-        work()
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from adamas.compare.foreman import leave
+from adamas.leaving import leave
 
 LOOK_SECONDS = 0.005  # between two looks at a child that is to end
 

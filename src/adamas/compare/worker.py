@@ -23,12 +23,13 @@ import torch
 
 import adamas.torch  # noqa: F401 # pyright: ignore[reportUnusedImport] - what arms are built of, for who is forked here
 from adamas.compare.arms import Arm
-from adamas.compare.foreman import Foreman, leave
+from adamas.compare.foreman import Foreman
 from adamas.compare.job import JobFactory
 from adamas.compare.storage import open_storage
 from adamas.compare.training import randomness, run
 from adamas.compare.trials import Claim, Trials
 from adamas.compare.workload import Workload
+from adamas.leaving import leave
 
 IDLE_SECONDS = 0.05  # between two looks at an empty queue
 

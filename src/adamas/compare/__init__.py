@@ -2,7 +2,8 @@
 
 The modules, in order of use: `job` (what a training job is), `workloads` (those that are built in), `preflight` (looks
 a job over), `arms` (the candidates), `budgets`, `pilot`, `grids` and `followup` (what is tried), `stages` (the
-protocol), `study` (gets its runs done, through Optuna), `training` (trains them), `statistics` and `verdict` (what it
+protocol), `company` (whose runs are next), `study` (gets them done, through Optuna), `crew` and `worker` (the processes
+that do), `training` (trains them), `statistics` and `verdict` (what it
 means), `report` (the page).
 """
 

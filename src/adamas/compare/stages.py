@@ -14,7 +14,7 @@ from typing import Any
 from adamas.compare import followup, pilot
 from adamas.compare.arms import ARMS, JUDGED, Arm
 from adamas.compare.budgets import SEARCH_SEEDS
-from adamas.compare.cell import Cell, Outcome
+from adamas.compare.cell import Cell, Outcome, Stage
 from adamas.compare.grids import Grid, grids
 from adamas.compare.record import Record
 from adamas.compare.selection import Winner, winner
@@ -27,12 +27,17 @@ class Asked:
     """Runs that a course cannot go on without.
 
     Attributes:
-        cells: what is to run.
+        cells: what is to run, of one stage.
         may_give_up: whether runs that fit nothing half-way may be stopped.
     """
 
     cells: tuple[Cell, ...]
     may_give_up: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        """Theirs."""
+        return self.cells[0].stage
 
 
 Course = Generator[Asked, Mapping[Cell, Outcome]]
@@ -155,9 +160,10 @@ class ArmCourse:
             self.outcomes.update((yield Asked(tuple(cells), self._early)))
 
     def _finals(self) -> Course:
-        """Rerun the winner on fresh seeds, and sweep over the job's variants."""
+        """Sweep over the job's variants from the winner, and rerun it on fresh seeds."""
         variants = dict(self._settings.workload.variants)
         if variants and self._arm.name in JUDGED:
             self.sweeps = {variant: sweep(self.winner, variant) for variant in ["", *variants]}
-        swept = [cell for cells in self.sweeps.values() for cell in cells]
-        self.outcomes.update((yield Asked((*swept, *self.winner.finals(self._settings.seeds)))))
+            swept = tuple(cell for cells in self.sweeps.values() for cell in cells)
+            self.outcomes.update((yield Asked(swept)))
+        self.outcomes.update((yield Asked(tuple(self.winner.finals(self._settings.seeds)))))

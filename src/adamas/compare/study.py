@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -13,19 +13,16 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from adamas.compare.cell import Outcome
+from adamas.compare.company import Company
 from adamas.compare.crew import Crew
 from adamas.compare.record import Record
 from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
 from adamas.compare.specification import differences, specification
-from adamas.compare.stages import Asked, Course, Stages
+from adamas.compare.stages import Course, Stages
 from adamas.compare.storage import open_storage, set_once
-from adamas.compare.task import tasks
 from adamas.compare.trials import Trials, errors, outcomes
-from adamas.compare.workload import Workload
 
-SHARES = 2  # tasks at least that workers can share, of all courses together
 POLL_SECONDS = 0.05  # between two looks at whether anything changed
 LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
 SPECIFICATION = "specification"  # user attribute of the Optuna study
@@ -61,36 +58,6 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-class Waiting:
-    """A course that waits for the runs that it asked for.
-
-    Args:
-        course: not at its end.
-        asked: what it waits for.
-        workload: of the runs.
-        shares: tasks at least that workers can share.
-    """
-
-    def __init__(self, course: Course, asked: Asked, workload: Workload, shares: int) -> None:
-        self._course = course
-        self._workload = workload
-        self._shares = shares
-        self._wait_for(asked)
-
-    def _wait_for(self, asked: Asked) -> None:
-        self._cells = asked.cells
-        self.tasks = tasks(asked.cells, self._workload, asked.may_give_up, self._shares)
-
-    def go_on(self, done: Mapping[str, Outcome]) -> bool:
-        """Go along the course as far as these outcomes, by the key of their cell, allow; False at its end."""
-        while all(cell.key in done for cell in self._cells):
-            try:
-                self._wait_for(self._course.send({cell: done[cell.key] for cell in self._cells}))
-            except StopIteration:
-                return False
-        return True
 
 
 class Conductor:
@@ -145,9 +112,11 @@ class Conductor:
         self._first = len(self._trials.all())  # trials of earlier runs of the tool have lower numbers
 
     def follow(self, courses: list[Course]) -> None:
-        """Go along courses to their ends, each as soon as what it asked for is done; they share the workers."""
-        shares = max(1, SHARES // len(courses))
-        waiting = [Waiting(course, next(course), self._settings.workload, shares) for course in courses]
+        """Go through courses to their ends: together if their runs can share passes, else each at its own pace."""
+        workload = self._settings.workload
+        waiting = [
+            Company(some, workload) for some in ([courses] if workload.stackable else [[one] for one in courses])
+        ]
         seen: dict[TrialState, int] | None = None
         while True:
             self._return_lost()
@@ -162,7 +131,7 @@ class Conductor:
             self._crew.replace_dead()
             time.sleep(POLL_SECONDS)
 
-    def _go_on(self, waiting: list[Waiting]) -> list[Waiting]:
+    def _go_on(self, waiting: list[Company]) -> list[Company]:
         """Let courses go on whose runs are done, and ask for what they want next; return those not at their ends."""
         now = self._trials.all()
         if found := errors(now, after=self._first - 1):

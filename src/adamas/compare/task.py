@@ -10,7 +10,8 @@ from typing import Any
 from adamas.compare.cell import Cell, Stage
 from adamas.compare.workload import Workload
 
-STACKED = 12  # cells of a task at most: more gain little, and a worker that dies has more to do again
+STACKED = 20  # cells of a task at most: more gain little, and a worker that dies has more to do again
+SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers have something to share
 
 
 @dataclass(frozen=True)
@@ -69,23 +70,18 @@ class Task:
         return cls(cells, data["metric"], data["may_give_up"])
 
 
-def tasks(cells: Iterable[Cell], workload: Workload, may_give_up: bool, shares: int) -> list[Task]:
+def tasks(cells: Iterable[Cell], workload: Workload, may_give_up: bool) -> list[Task]:
     """Lay out tasks: of several cells that can share a pass, or of one cell each; the largest first.
 
-    Of a shared pass about a millisecond does not depend on how many share it: two are no faster than one by one.
-
-    Args:
-        cells: what is to run.
-        workload: says what can share a pass.
-        may_give_up: whether runs that fit nothing half-way are stopped.
-        shares: tasks at least, where there are the cells, so that workers have something to share.
+    Of a shared pass about a millisecond does not depend on how many share it: two are no faster than one by one. Seeds
+    stay together, so that few batches are made and a pair's runs are neighbours in time.
     """
-    wanted = list(dict.fromkeys(cells))
+    wanted = sorted(dict.fromkeys(cells), key=lambda cell: cell.seed)
     groups: dict[tuple[str, str, int | None], list[Cell]] = {}
     for cell in wanted:
         seed = None if workload.seeds_together else cell.seed
         groups.setdefault((cell.stage, cell.variant, seed), []).append(cell)
-    most = min(STACKED, -(-len(wanted) // shares)) if workload.stackable else 1
+    most = min(STACKED, -(-len(wanted) // SHARES)) if workload.stackable else 1
     parts = [part for group in groups.values() for part in evenly(group, most if min(most, len(group)) > 2 else 1)]
     return [Task(tuple(part), workload.metric, may_give_up) for part in sorted(parts, key=len, reverse=True)]
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from adamas.compare.foreman import FORKS, GAVE_UP
 from adamas.compare.fork import Fork, may_fork
 
 WORKER = "adamas.compare.worker"  # the module that a worker runs
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a worker's environment
 PATIENCE_SECONDS = 5.0  # for a worker to stop by itself
 REPLACEMENTS = 3  # of each worker, before its deaths are taken for a fault that another start will not mend
 
@@ -47,7 +49,7 @@ class Crew:
 
     Args:
         count: how many.
-        of_tool: whether they may be forked from this process, once it has imported what they need: it is the tool.
+        of_tool: whether this process is the tool, which may be forked once it has imported what they need.
     """
 
     def __init__(self, count: int, of_tool: bool = False) -> None:
@@ -68,8 +70,15 @@ class Crew:
         """Start them, if nobody has; they wait for their order."""
         if self._early is None:
             self._early = tempfile.TemporaryFile()
-            self._processes = [self._start(share) for share in self._shares]
+            self._processes = self._forks(self._early) or [self._start(share) for share in self._shares]
         return self
+
+    def _forks(self, output: IO[bytes]) -> list[subprocess.Popen[bytes] | Fork]:
+        """Forks of this process, where it may be forked: now, before it has run anything of the user's."""
+        if not (self._of_tool and FORKS):
+            return []
+        worker = import_module(WORKER)
+        return [Fork(partial(worker.serve, share, self._left), output) for share in self._shares] if may_fork() else []
 
     def give(self, order: Mapping[str, Any], log: Path) -> None:
         """Tell them which study to work on, as plain data, and which file takes what they have to say."""
@@ -123,19 +132,13 @@ class Crew:
             said += self._log.read_bytes()
         return said[-2000:].decode(errors="replace")
 
-    def _start(self, share: int) -> subprocess.Popen[bytes] | Fork:
-        assert self._early is not None
-        if self._of_tool and FORKS:
-            worker = import_module(WORKER)
-            if may_fork():
-                return Fork(lambda: worker.serve(share, self._left), self._early)
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    def _start(self, share: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", WORKER, str(share), str(self._left)],
             stdin=subprocess.PIPE,
             stdout=self._early,
             stderr=self._early,
-            env={**os.environ, **threads},
+            env={**os.environ, **ONE_THREAD},
             start_new_session=True,  # a terminal sends Ctrl-C to the whole foreground group
         )
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
 
 from adamas.compare.company import Company
 from adamas.compare.crew import Crew
@@ -41,7 +40,7 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
 
     Args:
         settings: what the user asked for.
-        watch: called when something changed.
+        watch: called when runs have ended, and when more are asked for.
         crew: workers that have been started already, and are the caller's to stop; None starts and stops its own.
 
     Raises:
@@ -66,7 +65,7 @@ class Conductor:
     Args:
         settings: what the user asked for.
         storage: the database.
-        watch: called when something changed.
+        watch: called when runs have ended, and when more are asked for.
         crew: workers that wait for an order; None hires some when there is work.
     """
 
@@ -117,12 +116,12 @@ class Conductor:
         waiting = [
             Company(some, workload) for some in ([courses] if workload.stackable else [[one] for one in courses])
         ]
-        seen: dict[TrialState, int] | None = None
+        seen = -1
         while True:
             self._return_lost()
-            states = self._trials.states()
-            if states != seen:
-                seen = states
+            ended = self._trials.ended()
+            if ended != seen:
+                seen = ended
                 waiting = self._go_on(waiting)
                 if not waiting:
                     return

@@ -61,9 +61,9 @@ class Trials:
         """Every trial as it stands, in the order of its number."""
         return self.study.get_trials(deepcopy=False)
 
-    def states(self) -> dict[TrialState, int]:
-        """How many trials are in which state; as long as it stays the same, `all` has nothing new."""
-        return count_states(self.storage, self._id)
+    def ended(self) -> int:
+        """How many trials are over, however they ended; it only ever grows."""
+        return sum(count for state, count in count_states(self.storage, self._id).items() if state.is_finished())
 
     def want(self, tasks: Iterable[Task], trials: Iterable[FrozenTrial]) -> bool:
         """Enqueue the cells that none of `trials` is waiting for, running or done with; say whether there were any."""
@@ -87,7 +87,7 @@ class Trials:
         A task of which a trial is running belongs to another worker, which is about to take the rest. One of which a
         trial is yet to be asked for is left until it is: whoever took it would have to train all of it a second time.
         """
-        if not self.states().get(TrialState.WAITING):
+        if TrialState.WAITING not in count_states(self.storage, self._id):
             return None
         trials = self.all()
         asked = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}

@@ -23,6 +23,7 @@ import torch
 
 import adamas.torch  # noqa: F401 # pyright: ignore[reportUnusedImport] - what arms are built of, for who is forked here
 from adamas.compare.arms import Arm
+from adamas.compare.crew import ONE_THREAD
 from adamas.compare.foreman import Foreman
 from adamas.compare.job import JobFactory
 from adamas.compare.storage import open_storage
@@ -111,6 +112,7 @@ def write_to(log: str) -> None:
 
 def work(order: Mapping[str, Any]) -> None:
     """Join the study that an order names, until standard input ends."""
+    os.environ.update(ONE_THREAD)  # for whatever the job starts; a fork has the tool's environment
     torch.set_num_threads(1)
     storage = open_storage(order["storage"], create=False)
     study = optuna.load_study(study_name=order["study"], storage=storage)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def main(
         theirs = before + timed(*half)
         rows.append({"study_seconds": round(ours, 2), "naive_seconds": round(theirs, 2), "ratio": ours / theirs})
         print(f"study {ours:.1f} s, naive {theirs:.1f} s, ratio {ours / theirs:.3f}", flush=True)
-    ratio = sorted(row["ratio"] for row in rows)[rounds // 2]
+    ratio = statistics.median(row["ratio"] for row in rows)
     print(f"median ratio {ratio:.3f}, limit {LIMIT}")
     found = {"workload": WORKLOAD, "runs": RUNS, "cores": os.cpu_count(), "median_ratio": ratio, "rounds": rows}
     RESULT.write_text(json.dumps({**found, "torch": torch.__version__, "cpu": processor()}, indent=2) + "\n")

@@ -26,14 +26,19 @@ AHEAD = replace(SNAPSHOT, done=40, best={**SNAPSHOT.best, "adamw": replace(SNAPS
 NOON = datetime(2024, 1, 1, 12)
 
 
-def times(*seconds: float) -> list[datetime]:
-    return [NOON + timedelta(seconds=second) for second in seconds]
+def spans(*seconds: tuple[float, float]) -> list[tuple[datetime, datetime]]:
+    return [(NOON + timedelta(seconds=start), NOON + timedelta(seconds=end)) for start, end in seconds]
 
 
 def test_the_rate_leaves_out_the_start_and_earlier_runs() -> None:
-    assert rate(times(-100, -90, 20, 22, 24), NOON) == pytest.approx(0.5)
-    assert rate(times(*range(100, 0, -1)), NOON) == pytest.approx(1.0)
-    assert rate(times(-1, 5), NOON) == rate([], NOON) == rate(times(3, 3), NOON) == 0.0
+    assert rate(spans((-110, -100), (18, 20), (20, 22), (22, 24)), NOON) == pytest.approx(0.5)
+    assert rate(spans(*((end - 1, end) for end in range(100, 0, -1))), NOON) == pytest.approx(1.0)
+    assert rate(spans((-9, -1)), NOON) == rate([], NOON) == 0.0
+
+
+def test_the_rate_of_runs_that_train_together_is_theirs() -> None:
+    """Two workers, a stack of ten each, all of which end at once."""
+    assert rate(spans(*[(5, 10)] * 20), NOON) == pytest.approx(4.0)
 
 
 def test_pace_says_the_time_left() -> None:

@@ -35,7 +35,7 @@ class Snapshot:
         done: finished runs, earlier runs of the tool included.
         total: runs of the whole study.
         running: runs at work.
-        rate: runs finished a second of late; 0 until two have.
+        rate: runs finished a second of late; 0 until one has.
         metric: what `best` is measured in.
         best: by arm.
         titles: how sentences call each arm.
@@ -74,19 +74,35 @@ def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime)
         done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
         total=settings.total_runs,
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
-        rate=rate([trial.datetime_complete for trial in finished if trial.datetime_complete], since),
+        rate=rate(
+            [
+                (trial.datetime_start, trial.datetime_complete)
+                for trial in finished
+                if trial.datetime_start and trial.datetime_complete
+            ],
+            since,
+        ),
         metric=settings.workload.metric,
         best={arm: best_of(arm, trials) for arm in settings.arms},
         titles={name: arm.title for name, arm in settings.arms.items()},
     )
 
 
-def rate(ends: Sequence[datetime], since: datetime) -> float:
-    """Runs a second over the latest of this run of the tool; workers take seconds to start, which is not counted."""
-    latest = sorted(end for end in ends if end > since)[-RECENT:]
-    if len(latest) < 2 or latest[0] == latest[-1]:
+def rate(spans: Sequence[tuple[datetime, datetime]], since: datetime) -> float:
+    """Runs a second over the latest of this run of the tool, from the start of the first of them.
+
+    Workers take seconds to start, which is not counted. Runs that trained together end together: from end to end a
+    stack would seem to take no time.
+
+    Args:
+        spans: start and end of each finished run.
+        since: when this run of the tool began.
+    """
+    latest = sorted((span for span in spans if span[1] > since), key=lambda span: span[1])[-RECENT:]
+    if not latest:
         return 0.0
-    return (len(latest) - 1) / (latest[-1] - latest[0]).total_seconds()
+    seconds = (latest[-1][1] - min(start for start, _ in latest)).total_seconds()
+    return len(latest) / seconds if seconds > 0 else 0.0
 
 
 def best_of(arm: str, trials: Sequence[FrozenTrial]) -> Best:

@@ -10,7 +10,7 @@ from typing import Any
 from adamas.compare.cell import Cell, Stage
 from adamas.compare.workload import Workload
 
-STACKED = 20  # cells of a task at most: more gain little, and a worker that dies has more to do again
+STACKED = 12  # cells of a task at most: more gain little, and a worker that dies has more to do again
 SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers have something to share
 
 

@@ -14,7 +14,8 @@ import pytest
 from adamas.compare import crew
 from adamas.compare.contract import to_json
 from adamas.compare.crew import Crew, WorkersDiedError
-from adamas.compare.foreman import FORKS, GAVE_UP
+from adamas.compare.foreman import GAVE_UP
+from adamas.compare.fork import FORKS
 from adamas.compare.result import StudyResult, summarise
 from adamas.compare.study import conduct
 from tests.compare.conftest import ROOT

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from adamas.compare.foreman import FORKS, GAVE_UP
-from adamas.compare.fork import Fork, may_fork
+from adamas.compare.foreman import GAVE_UP
+from adamas.compare.fork import FORKS, Fork, may_fork
 
 WORKER = "adamas.compare.worker"  # the module that a worker runs
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a worker's environment

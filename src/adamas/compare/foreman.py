@@ -9,14 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
 from adamas.leaving import leave
 
-FORKS = sys.platform == "linux"  # elsewhere libraries that were imported need not survive it
 GAVE_UP = 70  # exit code: workers kept dying
 
 

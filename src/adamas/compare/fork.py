@@ -13,9 +13,8 @@ from typing import IO
 
 from adamas.leaving import leave
 
+FORKS = sys.platform == "linux"  # elsewhere libraries that were imported need not survive it
 LOOK_SECONDS = 0.005  # between two looks at a child that is to end
-
-_tasks = Path("/proc/self/task")
 
 
 def may_fork() -> bool:
@@ -23,7 +22,7 @@ def may_fork() -> bool:
 
     A lost thread may hold a lock, or be one of a library's that waits for its work.
     """
-    return sys.platform == "linux" and len(list(_tasks.iterdir())) == 1
+    return FORKS and len(list(Path("/proc/self/task").iterdir())) == 1
 
 
 class Fork:

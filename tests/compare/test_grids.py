@@ -161,6 +161,21 @@ def test_edges_are_told() -> None:
     assert "lowest learning rate" in str(edge(1e-3, 1e-2))
 
 
+def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
+    grid = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3)).cells()
+    between = [Cell("refine", "adamw", 5.3e-3, decay / 5.3e-3, 0) for decay in (5e-5, 1e-4, 2e-4)]
+    strongest = Cell("refine", "adamw", 5.3e-3, 1.05e-3 / 5.3e-3, 0)
+
+    def edge(best: Cell, cells: list[Cell]) -> str | None:
+        outcomes = {cell: outcome(0.0 if cell == best else 1.0) for cell in cells}
+        return winner(ARMS["adamw"], cells, outcomes, "loss", repeats=1).at_edge
+
+    assert edge(between[-1], grid + between) is None
+    assert "strongest decay" in str(edge(strongest, [*grid, *between, strongest]))
+    rounded = Cell("search", "adamw", 3e-3, 0.333, 0)  # 0.000999
+    assert "strongest decay" in str(edge(rounded, [*grid, rounded]))
+
+
 def test_finals_are_paired_and_fresh() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     outcomes = dict.fromkeys(found.cells(), outcome(1.0))

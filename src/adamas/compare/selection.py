@@ -10,6 +10,7 @@ from adamas.compare.arms import Arm
 from adamas.compare.cell import Cell, Outcome
 
 Point = tuple[float, float]  # (lr, torch's weight decay)
+RUNG = 3.4  # between neighbours of the ladder 1, 3, 10, or less
 FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
 
 
@@ -60,11 +61,15 @@ def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], me
 
 
 def edge(lr: float, weight_decay: float, points: list[Point]) -> str | None:
-    """The limit of the explored region that a chosen cell lies on. The least decay is none: it borders on no decay."""
+    """The limit of the explored region that a chosen cell lies on. The least decay is none: it borders on no decay.
+
+    A decay is the strongest where no cell within a rung of the learning rate has a stronger one, as the paper counts:
+    a closer look tries three decays at rates between those of the grid, which see all of them.
+    """
     lrs = [point[0] for point in points]
     if lr in (min(lrs), max(lrs)):
         return f"the {'lowest' if lr == min(lrs) else 'highest'} learning rate tried"
-    decays = [point[1] for point in points if point[0] == lr]
-    if len(decays) > 1 and weight_decay == max(decays):
+    near = {rate * decay for rate, decay in points if max(rate, lr) < RUNG * min(rate, lr)}
+    if weight_decay > 0 and len(near) > 1 and lr * weight_decay > 0.99 * max(near):  # decays are rounded to 3 digits
         return "the strongest decay tried"
     return None

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 import adamas
+from adamas.importing import uncollected
 from adamas.leaving import leave_last
 
 if TYPE_CHECKING:
@@ -178,8 +179,9 @@ def compare(**given: Any) -> None:
     waiting = Crew(workers, of_tool=True)
     waiting.start_early()
     try:
-        from adamas.compare.command import FAILURES, Voice
-        from adamas.compare.command import compare as conduct_and_report
+        with uncollected():
+            from adamas.compare.command import FAILURES, Voice
+            from adamas.compare.command import compare as conduct_and_report
     except ModuleNotFoundError as error:
         missing(error, "compare")
     with waiting:
@@ -288,7 +290,8 @@ def bench(**given: Any) -> None:
     """
     options = BenchOptions(**given)
     try:
-        from adamas.bench.command import bench as measure_and_report
+        with uncollected():
+            from adamas.bench.command import bench as measure_and_report
     except ModuleNotFoundError as error:
         missing(error, "torch")
     try:
@@ -318,7 +321,8 @@ def read_bench_settings(options: BenchOptions) -> BenchSettings:
 def doctor() -> None:
     """Say what this machine offers: versions, and which kernel steps each dtype."""
     try:
-        from adamas.torch.doctor import report
+        with uncollected():
+            from adamas.torch.doctor import report
     except ModuleNotFoundError as error:
         missing(error, "torch")
     from rich.table import Table

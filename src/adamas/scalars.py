@@ -41,7 +41,8 @@ def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> N
         raise ValueError(f"{name}: {value} ({rule})")
 
 
-def _check_rate(lr: Any) -> None:
+def check_rate(lr: Any) -> None:
+    """Raise ValueError unless a learning rate is in its range; a tensor is not read."""
     _check("Invalid learning rate", lr, 0.0, math.inf, "lr must be finite and >= 0")
 
 
@@ -95,7 +96,7 @@ class Hyper:
 
     def __post_init__(self) -> None:
         """Check every field: the wording up to the bracket is torch's, which its own tests look for."""
-        _check_rate(self.lr)
+        check_rate(self.lr)
         _check("Invalid epsilon value", self.eps, 0.0, math.inf, "eps must be finite and >= 0")
         _check("Invalid beta parameter at index 0", self.beta1, 0.0, 1.0, "betas must lie in [0, 1)")
         _check("Invalid beta parameter at index 1", self.beta2, 0.0, 1.0, "betas must lie in [0, 1)")
@@ -116,19 +117,6 @@ class Hyper:
                 f"base learning rate {self.base_lr} must be > 0 for decay='independent', which divides by it: "
                 "construct with the schedule's peak lr, or use decay='lr'"
             )
-
-    def at_rate(self, lr: float) -> Hyper:
-        """The same at another learning rate, the only value that is checked: what a schedule asks for at each step.
-
-        Example:
-            >>> Hyper(lr=0.1, weight_decay=0.5).at_rate(0.2) == Hyper(lr=0.2, weight_decay=0.5)
-            True
-        """
-        _check_rate(lr)
-        twin = object.__new__(Hyper)
-        for name in self.__slots__:
-            object.__setattr__(twin, name, lr if name == "lr" else getattr(self, name))
-        return twin
 
 
 class StepScalars(NamedTuple):
@@ -174,7 +162,13 @@ class StepScalars(NamedTuple):
 
     @classmethod
     def of(
-        cls, hyper: Hyper, step: Any, grad_factor: Any = 1.0, average_begins: Any = False, seed: int | None = None
+        cls,
+        hyper: Hyper,
+        step: Any,
+        grad_factor: Any = 1.0,
+        average_begins: Any = False,
+        seed: int | None = None,
+        lr: Any = None,
     ) -> StepScalars:
         """The scalars of step number `step` (1 for the first; a number or a 0-d float64 tensor).
 
@@ -185,18 +179,20 @@ class StepScalars(NamedTuple):
             average_begins: whether the moving average starts at this step, as a copy of the new parameter: a bool, or
                 a 0-d tensor where only the device knows.
             seed: of random rounding; None where there is none.
+            lr: in place of the group's, where a schedule has changed nothing else; a number that `check_rate` passed.
 
         Example:
             >>> StepScalars.of(Hyper(lr=0.1, beta1=0.5, beta2=0.75, eps=0.0), step=1).step_size
             0.1
         """
+        lr = hyper.lr if lr is None else lr
         c1 = 1 - hyper.beta1**step if hyper.bias_correction else 1.0
         c2 = 1 - hyper.beta2**step if hyper.bias_correction else 1.0
         corrected = hyper.amsgrad == "corrected"
         root = c2**0.5
-        decay = {"l2": 0.0, "lr": hyper.lr * hyper.weight_decay, "independent": 0.0}[hyper.decay]
+        decay = {"l2": 0.0, "lr": lr * hyper.weight_decay, "independent": 0.0}[hyper.decay]
         if hyper.decay == "independent":
-            decay = hyper.weight_decay * (hyper.lr / hyper.base_lr)
+            decay = hyper.weight_decay * (lr / hyper.base_lr)
         return cls(
             grad_factor=-grad_factor if hyper.maximize else grad_factor,
             l2=hyper.weight_decay if hyper.decay == "l2" else 0.0,
@@ -204,14 +200,14 @@ class StepScalars(NamedTuple):
             beta1_complement=1 - hyper.beta1,
             beta2=hyper.beta2,
             beta2_complement=1 - hyper.beta2,
-            step_size=hyper.lr / c1 if corrected else hyper.lr * root / c1,
+            step_size=lr / c1 if corrected else lr * root / c1,
             eps=hyper.eps if corrected or hyper.eps_mode == "hat" else hyper.eps * root,
             eps_root=hyper.eps_root if corrected else hyper.eps_root * c2,
             decay=decay,
             max_factor=1 / c2 if corrected else 1.0,
             average=_average(hyper.ema_decay, average_begins),
             amsgrad=hyper.amsgrad != "off",
-            moves=hasattr(hyper.lr, "detach") or hyper.lr != 0,
+            moves=hasattr(lr, "detach") or lr != 0,
             random=None if seed is None else step_key(int(seed), step),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -152,3 +153,33 @@ def test_workers_that_cannot_be_forked_find_the_same(
     monkeypatch.setattr(crew, "FORKS", False)
     found = summarise(conduct(settings(tmp_path, workers=2), lambda snapshot: None))
     assert to_json([found]) == to_json([tiny_result])
+
+
+FAULTS = """
+import resource, sys, torch
+from adamas.compare.worker import keep_freed_memory
+torch.set_num_threads(1)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        [torch.ones(5 << 20) for _ in range(3)]
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5
+
+faults()
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="glibc alone gives memory back in this way",
+)
+def test_a_worker_keeps_the_memory_that_a_step_frees() -> None:
+    said = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    before, after = map(int, said.split())
+    assert before > 1_000  # 60 MiB in pages of 4 KiB: 15,360, or fewer where pages are larger
+    assert after < before / 100

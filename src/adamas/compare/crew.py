@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from adamas.compare.foreman import GAVE_UP
 from adamas.compare.fork import FORKS, Fork, may_fork
+from adamas.importing import uncollected
 
 WORKER = "adamas.compare.worker"  # the module that a worker runs
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a worker's environment
@@ -77,7 +78,8 @@ class Crew:
         """Forks of this process, where it may be forked: now, before it has run anything of the user's."""
         if not (self._of_tool and FORKS):
             return []
-        worker = import_module(WORKER)
+        with uncollected():
+            worker = import_module(WORKER)
         return [Fork(partial(worker.serve, share, self._left), output) for share in self._shares] if may_fork() else []
 
     def give(self, order: Mapping[str, Any], log: Path) -> None:

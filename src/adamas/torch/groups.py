@@ -42,6 +42,7 @@ CONSTRUCTED_KEYS = (
 )
 KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS)
 WHOLE_KEYS = ("max_norm", "skip_nonfinite")  # of the optimizer as a whole, not of a group
+TENSORS = frozenset((Tensor, torch.nn.Parameter))
 
 # AdamW's default, told from an explicit 0.01 by identity: `decay="independent"` must not take it silently.
 DEFAULT_WEIGHT_DECAY = float("1e-2")
@@ -153,7 +154,7 @@ def has_tensors(group: Group) -> bool:
     if not isinstance(betas, tuple):
         return True  # a list, which may be changed in place too
     values = (group["lr"], group["weight_decay"], group["eps"], *betas)
-    return Tensor in map(type, values) or torch.nn.Parameter in map(type, values)
+    return not TENSORS.isdisjoint(map(type, values))
 
 
 def refuse_integers(params: list[Any]) -> None:

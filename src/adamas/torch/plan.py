@@ -20,7 +20,7 @@ from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, Storage, param_traits
 from adamas.kernels.capture import keep
 from adamas.kernels.counter import DeviceCounter, StepCounter
-from adamas.scalars import Hyper, StepScalars
+from adamas.scalars import Hyper, StepScalars, check_rate
 from adamas.torch.dispatch import KERNELS, Choice, Request, choose
 from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, extras, has_host_scalars, has_tensors, read
 from adamas.torch.state import State, conform, is_complete, steps_taken
@@ -175,7 +175,7 @@ class Plan:
             and len(groups) == len(self._params)
             and native.same_objects(list(states.values()), self._states)
             and all(map(native.same_objects, (group["params"] for group in groups), self._params))
-            and all(_flags(group) == flags for group, flags in zip(groups, self._flags, strict=True))
+            and [_flags(group) for group in groups] == self._flags
             and all(param.grad is None for param in self._resting)
             and all(bucket.counts_are_ours() for bucket in self.buckets)
         )
@@ -208,24 +208,30 @@ class Plan:
         """The sum of squares of each gradient taken."""
         return [square for bucket in self.buckets for square in bucket.kernel.squares(bucket.prepared)]
 
-    def due(self, bucket: PlannedBucket, group: Group, grad_factor: Any, skip: Tensor | None) -> Due:
-        """What a bucket's next step is given; the group's values are read, and validated, again when they changed."""
-        known, values = self._hypers[bucket.group], hyper_values(group)
+    def _hyper(self, index: int, group: Group) -> tuple[Hyper, float | None]:
+        """A group's values, read and checked again when they changed; its rate, where a schedule changed only that."""
         if has_tensors(group):
-            known = (values, check(group) if has_host_scalars(group) else read(group))
-            self._hypers[bucket.group] = None
-        elif known is None or known[0] != values:
-            if known is not None and known[0][1:] == values[1:] and type(values[0]) is float:
-                hyper = known[1].at_rate(values[0])  # nothing else changed: so it is with a schedule, at every step
-            else:
-                hyper = check(group)
-            known = self._hypers[bucket.group] = (values, hyper)
+            self._hypers[index] = None
+            return (check(group) if has_host_scalars(group) else read(group)), None
+        known, values = self._hypers[index], hyper_values(group)
+        if known is not None and known[0] == values:
+            return known[1], None
+        if known is not None and known[0][1:] == values[1:] and type(values[0]) is float:
+            check_rate(values[0])
+            return known[1], values[0]
+        known = self._hypers[index] = values, check(group)
+        return known[1], None
+
+    def due(self, bucket: PlannedBucket, group: Group, grad_factor: Any, skip: Tensor | None) -> Due:
+        """What a bucket's next step is given."""
+        hyper, lr = self._hyper(bucket.group, group)
         different, which = bucket.upcoming()
-        grad_factor, skip = (_on(bucket.bucket.params[0].device, x) for x in (grad_factor, skip))
+        device = bucket.bucket.params[0].device
+        grad_factor, skip = _on(device, grad_factor), _on(device, skip)
         if skip is not None and bucket.begins is True:  # from the first step on, so that all take the same kernel
             bucket.begins = torch.ones((), dtype=torch.bool, device=skip.device)
         seed = group["seed"] if bucket.bucket.storage.random else None
-        scalars = [StepScalars.of(known[1], count, grad_factor, bucket.begins, seed) for count in different]
+        scalars = [StepScalars.of(hyper, count, grad_factor, bucket.begins, seed, lr) for count in different]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
 
 

@@ -52,6 +52,7 @@ def test_help_teaches() -> None:
         (("--storage", "sqlite://"), "storage=sqlite:// must be a file or a server"),
         (("--storage", "not a url"), "storage=not a url cannot be opened"),
         (("--storage", "nosuch://me:secret@host/trials"), "storage=nosuch://me:***@host/trials cannot be opened"),
+        (("--storage", "oracle://me:secret@host/trials"), "(oracle is not known to give each run to one worker alone)"),
         (("--storage", "sqlite:////proc/nowhere/trials.db"), "/proc/nowhere/trials.db cannot be opened"),
     ],
 )

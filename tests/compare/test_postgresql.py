@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from adamas.compare.cell import Outcome
 from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult
 from adamas.compare.settings import Settings
-from adamas.compare.storage import set_once
+from adamas.compare.storage import record_heartbeats, set_once
 from adamas.compare.trials import CELL, Trials, outcomes, waiting_trial
 from tests.compare.gate import Gate
 from tests.compare.postgresql import PASSWORD, Server, running_server
@@ -81,7 +82,7 @@ def test_two_machines_share_a_study_and_one_loses_its_worker(
 
 def together(act) -> list:
     """What comes of `act(number)` on several machines at the same moment."""
-    start = threading.Barrier(MACHINES)
+    start = threading.Barrier(MACHINES, timeout=60)
 
     def wait_and_act(number: int):
         start.wait()
@@ -101,7 +102,7 @@ def test_machines_that_start_together_share_one_new_database(given: Settings) ->
 
 
 def test_of_machines_that_start_together_one_says_what_the_study_is(given: Settings) -> None:
-    again = threading.Barrier(MACHINES)
+    again = threading.Barrier(MACHINES, timeout=60)
 
     def say(machine: int) -> list[int]:
         said: list[int] = []
@@ -117,10 +118,29 @@ def test_of_machines_that_start_together_one_says_what_the_study_is(given: Setti
     assert others == [first] * (MACHINES - 1)
 
 
+def test_machines_write_signs_of_life_of_the_same_trials_at_the_same_moment(given: Settings) -> None:
+    with trials_of(given) as trials:
+        trials.want([task(seed) for seed in range(60)], trials.all())
+    again = threading.Barrier(MACHINES, timeout=60)
+
+    def beat(machine: int) -> None:
+        order = (1, -1)[machine % 2]
+        with trials_of(given) as trials:
+            for first in range(1, 61, 6):
+                again.wait()
+                for _ in range(3):  # the first inserts them, unless another was faster
+                    record_heartbeats(trials.storage, range(first, first + 6)[::order])
+
+    together(beat)
+    with trials_of(given) as trials, trials.storage.engine.connect() as connection:
+        rows = connection.execute(sqlalchemy.text("SELECT trial_id FROM trial_heartbeats"))
+        assert sorted(rows.scalars()) == list(range(1, 61))
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_runs_that_every_machine_wants_are_made_once(server: Server, tmp_path: Path, isolation: str) -> None:
     given = settings(tmp_path, storage=server.new_database(f"default_transaction_isolation TO '{isolation}'"))
-    cells, enqueued = [cell(seed) for seed in range(10)], threading.Barrier(MACHINES)
+    cells, enqueued = [cell(seed) for seed in range(10)], threading.Barrier(MACHINES, timeout=60)
 
     def work(machine: int) -> list[str]:
         with trials_of(given) as trials:

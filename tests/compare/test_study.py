@@ -20,15 +20,18 @@ import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import DBAPIError
 
 from adamas.compare import storage as storage_module
+from adamas.compare import trials as trials_module
 from adamas.compare.cell import Outcome
 from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult, summarise
 from adamas.compare.snapshot import Snapshot
+from adamas.compare.storage import record_heartbeats
 from adamas.compare.study import ChangedError, JobFailedError, conduct
 from adamas.compare.task import Task
-from adamas.compare.trials import CELL, Heartbeat, errors, outcomes, waiting_trial
+from adamas.compare.trials import CELL, Heartbeat, Trials, errors, outcomes, waiting_trial
 from adamas.compare.worker import Worker
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, cell, descendants, end, finished, result_of, task, trials_of, until
@@ -251,25 +254,49 @@ def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatc
         assert errors(trials.all(), after=-1) == []
 
 
-def test_signs_of_life_go_on_after_one_that_failed() -> None:
-    class Away:
-        def __init__(self) -> None:
-            self.beats = 0
+@pytest.mark.parametrize("error", [StorageInternalError("away"), DBAPIError("beat", {}, Exception("away"))])
+def test_signs_of_life_go_on_after_one_that_failed(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[list[int]] = []
 
+    def record(_: object, numbers: list[int]) -> None:
+        beats.append(numbers)
+        if len(beats) == 1:
+            raise error
+
+    class Quick:
         def get_heartbeat_interval(self) -> float:
             return 0.01
-
-        def record_heartbeat(self, number: int) -> None:
-            self.beats += 1
-            if self.beats == 1:
-                raise StorageInternalError("away")
 
         def remove_session(self) -> None:
             pass
 
-    storage = Away()
-    with Heartbeat(storage, [0]):  # type: ignore[arg-type]
-        until(lambda: storage.beats > 2, "another sign of life")
+    monkeypatch.setattr(trials_module, "record_heartbeats", record)
+    with Heartbeat(Quick(), [0, 1]):  # type: ignore[arg-type]
+        until(lambda: len(beats) > 2, "another sign of life")
+    assert beats[0] == [0, 1]
+
+
+def heartbeats(trials: Trials) -> dict[int, str]:
+    """When each trial last gave a sign of life, as the database has it."""
+    rows = sqlalchemy.text("SELECT trial_id, heartbeat FROM trial_heartbeats")
+    with trials.storage.engine.connect() as connection:
+        return {number: str(beat) for number, beat in connection.execute(rows)}
+
+
+def test_signs_of_life_are_written_together_and_anew(tmp_path: Path) -> None:
+    with trials_of(settings(tmp_path)) as trials:
+        trials.want([task(0), task(1), task(2)], trials.all())
+        record_heartbeats(trials.storage, [1, 2])
+        first = heartbeats(trials)
+        assert first.keys() == {1, 2}
+        time.sleep(1.1)  # SQLite's clock ticks in seconds
+        record_heartbeats(trials.storage, [2, 3])
+        second = heartbeats(trials)
+        assert second.keys() == {1, 2, 3}
+        assert second[1] == first[1]
+        assert second[2] > first[2]
+        trials.storage.record_heartbeat(2)  # Optuna's own, which finds what it needs
+        assert heartbeats(trials)[2] >= second[2]
 
 
 CLAIMANT = """

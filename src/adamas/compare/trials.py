@@ -21,9 +21,10 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from adamas.compare.cell import Cell, Outcome
-from adamas.compare.storage import count_states
+from adamas.compare.storage import count_states, record_heartbeats
 from adamas.compare.task import Task
 
 CELL, TASK, OUTCOME, ERROR = "cell", "task", "outcome", "error"  # user attributes of a trial
@@ -56,6 +57,7 @@ class Trials:
         self.study = study
         self.storage = storage
         self._id = storage.get_study_id_from_name(study.study_name)
+        self._numbers: dict[int, int] = {}
 
     def all(self) -> list[FrozenTrial]:
         """Every trial as it stands, in the order of its number."""
@@ -98,19 +100,24 @@ class Trials:
             task = Task.from_json(layout)
             if layout in theirs or any(cell.key not in asked for cell in task.cells):
                 continue
-            if not self._take(first):
+            if not self._take([first]):
                 theirs.append(layout)
                 continue
             rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
-            if taken := self._without_duplicates([first, *filter(self._take, rest)]):
+            if taken := self._without_duplicates([first, *self._take(rest)]):
                 return Claim(task, {trial.user_attrs[CELL]["key"]: trial for trial in taken})
         return None
 
-    def _take(self, trial: FrozenTrial) -> bool:
-        """Claim one trial; False if another worker was faster."""
-        number = self._number(trial)
+    def _take(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Claim trials; return those of them to which no other worker was faster."""
+        numbers = [self._number(trial) for trial in trials]
+        if numbers:
+            record_heartbeats(self.storage, numbers)
+        return [trial for trial, number in zip(trials, numbers, strict=True) if self._run(number)]
+
+    def _run(self, number: int) -> bool:
+        """Say that a trial is run here; False if it no longer waits."""
         try:
-            self.storage.record_heartbeat(number)
             return self.storage.set_trial_state_values(number, TrialState.RUNNING)
         except UpdateFinishedTrialError:
             return False
@@ -160,8 +167,11 @@ class Trials:
         return Heartbeat(self.storage, [self._number(trial) for trial in trials])
 
     def _number(self, trial: FrozenTrial) -> int:
-        """What the storage calls a trial."""
-        return self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+        """What the storage calls a trial; it is asked once."""
+        if trial.number not in self._numbers:
+            number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+            self._numbers[trial.number] = number
+        return self._numbers[trial.number]
 
 
 class Heartbeat:
@@ -187,9 +197,8 @@ class Heartbeat:
     def _beat(self) -> None:
         try:
             while not self._stop.wait(self._storage.get_heartbeat_interval()):
-                for number in self._numbers:
-                    with suppress(StorageInternalError):  # a database that is away for a moment
-                        self._storage.record_heartbeat(number)
+                with suppress(StorageInternalError, SQLAlchemyError):  # a database that is away for a moment
+                    record_heartbeats(self._storage, self._numbers)
         finally:
             self._storage.remove_session()  # a connection belongs to the thread that made it
 

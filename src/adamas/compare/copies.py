@@ -4,7 +4,8 @@ Cells of one seed share initial weights, batches and random numbers; only optimi
 computed by `torch.vmap` over `torch.func.functional_call`, each layer as one batched product, and every cell's
 optimizer steps its own slice. That is the arithmetic of training them one by one: in float64 the two agree to rounding,
 and where torch's batched products equal its single ones bit for bit, so do the runs. Where a workload allows it, cells
-of several seeds share a stack: each then has its own batch.
+of several seeds share a stack: each then has its own batch. A pass is repeated from a recording of what it comes to,
+where that does the same: see `adamas.compare.repeating`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from adamas.compare.arms import Arm
 from adamas.compare.cell import Cell
 from adamas.compare.history import History
 from adamas.compare.job import Job, OwnLoop, Split
+from adamas.compare.repeating import Repeater
 from adamas.kernels.bucket import is_dense
 
 
@@ -94,9 +96,12 @@ class Stack:
         jobs: by seed; the loss is that of the first, with each copy's weights and its seed's batch.
         arms: by name.
         cells: what is trained.
+        repeats: whether passes may be repeated from a recording: see `adamas.compare.repeating`.
     """
 
-    def __init__(self, jobs: Mapping[int, Job], arms: Mapping[str, Arm], cells: Sequence[Cell]) -> None:
+    def __init__(
+        self, jobs: Mapping[int, Job], arms: Mapping[str, Arm], cells: Sequence[Cell], repeats: bool = True
+    ) -> None:
         self._calls = {seed: Calls(job) for seed, job in jobs.items()}
         self._first = next(iter(self._calls.values()))
         self._aliases = aliases(self._first)
@@ -111,6 +116,7 @@ class Stack:
         tensors = len(self._params) + len(self._buffers)
         own_batches = None if len(jobs) == 1 else 0
         self._loss = torch.vmap(self._loss_of_one, in_dims=(own_batches, *[0] * tensors), randomness="same")
+        self._pass = Repeater(self._run, next(iter(jobs.values())).steps, repeats)
         self._seeds = list(jobs)
         self._slices: list[dict[str, nn.Parameter]] = []
         self.copies: list[Copy] = []
@@ -133,9 +139,8 @@ class Stack:
             batch = batches[0]
         else:
             batch = together(batches, [self._seeds.index(copy.cell.seed) for copy in self.copies])
-        losses = self._loss(batch, *self._params.values(), *self._buffers.values())
-        weights = [self._params[name] for name in self._trained]
-        found: Any = torch.autograd.grad(losses.sum(), weights, allow_unused=True)  # None where unused
+        losses, *found = self._pass(batch, list(self._params.values()), list(self._buffers.values()))
+        assert losses is not None
         if not self._laid_out:
             self._lay_out(found)
         for name, grads in zip(self._trained, found, strict=True):
@@ -143,6 +148,12 @@ class Stack:
             for slices, part in zip(self._slices, parts, strict=True):
                 slices[name].grad = part
         return losses.tolist()
+
+    def _run(self, batch: Any) -> list[Tensor | None]:
+        """The copies' losses, and the gradients of what is trained: None where the loss does not use it."""
+        losses = self._loss(batch, *self._params.values(), *self._buffers.values())
+        weights = [self._params[name] for name in self._trained]
+        return [losses, *torch.autograd.grad(losses.sum(), weights, allow_unused=True)]
 
     def evaluate(self, copy: Copy, split: Split) -> Mapping[str, float]:
         """The job's figures with a copy's weights."""

@@ -52,7 +52,8 @@ class Job:
         schedule: multiplier of the learning rate, given the fraction of the steps done.
         scheduler: makes a torch scheduler for the optimizer, stepped after every step, in place of `schedule`.
         stackable: whether several copies of the weights may train together through `torch.func`; for that `loss` must
-            use the model alone, without `.item()` or branches on tensors.
+            use the model and the batch alone, without `.item()` or branches on tensors, and do the same in every step:
+            on a CPU what it does is recorded, repeated, and now and then compared (`adamas.compare.repeating`).
     """
 
     model: nn.Module

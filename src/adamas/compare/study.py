@@ -22,7 +22,7 @@ from adamas.compare.stages import Course, Stages
 from adamas.compare.storage import open_storage, set_once
 from adamas.compare.trials import Trials, errors, outcomes
 
-POLL_SECONDS = 0.05  # between two looks at whether anything changed
+POLL_SECONDS = 0.02  # between two looks at whether anything changed
 LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
 SPECIFICATION = "specification"  # user attribute of the Optuna study
 

@@ -10,7 +10,7 @@ from typing import Any
 from adamas.compare.cell import Cell, Stage
 from adamas.compare.workload import Workload
 
-STACKED = 12  # cells of a task at most: more gain little, and a worker that dies has more to do again
+STACKED = 20  # cells of a task at most: more gain little, and a worker that dies has more to do again
 SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers have something to share
 
 
@@ -73,8 +73,8 @@ class Task:
 def tasks(cells: Iterable[Cell], workload: Workload, may_give_up: bool) -> list[Task]:
     """Lay out tasks: of several cells that can share a pass, or of one cell each; the largest first.
 
-    Of a shared pass about a millisecond does not depend on how many share it: two are no faster than one by one. Seeds
-    stay together, so that few batches are made and a pair's runs are neighbours in time.
+    What a shared pass costs however many share it makes two little faster than one by one, or slower. Seeds stay
+    together, so that few batches are made and a pair's runs are neighbours in time.
     """
     wanted = sorted(dict.fromkeys(cells), key=lambda cell: cell.seed)
     groups: dict[tuple[str, str, int | None], list[Cell]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import random
 import time
@@ -19,7 +20,10 @@ from adamas.compare.cell import SEARCH_STAGES, Outcome
 from adamas.compare.copies import Copy, Lone, Stack, groups_of, make_copy
 from adamas.compare.history import look_steps
 from adamas.compare.job import Job, JobFactory, OwnLoop, Split
+from adamas.compare.repeating import RepetitionError
 from adamas.compare.task import Task
+
+log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Split], Mapping[str, float]]
 
@@ -37,18 +41,26 @@ def run(factory: JobFactory, device: str, arms: Mapping[str, Arm], task: Task) -
         An outcome a cell. The caller's random streams are left as they were.
     """
     started = time.perf_counter()
-    with randomness(task.seed, device):
-        job = factory(task.seed, device)
-        if isinstance(job, OwnLoop):
-            outcomes = [own_loop(job, arms, task)]
-        else:
-            now = task if job.stackable else replace(task, cells=task.cells[:1])
-            jobs = {task.seed: job, **{seed: another(factory, device, seed) for seed in now.seeds[1:]}}
-            outcomes = train(jobs, arms, now)
+    try:
+        outcomes = begin(factory, device, arms, task)
+    except RepetitionError as error:
+        log.warning("%s: training anew, without repeating passes", error)
+        outcomes = begin(factory, device, arms, task, repeats=False)
     seconds = (time.perf_counter() - started) / len(outcomes)
     outcomes = [replace(outcome, seconds=seconds) for outcome in outcomes]
     rest = task.cells[len(outcomes) :]
     return outcomes + (run(factory, device, arms, replace(task, cells=rest)) if rest else [])
+
+
+def begin(factory: JobFactory, device: str, arms: Mapping[str, Arm], task: Task, repeats: bool = True) -> list[Outcome]:
+    """Train the first cells of a task: all of them, or one where the job does not let several share a pass."""
+    with randomness(task.seed, device):
+        job = factory(task.seed, device)
+        if isinstance(job, OwnLoop):
+            return [own_loop(job, arms, task)]
+        now = task if job.stackable else replace(task, cells=task.cells[:1])
+        jobs = {task.seed: job, **{seed: another(factory, device, seed) for seed in now.seeds[1:]}}
+        return train(jobs, arms, now, repeats)
 
 
 def another(factory: JobFactory, device: str, seed: int) -> Job:
@@ -76,11 +88,18 @@ def randomness(seed: int, device: str) -> Generator[None]:
             np.random.set_state(states[1])
 
 
-def train(jobs: Mapping[int, Job], arms: Mapping[str, Arm], task: Task) -> list[Outcome]:
-    """Train the cells of a task on the jobs of their seeds, to the end or until they are infeasible."""
+def train(jobs: Mapping[int, Job], arms: Mapping[str, Arm], task: Task, repeats: bool = True) -> list[Outcome]:
+    """Train the cells of a task on the jobs of their seeds, to the end or until they are infeasible.
+
+    Args:
+        jobs: by seed.
+        arms: by name.
+        task: the cells.
+        repeats: whether a stack may repeat its passes from a recording.
+    """
     first, *others = task.cells
     job = jobs[first.seed]
-    group = Stack(jobs, arms, task.cells) if others else Lone(job, arms[first.arm], first)
+    group = Stack(jobs, arms, task.cells, repeats) if others else Lone(job, arms[first.arm], first)
     copies = list(group.copies)
     pilot, final = task.stage == "pilot", task.stage == "final"
     untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None  # of one seed

@@ -7,6 +7,7 @@ started it dies, its input ends too, and it stops after the run at hand.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from adamas.compare.workload import Workload
 from adamas.leaving import leave
 
 IDLE_SECONDS = 0.05  # between two looks at an empty queue
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 
 
 class InterruptedRun(BaseException):
@@ -110,10 +112,21 @@ def write_to(log: str) -> None:
     os.close(file)
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next step, instead of returning it and being given it anew by pages.
+
+    Gradients of stacked weights are megabytes, which it returns by default: 170 page faults a step, 3 % of its time.
+    """
+    if sys.platform == "linux" and hasattr(glibc := ctypes.CDLL(None), "mallopt"):
+        glibc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the highest there is
+        glibc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
+
+
 def work(order: Mapping[str, Any]) -> None:
     """Join the study that an order names, until standard input ends."""
     os.environ.update(ONE_THREAD)  # for whatever the job starts; a fork has the tool's environment
     torch.set_num_threads(1)
+    keep_freed_memory()
     storage = open_storage(order["storage"], create=False)
     study = optuna.load_study(study_name=order["study"], storage=storage)
     arms = {arm["name"]: Arm.from_json(arm) for arm in order["arms"]}

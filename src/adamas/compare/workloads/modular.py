@@ -82,22 +82,22 @@ def job(seed: int, device: str) -> Job:
     train = data().train
     steps = len(train) // BATCH
 
-    def loss_and_accuracy(pairs: Tensor) -> tuple[Tensor, Tensor]:
-        logits, sums = model(pairs), pairs.sum(-1) % MODULUS
-        return cross_entropy(logits, sums), (logits.argmax(-1) == sums).float().mean()
-
     def batches(epoch: int) -> Iterator[Tensor]:
         """Pairs in a new order; what is left of a batch is left out."""
         for rows in torch.randperm(len(train), generator=order)[: steps * BATCH].split(BATCH):
             yield train[rows].to(device)
 
     def loss(pairs: Tensor) -> Tensor:
-        return loss_and_accuracy(pairs)[0]
+        return cross_entropy(model(pairs), pairs.sum(-1) % MODULUS)
 
     def evaluate(split: Split) -> dict[str, float]:
         part = data().validation if split == "validation" else data().test
-        loss, accuracy = loss_and_accuracy(part.to(device))
-        return {"cross_entropy": loss.item(), "accuracy": accuracy.item()}
+        pairs = part.to(device)
+        logits, sums = model(pairs), pairs.sum(-1) % MODULUS
+        return {
+            "cross_entropy": cross_entropy(logits, sums).item(),
+            "accuracy": (logits.argmax(-1) == sums).float().mean().item(),
+        }
 
     groups = [{"params": list(model.parameters()), "betas": BETAS}]
     return Job(

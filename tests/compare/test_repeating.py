@@ -91,21 +91,23 @@ def test_what_diverges_on_the_way_leaves_a_smaller_stack_that_is_repeated_too() 
     assert len(asked) < 200 * 0.1  # 3 to settle and one in a power of two, twice
 
 
-def changing(at: int, change: Callable[[Tensor], Tensor]) -> Callable[[int, str], Job]:
-    """The tiny job, whose loss is another from some step on; evaluation asks for no loss."""
+def changing(
+    at: int, change: Callable[[Tensor], Tensor], until: int = STEPS, epochs: int = 4
+) -> Callable[[int, str], Job]:
+    """The tiny job, whose loss is another from some epoch until a later one; evaluation asks for no loss."""
 
     def make(seed: int, device: str) -> Job:
-        made = tiny(seed, device)
-        epochs: list[int] = []
+        made = replace(tiny(seed, device), epochs=epochs)
+        begun: list[int] = []
 
         def batches(epoch: int) -> Any:
-            epochs.append(epoch)
+            begun.append(epoch)
             return made.batches(epoch)
 
         def loss(batch: Any) -> Tensor:
             value = made.loss(batch)
             assert isinstance(value, Tensor)
-            return change(value) if epochs[-1] >= at else value
+            return change(value) if at <= begun[-1] < until else value
 
         return replace(made, batches=batches, loss=loss)
 
@@ -123,6 +125,39 @@ def test_a_loss_that_depends_on_the_epoch_is_found_out_and_trained_anew(
     found = training.run(factory, "cpu", ARMS, task)
     assert [replace(outcome, seconds=0.0) for outcome in found] == expected
     assert "training anew" in caplog.text
+
+
+def test_a_loss_that_changed_for_the_last_steps_of_a_stack_is_found_out_when_it_shrinks() -> None:
+    def steeper(value: Tensor) -> Tensor:
+        return value.detach() + 3 * (value - value.detach())
+
+    hopeless = Cell("search", "adam_l2", 1e-12, 1e-3, 0)
+    factory = changing(3, steeper, until=4, epochs=7)  # steps 16 to 20; 11 and 19 are compared
+    task = Task((TWO[0], hopeless), "loss", may_give_up=True)
+    with pytest.raises(RepetitionError, match="at step 17"):
+        training.begin(factory, "cpu", ARMS, task)
+    assert [outcome.given_up for outcome in training.run(factory, "cpu", ARMS, task)] == [False, True]
+
+
+def test_a_check_changes_nothing() -> None:
+    weight, mean = torch.tensor([2.0], requires_grad=True), torch.zeros(1)
+
+    def run(batch: Tensor) -> list[Tensor]:
+        mean.lerp_(batch.mean(), 0.1)
+        noise = torch.rand(1)
+        return list(torch.autograd.grad((batch * weight * noise).square().sum(), [weight]))
+
+    repeater, told = Repeater(run, 1_000), []
+    for checked in (False, True):
+        torch.manual_seed(0)
+        mean.zero_()
+        for step in range(24):
+            repeater(torch.tensor([float(step)]), [weight], [mean])
+        if checked:
+            repeater.check()
+            repeater.check()
+        told.append((mean.item(), torch.rand(1).item()))
+    assert told[0] == told[1]
 
 
 def test_random_numbers_of_pythons_own_are_found_out_at_once(caplog: pytest.LogCaptureFixture) -> None:

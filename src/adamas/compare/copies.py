@@ -166,6 +166,7 @@ class Stack:
         """Train these no further: the others move together."""
         if not gone:
             return
+        self._pass.check()
         stay = [place for place, copy in enumerate(self.copies) if copy not in gone]
         self.copies = [self.copies[place] for place in stay]
         self._slices = [self._slices[place] for place in stay]

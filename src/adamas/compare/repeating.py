@@ -23,9 +23,10 @@ class RepetitionError(RuntimeError):
 class Repeater:
     """Runs a pass; from the third on with tensors of one layout, repeats what the second was recorded to do.
 
-    The 1st, 2nd, 4th, 8th... repetition and the last step of the run are compared with the pass, bit for bit: what
-    depends on a counter, on the epoch or on Python's random numbers is found out. Where the first comparison fails,
-    nothing was repeated yet and nothing will be. On a GPU nothing is: sums may come in another order each time.
+    The 1st, 2nd, 4th, 8th... repetition, the last step of the run and the last before tensors change their layout are
+    compared with the pass, bit for bit: what depends on a counter, on the epoch or on Python's random numbers is found
+    out. Where the first comparison fails, nothing was repeated yet and nothing will be. On a GPU nothing is: sums may
+    come in another order each time.
 
     Args:
         run: the pass on a batch; it returns new tensors, or None where there is none.
@@ -44,6 +45,7 @@ class Repeater:
         self._seen: set[Any] = set()
         self._recordings: dict[Any, Recording] = {}
         self._repeated: dict[Any, int] = {}
+        self._unseen: tuple[Any, Any, Sequence[Tensor]] | None = None  # the last repetition, unless it was compared
 
     def __call__(self, batch: Any, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> Found:
         """The pass on a batch, with these weights; buffers may be written to."""
@@ -83,12 +85,29 @@ class Repeater:
         log.info("passes are not repeated: %s", reason)
         self._allowed = False
 
+    def check(self) -> None:
+        """Compare the last repetition, if it was not; to be called before tensors of another layout take over."""
+        if self._unseen is None:
+            return
+        inputs = self._unseen[-1]
+        before = copied(inputs)
+        with torch.random.fork_rng(devices=[]):
+            self._compare(*self._unseen)
+        for tensor, value in zip(inputs, before, strict=True):
+            if not agree(tensor, value):  # a buffer
+                tensor.copy_(value)
+
     def _repeat(self, kind: Any, batch: Any, inputs: Sequence[Tensor]) -> Found:
         """Repeat the pass; where it is time to, compare."""
         self._repeated[kind] = count = self._repeated[kind] + 1
         if count & (count - 1) and self._passes != self._steps:
+            self._unseen = kind, batch, inputs
             return self._recordings[kind].repeat(inputs)
-        copies = [tensor.detach().clone() for tensor in inputs]
+        return self._compare(kind, batch, inputs)
+
+    def _compare(self, kind: Any, batch: Any, inputs: Sequence[Tensor]) -> Found:
+        """Repeat the pass on copies, and run it."""
+        self._unseen, copies = None, copied(inputs)
         with torch.random.fork_rng(devices=[]):
             again = self._recordings[kind].repeat(copies)
         found = self._run(batch)
@@ -116,6 +135,11 @@ def tensors_of(batch: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], 
             return None
         found.update(tensors)
     return found
+
+
+def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same values in memory of their own."""
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 def same(some: Found, others: Found) -> bool:

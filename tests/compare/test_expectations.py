@@ -67,7 +67,9 @@ def test_decay_that_helps() -> None:
     def figures(cell: Cell) -> dict[str, float]:
         return {"cross_entropy": 1.0 + jitter(cell) - (0.3 if cell.arm == "adamw" and cell.weight_decay > 0.5 else 0.0)}
 
-    assert holds(study("chars", figures)) == [True, True]
+    helped = study("chars", figures)
+    assert holds(helped) == [True, True]
+    assert helped.findings[0].measured == "Its test cross-entropy is 30.00 % below that without decay."
     assert not holds(study("chars", lambda cell: {"cross_entropy": 1.0 + jitter(cell)}))[0]
 
 

@@ -10,8 +10,8 @@ from adamas.compare.arms import JUDGED
 from adamas.compare.cell import Cell
 from adamas.compare.result import Finding, StudyResult
 from adamas.compare.sweep import STEP, best_decay
-from adamas.compare.verdict import relation
-from adamas.compare.wording import TIMES, show, words
+from adamas.compare.verdict import against, relation
+from adamas.compare.wording import TIMES, words
 from adamas.compare.workloads.noise import SCALES
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms, to_independent
 
@@ -43,8 +43,7 @@ def decay_helps(result: StudyResult) -> list[Finding]:
     return [
         Finding(
             "Decay helps: AdamW beats Adam without it.",
-            f"Its test {words(result.record.settings.workload.metric)} is "
-            f"{show(over_none.mean, over_none.relative, sign=True)} of that without decay.",
+            f"Its test {words(result.record.settings.workload.metric)} is {against(over_none)} that without decay.",
             None if found == "unclear" else found == "lower",
         ),
         Finding("AdamW's best weight decay is ten times its default of 0.01 or more.", f"{decay:.3g}.", decay >= 0.1),

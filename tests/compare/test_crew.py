@@ -156,9 +156,10 @@ def test_workers_that_cannot_be_forked_find_the_same(
 
 
 FAULTS = """
-import resource, sys, torch
-from adamas.compare.worker import keep_freed_memory
+import ctypes, resource, torch
+from adamas.compare.worker import M_MMAP_THRESHOLD, keep_freed_memory
 torch.set_num_threads(1)
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)  # glibc's default, without its guesses of a better one
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -166,7 +167,6 @@ def faults():
         [torch.ones(5 << 20) for _ in range(3)]
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5
 
-faults()
 before = faults()
 keep_freed_memory()
 faults()

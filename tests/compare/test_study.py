@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError
 
 from adamas.compare import storage as storage_module
+from adamas.compare import study as study_module
 from adamas.compare import trials as trials_module
 from adamas.compare.cell import Outcome
 from adamas.compare.contract import to_json
@@ -31,7 +32,7 @@ from adamas.compare.snapshot import Snapshot
 from adamas.compare.storage import record_heartbeats
 from adamas.compare.study import ChangedError, JobFailedError, conduct
 from adamas.compare.task import Task
-from adamas.compare.trials import CELL, Heartbeat, Trials, errors, outcomes, waiting_trial
+from adamas.compare.trials import CELL, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
 from adamas.compare.worker import Worker
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, cell, descendants, end, finished, result_of, task, trials_of, until
@@ -48,6 +49,28 @@ def test_every_run_is_made_once(tiny_result: StudyResult) -> None:
 def test_the_result_does_not_depend_on_the_number_of_workers(tiny_result: StudyResult, tmp_path: Path) -> None:
     alone = summarise(conduct(settings(tmp_path, workers=1), lambda snapshot: None))
     assert to_json([alone]) == to_json([tiny_result])
+
+
+def test_a_study_stays_cut_as_the_machine_that_began_it_cut_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def layout_of(out: str, *machines: int) -> dict[str, object]:
+        """The task of every run: all but the last machine, of so many cores, stop on the way."""
+        given = settings(tmp_path / out)
+        for place, cores in enumerate(machines, start=1):
+            monkeypatch.setattr(study_module, "default_workers", lambda device, cores=cores: cores)
+
+            def watch(snapshot: Snapshot, last: bool = place == len(machines)) -> None:
+                if snapshot.done >= 2 and not last:
+                    raise KeyboardInterrupt
+
+            with contextlib.nullcontext() if place == len(machines) else pytest.raises(KeyboardInterrupt):
+                conduct(given, watch)
+        with trials_of(given) as trials:
+            return {trial.user_attrs[CELL]["key"]: trial.user_attrs[TASK] for trial in trials.all()}
+
+    of_two, of_four = layout_of("two", 2), layout_of("four", 4)
+    assert len(of_two) == len(of_four) == RUNS
+    assert of_two != of_four
+    assert layout_of("two, then four", 2, 4) == of_two
 
 
 def test_resuming_a_finished_study_trains_nothing(tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,12 @@ class Company:
     Args:
         courses: not begun.
         workload: of the runs.
+        shares: tasks to cut a stage into: see `adamas.compare.task.tasks`.
     """
 
-    def __init__(self, courses: Iterable[Course], workload: Workload) -> None:
+    def __init__(self, courses: Iterable[Course], workload: Workload, shares: int) -> None:
         self._workload = workload
+        self._shares = shares
         self._asked = {course: next(course) for course in courses}
         self._lay_out()
 
@@ -29,7 +31,8 @@ class Company:
         first = min((asked.stage for asked in self._asked.values()), key=STAGES.index)
         self._next = {course: asked for course, asked in self._asked.items() if asked.stage == first}
         cells = [cell for asked in self._next.values() for cell in asked.cells]
-        self.tasks = tasks(cells, self._workload, any(asked.may_give_up for asked in self._next.values()))
+        may_give_up = any(asked.may_give_up for asked in self._next.values())
+        self.tasks = tasks(cells, self._workload, may_give_up, self._shares)
 
     def go_on(self, done: Mapping[str, Outcome]) -> bool:
         """Go as far as these outcomes, by the key of their cell, allow; False where every course is at its end."""

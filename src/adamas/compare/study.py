@@ -13,7 +13,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from adamas.compare.company import Company
-from adamas.compare.crew import Crew
+from adamas.compare.crew import Crew, default_workers
 from adamas.compare.record import Record
 from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
@@ -24,7 +24,7 @@ from adamas.compare.trials import Trials, errors, outcomes
 
 POLL_SECONDS = 0.02  # between two looks at whether anything changed
 LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
-SPECIFICATION = "specification"  # user attribute of the Optuna study
+SPECIFICATION, SHARES = "specification", "shares"  # user attributes of the Optuna study
 
 
 class ChangedError(ValueError):
@@ -107,6 +107,9 @@ class Conductor:
                 + "\n  ".join(lines)
                 + "\nUse the same options to continue it, --fresh to discard it, or another --out to keep both."
             )
+        # Of this machine, not of --workers, on which no result may depend; of the first, where others go on.
+        own = max(2, default_workers(self._settings.workload.device))
+        self._shares = study.user_attrs.get(SHARES) or set_once(self._storage, number, SHARES, own)
         self._trials = Trials(study, self._storage)
         self._first = len(self._trials.all())  # trials of earlier runs of the tool have lower numbers
 
@@ -114,7 +117,8 @@ class Conductor:
         """Go through courses to their ends: together if their runs can share passes, else each at its own pace."""
         workload = self._settings.workload
         waiting = [
-            Company(some, workload) for some in ([courses] if workload.stackable else [[one] for one in courses])
+            Company(some, workload, self._shares)
+            for some in ([courses] if workload.stackable else [[one] for one in courses])
         ]
         seen = -1
         while True:

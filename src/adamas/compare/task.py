@@ -11,16 +11,16 @@ from adamas.compare.cell import Cell, Stage
 from adamas.compare.workload import Workload
 
 STACKED = 20  # cells of a task at most: more gain little, and a worker that dies has more to do again
-SHARES = 2  # tasks of a stage at least, where it has the cells, so that workers have something to share
+STACK = 3  # and at least, where any are stacked: two are little faster than one by one, or slower
 
 
 @dataclass(frozen=True)
 class Task:
     """Cells of one stage and variant, and of one seed where seeds cannot share a pass.
 
-    Which cells make a task depends on the study alone. A task is computed whole even where some of its cells are
-    finished already, so that a result could not depend on who died when, were a batched product ever to round
-    differently in other company.
+    Which cells make a task depends on the study alone, and on the cores of the machine that began it: never on how
+    many workers there are. A task is computed whole even where some of its cells are finished already, so that a result
+    could not depend on who died when, were a batched product ever to round differently in other company.
 
     Attributes:
         cells: what is trained.
@@ -70,19 +70,26 @@ class Task:
         return cls(cells, data["metric"], data["may_give_up"])
 
 
-def tasks(cells: Iterable[Cell], workload: Workload, may_give_up: bool) -> list[Task]:
+def tasks(cells: Iterable[Cell], workload: Workload, may_give_up: bool, shares: int) -> list[Task]:
     """Lay out tasks: of several cells that can share a pass, or of one cell each; the largest first.
 
-    What a shared pass costs however many share it makes two little faster than one by one, or slower. Seeds stay
-    together, so that few batches are made and a pair's runs are neighbours in time.
+    Seeds stay together, so that few batches are made and a pair's runs are neighbours in time. Where the cells are too
+    few for two stacks they are tasks of their own, however many shares there are to be.
+
+    Args:
+        cells: of one stage.
+        workload: says whether they can share.
+        may_give_up: whether runs that fit nothing half-way are stopped.
+        shares: tasks that there should be at least, so that as many workers have something to do.
     """
     wanted = sorted(dict.fromkeys(cells), key=lambda cell: cell.seed)
     groups: dict[tuple[str, str, int | None], list[Cell]] = {}
     for cell in wanted:
         seed = None if workload.seeds_together else cell.seed
         groups.setdefault((cell.stage, cell.variant, seed), []).append(cell)
-    most = min(STACKED, -(-len(wanted) // SHARES)) if workload.stackable else 1
-    parts = [part for group in groups.values() for part in evenly(group, most if min(most, len(group)) > 2 else 1)]
+    most = min(STACKED, max(STACK, -(-len(wanted) // shares)))
+    stacks = workload.stackable and len(wanted) >= 2 * STACK - 1
+    parts = [part for group in groups.values() for part in evenly(group, most if stacks and len(group) >= STACK else 1)]
     return [Task(tuple(part), workload.metric, may_give_up) for part in sorted(parts, key=len, reverse=True)]
 
 

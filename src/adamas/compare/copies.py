@@ -144,7 +144,7 @@ class Stack:
         if not self._laid_out:
             self._lay_out(found)
         for name, grads in zip(self._trained, found, strict=True):
-            parts = [None] * len(self.copies) if grads is None else grads.unbind()
+            parts = [None] * len(self.copies) if grads is None else like(self._params[name], grads).unbind()
             for slices, part in zip(self._slices, parts, strict=True):
                 slices[name].grad = part
         return losses.tolist()
@@ -183,9 +183,9 @@ class Stack:
         """
         self._laid_out = True
         for name, grad in zip(self._trained, grads, strict=True):
-            param = self._params[name]
-            if grad is not None and grad.stride() != param.stride() and is_dense(tuple(grad.shape), grad.stride()):
-                self._move(name, param.detach(), grad.stride()[1:])
+            # Each copy's part by itself: an embedding's gradients come with the copies' rows in turns.
+            if grad is not None and is_dense(tuple(grad.shape[1:]), strides := grad.stride()[1:]):
+                self._move(name, self._params[name].detach(), strides)
 
     def _move(self, name: str, values: Tensor, strides: Sequence[int]) -> None:
         """Move a stacked tensor, and the copies' slices with it, to new memory."""
@@ -244,6 +244,11 @@ def aliases(module: nn.Module) -> dict[str, str]:
 def stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of one shape under each name to (copies, *shape), each copy's in memory of its own."""
     return {name: torch.stack([each[name].detach() for each in tensors]) for name in tensors[0]}
+
+
+def like(params: Tensor, grads: Tensor) -> Tensor:
+    """Gradients of all copies as their weights lie: what an optimizer would have to copy for each by itself."""
+    return grads if grads.stride()[1:] == params.stride()[1:] else torch.empty_like(params).copy_(grads)
 
 
 def together(batches: Sequence[Any], places: Sequence[int]) -> Any:

@@ -247,6 +247,17 @@ def test_an_error_of_the_job_is_raised_as_it_is() -> None:
         training.run(failing, "cpu", ARMS, Task(TWO, "loss"))
 
 
+def test_an_error_of_a_repetition_is_raised_where_the_job_can_be_seen(caplog: pytest.LogCaptureFixture) -> None:
+    def wandering(seed: int, device: str) -> Job:
+        made = tiny(seed, device)
+        return replace(made, batches=lambda epoch: [rows + (90 if epoch == 3 else 0) for rows in made.batches(epoch)])
+
+    with pytest.raises(IndexError, match="out of bounds") as found:
+        training.run(wandering, "cpu", ARMS, Task(TWO, "loss"))
+    assert "a repetition raised IndexError" in caplog.text
+    assert any(entry.path.name == "tiny_job.py" for entry in found.traceback)  # type: ignore[union-attr]
+
+
 def test_a_pass_that_torch_cannot_watch_is_trained_without(caplog: pytest.LogCaptureFixture) -> None:
     def shy(seed: int, device: str) -> Job:
         made = tiny(seed, device)
@@ -298,6 +309,19 @@ def test_a_recording_keeps_no_pass_in_memory() -> None:
     held = [value for value in recording._values if isinstance(value, Tensor)]
     assert [id(value) for value in held] == [id(constant)]
     assert torch.equal(again, run(batch)[0])  # type: ignore[arg-type]
+
+
+def test_a_tensor_made_of_numbers_is_a_constant() -> None:
+    """A list as an index becomes one, by an operation that gives back what it is given."""
+    weight = torch.randn(12, 3, requires_grad=True)
+
+    def run(batch: Tensor) -> list[Tensor]:
+        return [*torch.autograd.grad((weight[[0, 2, 4]] @ batch).square().sum(), [weight])]
+
+    first, second = torch.randn(2, 3)
+    recording = Recording(lambda: run(first), [first, weight])
+    for _ in range(2):
+        assert torch.equal(recording.repeat([second, weight])[0], run(second)[0])  # type: ignore[arg-type]
 
 
 class Normed(nn.Module):

@@ -104,37 +104,6 @@ def test_together_equals_one_by_one(stage: Stage) -> None:
         same(one, other)
 
 
-@pytest.mark.parametrize("rows", [59, 60])
-def test_copies_of_an_embedding_lie_apart(rows: int) -> None:
-    """Its gradients come with the copies' rows in turns: laid out so, six copies of sixty rows would share memory."""
-
-    def job(seed: int, device: str) -> Job:
-        torch.manual_seed(seed)
-        words = torch.randint(rows, (2 * ROWS, 3), generator=torch.Generator().manual_seed(0))
-        model = nn.Sequential(nn.Embedding(rows, 4), nn.Flatten(), nn.Linear(12, rows)).double()
-
-        def loss(batch: Tensor) -> Tensor:
-            return functional.cross_entropy(model(words[batch]), words[batch].sum(-1) % rows)
-
-        def evaluate(split: str) -> dict[str, float]:
-            return {"loss": loss(torch.arange(ROWS, 2 * ROWS)).item()}
-
-        return Job(
-            model,
-            lambda epoch: torch.randperm(ROWS).split(BATCH),
-            loss,
-            evaluate,
-            EPOCHS,
-            ROWS // BATCH,
-            stackable=True,
-        )
-
-    chosen = cells(*((arm, lr, decay) for arm, lr, decay in CELLS[:3] for lr in (lr, 3 * lr)))
-    together = training.run(job, "cpu", ARMS, Task(chosen, "loss"))
-    for one, cell in zip(together, chosen, strict=True):
-        same(one, training.run(job, "cpu", ARMS, Task((cell,), "loss"))[0])
-
-
 def test_one_that_diverges_leaves_the_others_as_they_were() -> None:
     wild = ("torch.optim:SGD(momentum=0.9)", 1e300, 0.0)
     together = trained(job(3), CELLS[1], wild, CELLS[2])

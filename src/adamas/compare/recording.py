@@ -143,9 +143,13 @@ class Recording:
             self.found = run()
         self.obstacle = recorder.obstacle
         self._outputs = [None if each is None else recorder.read(each) for each in self.found]
-        made = {place for operation in recorder.operations for place in operation.results}
-        read = {place for operation in recorder.operations for place in operation.arguments}
-        constants = read.union(self._outputs).difference(made, range(len(inputs)))
+        made: set[int] = set()
+        constants: set[int] = set()
+        for operation in recorder.operations:
+            constants.update(set(operation.arguments) - made)  # also where it gives a constant back as its result
+            made.update(operation.results)
+        constants.update({place for place in self._outputs if place is not None} - made)
+        constants.difference_update(range(len(inputs)))
         self._values = [value if place in constants else None for place, value in enumerate(recorder.values)]
         self._operations = list(reversed(list(with_ends(recorder.operations, made.difference(self._outputs)))))
 

@@ -34,7 +34,8 @@ class Repeater:
         allowed: whether anything may be repeated.
 
     Raises:
-        RepetitionError: a later comparison failed, or the second pass raised; train anew, with nothing repeated.
+        RepetitionError: a later comparison failed, or the second pass or a repetition raised; train anew, with nothing
+            repeated, and an error of the job is raised where the job can be seen.
     """
 
     def __init__(self, run: Callable[[Any], Found], steps: int, allowed: bool = True) -> None:
@@ -102,14 +103,21 @@ class Repeater:
         self._repeated[kind] = count = self._repeated[kind] + 1
         if count & (count - 1) and self._passes != self._steps:
             self._unseen = kind, batch, inputs
-            return self._recordings[kind].repeat(inputs)
+            return self._again(kind, inputs)
         return self._compare(kind, batch, inputs)
+
+    def _again(self, kind: Any, inputs: Sequence[Tensor]) -> Found:
+        """Repeat the pass."""
+        try:
+            return self._recordings[kind].repeat(inputs)
+        except Exception as error:
+            raise RepetitionError(f"a repetition raised {type(error).__name__}: {error}") from error
 
     def _compare(self, kind: Any, batch: Any, inputs: Sequence[Tensor]) -> Found:
         """Repeat the pass on copies, and run it."""
         self._unseen, copies = None, copied(inputs)
         with torch.random.fork_rng(devices=[]):
-            again = self._recordings[kind].repeat(copies)
+            again = self._again(kind, copies)
         found = self._run(batch)
         if not same([*found, *inputs], [*again, *copies]):
             self._refuse("the loss does something else than in the steps before")

@@ -41,11 +41,13 @@ class World:
         level: mean figure of each arm at its best cell.
         sd: standard deviation of a paired difference of two arms.
         study: number of the study; its seed.
+        best_lr: of every arm.
     """
 
     level: dict[str, float]
     sd: float
     study: int = 0
+    best_lr: float = BEST_LR
     shared: ClassVar[float] = 0.1  # of a seed, the same in every arm
 
     def outcome(self, cell: Cell) -> Outcome:
@@ -54,7 +56,7 @@ class World:
         words = [self.study, cell.seed, list(ARMS).index(cell.arm), *point]
         own, again = np.random.default_rng(words).normal(0, self.sd / math.sqrt(2), 2)
         common = np.random.default_rng([self.study, cell.seed]).normal(0, self.shared)
-        bowl = 0.05 * math.log10(cell.lr / BEST_LR) ** 2
+        bowl = 0.05 * math.log10(cell.lr / self.best_lr) ** 2
         if cell.weight_decay:
             bowl += 0.05 * math.log10(cell.weight_decay_independent / BEST_DECAY[cell.arm]) ** 2
         figure = self.level[cell.arm] + bowl + common
@@ -129,6 +131,16 @@ def test_selection_leaves_the_verdict_unbiased(gap: float, kinds: set[str]) -> N
     means = [result.difference.mean for result in found if result.difference]
     # Each mean has a standard error of .02 / sqrt(12) = .006; of fifty, .0008. The allowance is four of these.
     assert np.mean(means) == pytest.approx(-gap, abs=4 * 0.02 / math.sqrt(SEEDS * 50) + 0.01 * gap)
+
+
+@pytest.mark.parametrize("best_lr", [1e-6, 1.0])
+def test_a_job_whose_learning_rates_lie_far_off_is_judged_there(best_lr: float) -> None:
+    """Else the arms would be stuck below its rates at different heights, and the verdict be about that."""
+    found = study(World(EQUAL, sd=0.005, best_lr=best_lr), 0)
+    for arm in found.arms.values():
+        assert abs(math.log10(arm.winner.lr / best_lr)) <= 0.5
+        assert arm.winner.at_edge is None
+    assert len(found.record.outcomes) == found.record.settings.total_runs + 6
 
 
 def test_a_biased_selection_would_be_noticed() -> None:

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from adamas.compare.arms import ARMS, DEFAULT
+from adamas.compare.arms import ARMS, DEFAULT, find
 from adamas.compare.budgets import BUDGETS, Budget
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.followup import extend, refine
 from adamas.compare.grids import Grid, grids
-from adamas.compare.pilot import Pilot, UnusableJobError, cells, read
+from adamas.compare.pilot import Pilot, UnusableJobError, cells, further, ladder, read, step_of
 from adamas.compare.selection import FIRST_FINAL_SEED, EveryRunDivergedError, winner
 from adamas.decay import timescale_epochs
 
@@ -199,30 +199,61 @@ def test_the_pilot_ignores_what_diverged() -> None:
     assert {cell.arm for cell in runs} == {"none"}  # one pilot serves all of Adamas' arms
     outcomes: dict[Cell, Outcome] = dict.fromkeys(runs, Outcome(feasible=False))
     with pytest.raises(UnusableJobError, match="diverged"):
-        read(ARMS["none"], STANDARD, outcomes, "loss")
+        read(ARMS["none"], outcomes, "loss")
     outcomes[runs[2]] = pilot_outcome(1.0)
-    found = read(ARMS["none"], STANDARD, outcomes, "loss")
-    assert found == Pilot(STANDARD.pilot[2], 10, 5, (1e-4, 1e-3, 1e-2), memorises=False, learns_early=True)
+    found = read(ARMS["none"], outcomes, "loss")
+    rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    assert found == Pilot(STANDARD.pilot[2], 10, 5, (1e-4, 1e-3, 1e-2), False, learns_early=True, rates=rates)
 
 
 def test_a_job_that_only_memorises_is_piloted_by_its_training_loss() -> None:
     """There the best validation would be that of the rate that learns least."""
     runs = cells(ARMS["none"], STANDARD)
     outcomes = {cell: pilot_outcome(2.1 + number) for number, cell in enumerate(runs)}
-    found = read(ARMS["none"], STANDARD, outcomes, "loss")
+    found = read(ARMS["none"], outcomes, "loss")
     assert found.memorises
     assert found.lr == runs[-1].lr
     outcomes[runs[1]] = pilot_outcome(1.9)
-    found = read(ARMS["none"], STANDARD, outcomes, "loss")
+    found = read(ARMS["none"], outcomes, "loss")
     assert not found.memorises
     assert found.lr == runs[1].lr
+
+
+def test_learning_rates_of_the_ladder() -> None:
+    assert all(step_of(ladder(step)) == step for step in range(-20, 20))
+
+
+@pytest.mark.parametrize(
+    ("best", "beyond"), [(-8, [3e-5, 1e-5]), (-7, []), (-6, []), (-5, [1e-2, 3e-2]), (None, []), (0, [])], ids=str
+)
+def test_a_pilot_goes_on_beyond_the_end_its_best_rate_lies_at(best: int | None, beyond: list[float]) -> None:
+    runs = cells(ARMS["none"], QUICK)
+    values = {cell: 1.0 if step_of(cell.lr) == best else 1.5 for cell in runs}
+    # With a best of 0, outside the range, all are as good as one another.
+    if best is None:  # it only memorises: the training loss chose, and would choose the fastest
+        values = {cell: 2.1 + number for number, cell in enumerate(runs)}
+    outcomes = {cell: pilot_outcome(value) for cell, value in values.items()}
+    assert [cell.lr for cell in further(ARMS["adamw"], outcomes, "loss")] == beyond
+    if best == -5:  # the next is better still, and the one beyond diverges: it lies inside
+        found = dict(zip(further(ARMS["none"], outcomes, "loss"), (pilot_outcome(0.9), Outcome(False)), strict=True))
+        assert read(ARMS["none"], outcomes | found, "loss").lr == 1e-2
+        assert further(ARMS["none"], outcomes | found, "loss") == []
+
+
+def test_a_pilot_of_another_optimizer_goes_on_in_its_own_steps() -> None:
+    other = find("torch.optim:SGD")
+    runs = cells(other, QUICK)
+    outcomes = {cell: pilot_outcome(1 / cell.lr) for cell in runs}
+    outcomes |= {cell: pilot_outcome(1.0) for cell in cells(ARMS["none"], QUICK)}
+    assert [cell.lr for cell in further(other, outcomes, "loss")] == [10.0, 100.0]
+    assert {cell.arm for cell in further(other, outcomes, "loss")} == {"torch.optim:SGD"}
 
 
 @pytest.mark.parametrize(("fit", "early"), [(0.5, True), (0.95, False), (None, False)])
 def test_runs_are_given_up_only_where_the_pilot_learned_early(fit: float | None, early: bool) -> None:
     runs = cells(ARMS["none"], STANDARD)
     outcomes = dict.fromkeys(runs, replace(pilot_outcome(1.0), fit=fit))
-    assert read(ARMS["none"], STANDARD, outcomes, "loss").learns_early == early
+    assert read(ARMS["none"], outcomes, "loss").learns_early == early
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))

@@ -33,7 +33,7 @@ TINY = Budget(
     refined=1,
     confirmed=1,
 )
-RUNS = 2 + 3 * (8 + 3)  # pilot, three arms of 4 + 2 + 2, three seeds
+RUNS = 2 + 4 + 3 * (8 + 3)  # pilot, twice beyond its range, three arms of 4 + 2 + 2, three seeds
 
 
 def job(seed: int, device: str) -> Job:

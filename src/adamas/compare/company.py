@@ -31,7 +31,7 @@ class Company:
         first = min((asked.stage for asked in self._asked.values()), key=STAGES.index)
         self._next = {course: asked for course, asked in self._asked.items() if asked.stage == first}
         cells = [cell for asked in self._next.values() for cell in asked.cells]
-        may_give_up = any(asked.may_give_up for asked in self._next.values())
+        may_give_up = all(asked.may_give_up for asked in self._next.values())
         self.tasks = tasks(cells, self._workload, may_give_up, self._shares)
 
     def go_on(self, done: Mapping[str, Outcome]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from adamas.compare.budgets import SEARCH_SEEDS, Budget
 from adamas.compare.cell import Cell, Outcome, Stage
 from adamas.compare.grids import SEED, Grid, round_to
-from adamas.compare.pilot import ladder
+from adamas.compare.pilot import ladder, step_of
 from adamas.compare.selection import Point, scores
 
 # Half steps of lr and thirds of a column around the best cell, the nearest first; cells of the grid are left out.
@@ -58,10 +58,9 @@ def extend(
 
 def next_rate(rate: float, rates: Sequence[float]) -> float | None:
     """The learning rate of the ladder beyond the end of those tried, if `rate` is at an end."""
-    step = round(2 * math.log10(rate))
     if rate == rates[-1]:
-        return ladder(step + 1)
-    return ladder(step - 1) if rate == rates[0] else None
+        return ladder(step_of(rate) + 1)
+    return ladder(step_of(rate) - 1) if rate == rates[0] else None
 
 
 def column(grid: Grid, cell: Cell) -> int:

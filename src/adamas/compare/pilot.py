@@ -1,7 +1,12 @@
-"""The pilot: Adam without decay at a few learning rates, which tells every arm where to look."""
+"""The pilot: Adam without decay at a few learning rates, which tells every arm where to look.
+
+It goes on beyond its range where the best rate lies at an end of it. Were it to stop there, the arms' grids could end
+before the rates that the job wants, and the verdict would be about who got nearest to them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +15,8 @@ from adamas.compare.budgets import Budget
 from adamas.compare.cell import Cell, Outcome
 
 SEED = 0
+BEYOND = 2  # learning rates at a time beyond an end
+ROUNDS = 3  # of those, at most
 LEARNED = 0.9  # of the untrained loss: below that a run has learned something
 
 
@@ -29,6 +36,7 @@ class Pilot:
         memorises: whether validation was worse than untrained at every rate, so that the training loss chose the rate.
         learns_early: whether the best run had left the untrained weights' loss well behind half-way: only then may a
             run that has not be given up.
+        rates: the learning rates tried, ascending.
     """
 
     step: int
@@ -37,6 +45,7 @@ class Pilot:
     gradient_scale: tuple[float, float, float]
     memorises: bool = False
     learns_early: bool = False
+    rates: tuple[float, ...] = ()
 
     @property
     def lr(self) -> float:
@@ -55,29 +64,62 @@ def ladder(step: int) -> float:
     return float(f"{3 if half else 1}e{decade}")
 
 
-def steps(arm: Arm, budget: Budget) -> tuple[int, ...]:
-    """The learning rates of an arm's pilot."""
-    return budget.pilot if arm.built_in else budget.foreign_pilot
+def step_of(lr: float) -> int:
+    """Inverse of `ladder`."""
+    return round(2 * math.log10(lr))
 
 
 def cells(arm: Arm, budget: Budget) -> list[Cell]:
-    """The pilot of an arm: without decay; Adamas' own arms share one, Adam's."""
-    name = "none" if arm.built_in else arm.name
-    return [Cell("pilot", name, ladder(step), 0.0, SEED) for step in steps(arm, budget)]
+    """The first runs of an arm's pilot."""
+    return [cell_at(arm, step) for step in (budget.pilot if arm.built_in else budget.foreign_pilot)]
 
 
-def read(arm: Arm, budget: Budget, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:
+def cell_at(arm: Arm, step: int) -> Cell:
+    """A run of an arm's pilot: without decay; Adamas' own arms share one, Adam's."""
+    return Cell("pilot", "none" if arm.built_in else arm.name, ladder(step), 0.0, SEED)
+
+
+def tried(arm: Arm, outcomes: Mapping[Cell, Outcome]) -> dict[int, Outcome]:
+    """An arm's pilot by step of the ladder, ascending."""
+    own = cell_at(arm, 0).arm
+    return dict(sorted((step_of(cell.lr), outcome) for cell, outcome in outcomes.items() if cell.arm == own))
+
+
+def further(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
+    """The next runs beyond the end at which the best learning rate lies; none where it lies inside.
+
+    None either where its neighbour is as good, or where the training loss chose: how fast a job memorises does not say
+    how well it would learn.
+    """
+    found = read(arm, outcomes, metric)
+    runs = tried(arm, outcomes)
+    steps = list(runs) if found.step == next(reversed(runs)) else list(reversed(runs))
+    if found.memorises or found.step != steps[-1]:
+        return []
+    end, neighbour = runs[steps[-1]], runs[steps[-2]]
+    if neighbour.feasible and neighbour.validation[metric] <= end.validation[metric]:
+        return []
+    apart = steps[-1] - steps[-2]
+    return [cell_at(arm, found.step + apart * count) for count in range(1, BEYOND + 1)]
+
+
+def read(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:
     """Choose the best learning rate and keep what was measured there.
 
     Validation chooses. Where it only ever gets worse than that of the untrained weights, as in a job that memorises
     unless decay keeps it from that, it would choose the rate that learns least; there the training loss chooses.
+
+    Args:
+        arm: whose pilot.
+        outcomes: of all arms' pilots.
+        metric: that validation is judged by.
     """
-    tried = cells(arm, budget)
-    found = [(step, outcomes[cell]) for step, cell in zip(steps(arm, budget), tried, strict=True)]
-    feasible = [(step, outcome) for step, outcome in found if outcome.feasible]
+    found = tried(arm, outcomes)
+    rates = tuple(map(ladder, found))
+    feasible = [(step, outcome) for step, outcome in found.items() if outcome.feasible]
     if not feasible:
-        rates = ", ".join(f"{cell.lr:g}" for cell in tried)
-        raise UnusableJobError(f"{arm.title} diverged without weight decay at every learning rate tried ({rates})")
+        listed = ", ".join(f"{rate:g}" for rate in rates)
+        raise UnusableJobError(f"{arm.title} diverged without weight decay at every learning rate tried ({listed})")
     memorises = all(learned_nothing(outcome, metric) for _, outcome in feasible)
     by = (lambda outcome: outcome.training_loss) if memorises else (lambda outcome: outcome.validation[metric])
     step, best = min(feasible, key=lambda entry: (by(entry[1]), entry[0]))
@@ -85,7 +127,7 @@ def read(arm: Arm, budget: Budget, outcomes: Mapping[Cell, Outcome], metric: str
     if arm.built_in and not scale[0] > 0:
         raise UnusableJobError("no weight of the job ever received a gradient: there is nothing to compare")
     early = best.fit is not None and best.fit <= LEARNED
-    return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early)
+    return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates)
 
 
 def learned_nothing(outcome: Outcome, metric: str) -> bool:

@@ -82,14 +82,20 @@ class Settings:
         return f"adamas compare {self.workload.name}"
 
     @property
+    def pilot_runs(self) -> int:
+        """Runs that the pilots begin with."""
+        if self.workload.fixed:
+            return 0
+        return len({cell for arm in self.trained_arms.values() for cell in pilot.cells(arm, self.budget)})
+
+    @property
     def total_runs(self) -> int:
-        """Runs of the whole study."""
+        """Runs of the whole study, if no pilot goes beyond its range."""
         finals = len(self.arms) * self.seeds
         if self.workload.fixed:
             return finals
-        pilots = {cell for arm in self.trained_arms.values() for cell in pilot.cells(arm, self.budget)}
         sweeps = len(JUDGED) * len(RANGE) * (1 + len(self.workload.variants)) if self.workload.variants else 0
-        return len(pilots) + len(self.arms) * self.budget.trials + sweeps + finals
+        return self.pilot_runs + len(self.arms) * self.budget.trials + sweeps + finals
 
     def command(self, *extra: str) -> str:
         """The command line that repeats this comparison; the storage may name a password and is left out."""

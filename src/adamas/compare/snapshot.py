@@ -33,7 +33,7 @@ class Snapshot:
 
     Attributes:
         done: finished runs, earlier runs of the tool included.
-        total: runs of the whole study.
+        total: runs of the whole study, as far as they are known.
         running: runs at work.
         rate: runs finished a second of late; 0 until one has.
         metric: what `best` is measured in.
@@ -72,7 +72,7 @@ def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime)
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     return Snapshot(
         done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
-        total=settings.total_runs,
+        total=settings.total_runs - settings.pilot_runs + max(settings.pilot_runs, pilot_runs(trials)),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
         rate=rate(
             [
@@ -86,6 +86,11 @@ def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime)
         best={arm: best_of(arm, trials) for arm in settings.arms},
         titles={name: arm.title for name, arm in settings.arms.items()},
     )
+
+
+def pilot_runs(trials: Sequence[FrozenTrial]) -> int:
+    """Runs of the pilots so far."""
+    return len({trial.user_attrs[CELL]["key"] for trial in trials if trial.user_attrs[CELL]["stage"] == "pilot"})
 
 
 def rate(spans: Sequence[tuple[datetime, datetime]], since: datetime) -> float:

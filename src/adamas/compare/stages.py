@@ -72,9 +72,9 @@ class Stages:
         else:
             pilots = self._pilots()
             layout = grids(self._settings.arms, pilots, pilots["none"], self._settings.budget)
-            early = pilots["none"].learns_early
             arms = {
-                name: ArmCourse(self._settings, arm, layout[name], early) for name, arm in self._settings.arms.items()
+                name: ArmCourse(self._settings, arm, layout[name], pilots[name].learns_early)
+                for name, arm in self._settings.arms.items()
             }
         self._follow([arm.course() for arm in arms.values()])
         return Record(
@@ -91,15 +91,19 @@ class Stages:
     def _pilots(self) -> dict[str, pilot.Pilot]:
         """Find where each arm is to look."""
         arms = {"none": ARMS["none"], **self._settings.arms}
-        budget = self._settings.budget
-        cells = tuple(dict.fromkeys(cell for arm in arms.values() for cell in pilot.cells(arm, budget)))
+        budget, metric = self._settings.budget, self._settings.workload.metric
 
         def course() -> Course:
-            self._piloted.update((yield Asked(cells)))
+            cells = [cell for arm in arms.values() for cell in pilot.cells(arm, budget)]
+            self._piloted.update((yield Asked(tuple(dict.fromkeys(cells)))))
+            for _ in range(pilot.ROUNDS):
+                cells = [cell for arm in arms.values() for cell in pilot.further(arm, self._piloted, metric)]
+                if not cells:
+                    return
+                self._piloted.update((yield Asked(tuple(dict.fromkeys(cells)))))
 
         self._follow([course()])
-        metric = self._settings.workload.metric
-        return {name: pilot.read(arm, budget, self._piloted, metric) for name, arm in arms.items()}
+        return {name: pilot.read(arm, self._piloted, metric) for name, arm in arms.items()}
 
 
 class ArmCourse:
@@ -109,7 +113,7 @@ class ArmCourse:
         settings: what was asked for.
         arm: whose course it is.
         start: the first runs of its search, or the cell that needs none.
-        early: whether runs that fit nothing half-way may be stopped: if the pilot's best run had fitted by then.
+        early: whether runs that fit nothing half-way may be stopped: if the best run of its pilot had fitted by then.
 
     Attributes:
         searched: the runs that its winner was chosen from, in the order in which they were asked for.

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from adamas.cli import app
 from adamas.compare import preflight
+from adamas.compare.margin import Margin
 from adamas.compare.study import ChangedError, conduct
 from tests.compare.tiny_job import TINY, Settings
 
@@ -285,6 +286,12 @@ def test_the_metric_may_be_chosen(tmp_path: Path) -> None:
     assert preflight.find(name, "cpu", "mae").metric == "mae"
     assert "metric='accuracy' is better when higher" in refusal(name, metric="accuracy")
     assert "returned loss, mae, accuracy, but not 'f2'" in refusal(name, metric="f2")
+
+
+def test_a_margin_suits_the_metric(tmp_path: Path) -> None:
+    name = job_file(tmp_path, evaluate="lambda split: {'loss': -3.0}")
+    assert "loss is -3, and margin=2% is a fraction of it, which must be above 0" in refusal(name)
+    assert preflight.find(name, "cpu", None, Margin.parse("0.1abs")).metric == "loss"
 
 
 def test_what_a_job_prints_stays_off_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

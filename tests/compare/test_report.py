@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +22,7 @@ from adamas.compare.job import Job
 from adamas.compare.margin import Margin
 from adamas.compare.report import write_report
 from adamas.compare.report.page import render
-from adamas.compare.result import Finding, StudyResult, summarise
+from adamas.compare.result import Finding, NoScaleError, StudyResult, summarise
 from adamas.compare.study import conduct
 from adamas.compare.table import print_verdict
 from tests.compare.tiny_job import RUNS, job, settings
@@ -376,6 +377,31 @@ def test_an_absolute_margin_gives_absolute_differences(tiny_result: StudyResult)
     study = to_json([result])["studies"][0]
     assert (study["margin"], study["difference"]["relative"]) == (0.5, False)
     assert "%" not in result.verdict.evidence.replace("95 %", "")
+
+
+def shifted(result: StudyResult, figure: Callable[[float], float], margin: str) -> StudyResult:
+    """The same study, had its finalists other test figures."""
+    finals = {cell: found for cell, found in result.record.outcomes.items() if found.test}
+    others = {cell: replace(found, test={"loss": figure((found.test or {})["loss"])}) for cell, found in finals.items()}
+    settings = replace(result.record.settings, margin=Margin.parse(margin))
+    return summarise(replace(result.record, settings=settings, outcomes={**result.record.outcomes, **others}))
+
+
+def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: StudyResult) -> None:
+    with pytest.raises(NoScaleError, match=r"of Adam with L2, which is -9.+must be above 0.+--margin 0\.002abs"):
+        shifted(tiny_result, lambda loss: loss - 10.0, "2%")
+    lower, as_it_is = (shifted(tiny_result, lambda loss, by=by: loss - by, "0.05abs") for by in (10.0, 0.0))
+    assert lower.difference
+    assert as_it_is.difference
+    assert lower.verdict.kind == as_it_is.verdict.kind
+    assert lower.difference.mean == pytest.approx(as_it_is.difference.mean, abs=1e-12)
+
+
+def test_figures_that_are_all_zero_do_not_differ(tiny_result: StudyResult) -> None:
+    result = shifted(tiny_result, lambda loss: 0.0, "2%")
+    assert result.verdict.kind == "no_difference"
+    assert "AdamW's test loss is equal to Adam with L2's" in result.verdict.text
+    assert Page(render([result])).text.count("equal to Adam with L2's")
 
 
 def diverged(result: StudyResult) -> StudyResult:

@@ -21,6 +21,7 @@ from adamas.compare.arms import ARMS
 from adamas.compare.cell import Cell
 from adamas.compare.copies import Stack, groups_of, total
 from adamas.compare.job import Job, OwnLoop
+from adamas.compare.margin import Margin
 from adamas.compare.training import figures, randomness
 from adamas.compare.workload import Workload
 
@@ -29,13 +30,14 @@ PEEKED = 20  # steps of a scheduler that are looked at
 HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "auroc", "f1", "precision", "recall", "r2", "bleu")
 
 
-def find(name: str, device: str, metric: str | None) -> Workload:
+def find(name: str, device: str, metric: str | None, margin: Margin | None = None) -> Workload:
     """The built-in workload called `name`, or the user's own job, looked over.
 
     Args:
         name: of a built-in workload; or "my_job.py:job", "package.module:job"; without a function, "job" is meant.
         device: where it trains.
         metric: the primary one; None leaves it to the workload or the job.
+        margin: that differences of it will be held against; None leaves it to the workload.
 
     Raises:
         ValueError: there is no such workload, or a piece of the job is missing or wrong.
@@ -43,7 +45,7 @@ def find(name: str, device: str, metric: str | None) -> Workload:
     workload = of_user(name) if ":" in name or name.endswith(".py") else workloads.find(name)
     workload = replace(workload, device=device, metric=metric or workload.metric)
     with contextlib.redirect_stdout(sys.stderr), one_thread():  # standard output is the verdict's
-        return inspected(workload)
+        return inspected(workload, margin or Margin.parse(workload.margin))
 
 
 @contextlib.contextmanager
@@ -75,7 +77,7 @@ def of_user(name: str) -> Workload:
     )
 
 
-def inspected(workload: Workload) -> Workload:
+def inspected(workload: Workload, margin: Margin) -> Workload:
     """Build the job, take the gradient of a batch, validate; fill in what only the job knows.
 
     The job is built three times, so that what a seed fixes can be seen: twice from one seed it must start alike, and
@@ -111,7 +113,7 @@ def inspected(workload: Workload) -> Workload:
             "initial weights or the order of the data, or every pair of runs would be the same pair"
         )
     metric = workload.metric or job.metric
-    check_metric(where, job, metric)
+    check_metric(where, job, metric, margin)
     return replace(workload, metric=metric, stackable=isinstance(job, Job) and job.stackable)
 
 
@@ -225,8 +227,8 @@ def check_scheduler(where: str, job: Job) -> None:
         )
 
 
-def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
-    """Validate once, and see that the primary metric is there and lower is better."""
+def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) -> None:
+    """Validate once, and see that the primary metric is there, that lower is better, and that the margin suits it."""
     with blamed(where, 'evaluate("validation")'):
         found = figures(job, job.evaluate, "validation")
     if metric not in found:
@@ -238,6 +240,11 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str) -> None:
         raise ValueError(
             f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return "
             f"the error instead, as in {{'error': 1 - {metric}}}"
+        )
+    if margin.relative and found[metric] < 0:
+        raise ValueError(
+            f"job={where!r}: {metric} is {found[metric]:g}, and margin={margin} is a fraction of it, which must be "
+            "above 0; give the margin in the metric's own unit, as in --margin 0.002abs"
         )
 
 

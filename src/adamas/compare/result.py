@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from adamas import user_code
-from adamas.compare.arms import JUDGED, Arm
+from adamas.compare.arms import ARMS, JUDGED, Arm
 from adamas.compare.cell import Outcome
+from adamas.compare.margin import Margin
 from adamas.compare.record import Record
 from adamas.compare.selection import Winner
 from adamas.compare.statistics import Difference, mean_and_sd, paired_difference
 from adamas.compare.verdict import Verdict, decide
-from adamas.compare.wording import TIMES
+from adamas.compare.wording import TIMES, words
 from adamas.decay import timescale_epochs, to_independent
 
 INERT = 0.1  # D below which a weight without gradient keeps over 90 % of itself: decay has hardly begun
+
+
+class NoScaleError(RuntimeError):
+    """A difference was to be a fraction of a mean that is not above 0."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +136,33 @@ def summarise(record: Record) -> StudyResult:
         why = f"the chosen cell of {' and of '.join(lost)} diverged on a fresh seed, so there is no mean to compare."
         verdict = Verdict("undecided", "Undecided", why)
     else:
-        difference = paired_difference(tests["adamw"], tests["adam_l2"], margin.relative)
+        relative = is_relative(tests, metric, margin)
+        difference = paired_difference(tests["adamw"], tests["adam_l2"], relative)
         over_none = {
-            name: paired_difference(values, tests["none"], margin.relative)
+            name: paired_difference(values, tests["none"], relative)
             for name, values in tests.items()
             if "none" in tests and name != "none"
         }
         verdict = decide(difference, over_none, metric, margin)
     result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms))
     return replace(result, findings=findings_of(result))
+
+
+def is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:
+    """Whether differences can be fractions; nobody knew before the finalists were tested.
+
+    Where every figure is 0 there is nothing to be a fraction of, and nothing to differ in.
+    """
+    if not margin.relative or not any(map(any, tests.values())):
+        return False
+    for name in ("adam_l2", "none"):
+        if name in tests and fmean(tests[name]) <= 0:
+            raise NoScaleError(
+                f"margin={margin} is a fraction of the mean test {words(metric)} of {ARMS[name].title}, which is "
+                f"{fmean(tests[name]):g} and must be above 0. Every run is kept: with a margin in the metric's own "
+                "unit, as in --margin 0.002abs, the same command says the verdict at once"
+            )
+    return True
 
 
 def arm_result(record: Record, name: str) -> ArmResult:

@@ -122,9 +122,18 @@ def test_no_decay_extends_its_learning_rate_on_more_seeds() -> None:
     assert {(cell.lr, cell.seed) for cell in line} == {(3e-4, seed) for seed in range(3)}
 
 
-def test_nothing_follows_a_grid_that_diverged() -> None:
+def test_below_a_grid_that_diverged_lies_a_lower_learning_rate() -> None:
     outcomes = dict.fromkeys(GRID.cells(), outcome(math.inf))
-    assert extend(GRID, QUICK, GRID.cells(), outcomes, "loss") == []
+    line = extend(GRID, QUICK, GRID.cells(), outcomes, "loss")
+    assert [cell.lr for cell in line] == [3e-4] * 4
+    assert line[0].weight_decay_independent == pytest.approx(1e-5, rel=6e-3)  # the weakest first
+    bare = layout(QUICK)["none"]
+    lost = {cell: outcome(math.inf if cell.seed == 2 else 1.0) for cell in bare.cells()}  # one seed of each rate
+    assert {cell.lr for cell in extend(bare, QUICK, bare.cells(), lost, "loss")} == {3e-4}
+
+
+def test_no_closer_look_at_a_grid_that_diverged() -> None:
+    outcomes = dict.fromkeys(GRID.cells(), outcome(math.inf))
     assert refine(GRID, 8, GRID.cells(), outcomes, "loss") == []
 
 

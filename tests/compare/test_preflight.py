@@ -288,6 +288,21 @@ def test_the_metric_may_be_chosen(tmp_path: Path) -> None:
     assert "returned loss, mae, accuracy, but not 'f2'" in refusal(name, metric="f2")
 
 
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_sparse_gradients_are_refused_as_torch_does(tmp_path: Path, own_loop: bool) -> None:
+    step = "lambda optimizer: (model(torch.tensor([[1, 2]])).sum().backward(), optimizer.step())"
+    pieces = {"model": "nn.EmbeddingBag(5, 2, sparse=True)", "evaluate": "lambda split: {'loss': 1.0}"}
+    if own_loop:
+        body = f"model = {pieces['model']}; return OwnLoop(model, {step}, {pieces['evaluate']}, epochs=1)"
+        name = write(tmp_path, f"def job(seed, device):\n    {body}\n")
+    else:
+        name = job_file(
+            tmp_path, **pieces, batches="lambda epoch: torch.ones(3, 1, 2).long()", loss="lambda ids: model(ids).sum()"
+        )
+    assert "the gradient of a weight of shape (5, 2) is sparse" in refusal(name)
+    assert "sparse=False" in refusal(name)
+
+
 def test_a_margin_suits_the_metric(tmp_path: Path) -> None:
     name = job_file(tmp_path, evaluate="lambda split: {'loss': -3.0}")
     assert "loss is -3, and margin=2% is a fraction of it, which must be above 0" in refusal(name)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from adamas.compare import training
+from adamas.compare import history, training
 from adamas.compare.arms import ARMS
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.job import Job
@@ -127,7 +127,11 @@ def test_a_loss_that_depends_on_the_epoch_is_found_out_and_trained_anew(
     assert "training anew" in caplog.text
 
 
-def test_a_loss_that_changed_for_the_last_steps_of_a_stack_is_found_out_when_it_shrinks() -> None:
+def test_a_loss_that_changed_for_the_last_steps_of_a_stack_is_found_out_when_it_shrinks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "SHORT", 1)
+
     def steeper(value: Tensor) -> Tensor:
         return value.detach() + 3 * (value - value.detach())
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import adamas.torch
-from adamas.compare import training
+from adamas.compare import history, training
 from adamas.compare.arms import ARMS, Arm
 from adamas.compare.cell import Cell, Outcome
 from adamas.compare.job import Job, cosine
@@ -171,6 +171,20 @@ def on_digits(epochs: int, may_give_up: bool, *cells: Cell) -> list[Outcome]:
 CRUSHED, SOUND = Cell("search", "adam_l2", 3e-3, 1.0, 0), Cell("search", "adamw", 1e-3, 0.1, 0)
 
 
+@pytest.fixture
+def no_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short runs are not given up, and long ones take long."""
+    monkeypatch.setattr(history, "SHORT", 40)
+
+
+def test_a_short_run_is_never_given_up() -> None:
+    (crushed,) = on_digits(4, True, CRUSHED)
+    assert crushed.feasible
+    assert crushed.fit is not None
+    assert crushed.fit > 0.98
+
+
+@pytest.mark.usefixtures("no_run_is_short")
 def test_a_run_that_fits_nothing_half_way_is_given_up_and_costs_no_other_its_bits() -> None:
     crushed, sound = on_digits(12, True, CRUSHED, SOUND)
     assert crushed.given_up
@@ -183,6 +197,7 @@ def test_a_run_that_fits_nothing_half_way_is_given_up_and_costs_no_other_its_bit
     assert sound.fit == pytest.approx(alone.fit, rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_run_is_short")
 def test_a_task_may_be_given_up_whole() -> None:
     outcomes = on_digits(12, True, CRUSHED, replace(CRUSHED, weight_decay=2.0), replace(CRUSHED, weight_decay=3.0))
     assert [outcome.given_up for outcome in outcomes] == [True] * 3
@@ -195,6 +210,7 @@ def test_what_is_given_up_would_have_come_to_nothing() -> None:
     assert sound.validation["cross_entropy"] < 2.0
 
 
+@pytest.mark.usefixtures("no_run_is_short")
 @pytest.mark.parametrize("stage", ["pilot", "final", "sweep"])
 def test_only_the_search_gives_up(stage: str) -> None:
     (outcome,) = on_digits(4, True, replace(CRUSHED, stage=stage))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from adamas.compare.cell import Cell, Outcome, Stage
 from adamas.compare.grids import SEED, Grid, round_to
 from adamas.compare.pilot import ladder, step_of
 from adamas.compare.selection import Point, scores
+from adamas.decay import from_independent
 
 # Half steps of lr and thirds of a column around the best cell, the nearest first; cells of the grid are left out.
 AROUND = sorted(
@@ -33,12 +34,11 @@ def extend(
 ) -> list[Cell]:
     """Runs beyond the edge of what was tried, if the best cell lies on one: the next learning rate, the next decay.
 
-    The weakest decay is no edge: beyond it lies only the arm without decay.
+    The weakest decay is no edge: beyond it lies only the arm without decay. Where everything diverged, the way leads to
+    the next lower learning rate.
     """
-    best = best_of(cells, outcomes, metric)
-    if best is None:
-        return []
     rates = sorted({cell.lr for cell in cells})
+    best = best_of(cells, outcomes, metric) or (rates[0], from_independent(grid.decays[0], rates[0]))
     beyond = next_rate(best[0], rates)
     if grid.decays == (0.0,):
         seeds = range(min(SEARCH_SEEDS, budget.line))

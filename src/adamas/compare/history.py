@@ -17,6 +17,7 @@ PERCENTILES = (0.10, 0.50, 0.90)
 PROBED_WEIGHTS = 50_000  # of a probe at most: more add nothing
 WINDOW = 20  # of the run: losses are averaged over a twentieth of it
 LOOKS = 20  # at a finalist on its way
+SHORT = 400  # steps; of fewer a twentieth is too few to judge by, and half of them little to save
 HOPELESS = 0.98  # of the first step's loss: a run that fits no better than this half-way will not be chosen
 
 
@@ -39,6 +40,7 @@ class History:
         self._probes: list[torch.Tensor] = []
         self._stride = max(1, (steps or 0) // PROBES)
         self._half = (steps or 0) // 2
+        self._short = (steps or 0) < SHORT
         self._factors: list[float] = []
         self.fit: float | None = None
         self.curve: list[Moment] = []
@@ -69,8 +71,8 @@ class History:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the run, half over, fits its training data no better than the untrained weights did."""
-        return self.steps == self._half and self.fit is not None and self.fit > HOPELESS
+        """Whether the run, half over and not a short one, fits its training data no better than untrained weights."""
+        return not self._short and self.steps == self._half and self.fit is not None and self.fit > HOPELESS
 
     def saw(self, loss: float) -> None:
         """Note the training loss of the step to come."""

@@ -161,6 +161,7 @@ def first_loss(where: str, job: Job) -> float:
             f"job={where!r}: the loss gives none of the optimizer's weights a gradient; "
             "Job.model and Job.parameter_groups must be what loss(batch) uses"
         )
+    check_layout(where, groups_of(job))
     check_scheduler(where, job)
     if job.stackable:
         with blamed(where, "loss(batch) of two copies of the weights together, as stackable=True has it,"):
@@ -177,6 +178,7 @@ def first_step(where: str, job: OwnLoop) -> float:
     optimizer = ARMS["none"].build(groups_of(job), 1e-3, 0.0)
 
     def stop(stepped: Optimizer, *_: object) -> None:
+        check_layout(where, stepped.param_groups)
         raise FirstStep(gradients(stepped.param_groups))
 
     optimizer.register_step_pre_hook(stop)
@@ -202,6 +204,16 @@ def gradients(groups: Iterable[dict[str, Any]]) -> float:
     """Sum of the absolute values of all gradients; 0 where there are none."""
     grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
     return math.fsum(grad.detach().abs().sum(dtype=torch.float64).item() for grad in grads)
+
+
+def check_layout(where: str, groups: Iterable[dict[str, Any]]) -> None:
+    """Refuse sparse gradients, as Adam and AdamW do, torch's too."""
+    for param in (param for group in groups for param in group["params"] if param.grad is not None):
+        if param.grad.layout != torch.strided:
+            raise ValueError(
+                f"job={where!r}: the gradient of a weight of shape {tuple(param.shape)} is sparse, which neither Adam "
+                "nor AdamW takes; make the embedding with sparse=False"
+            )
 
 
 def check_scheduler(where: str, job: Job) -> None:

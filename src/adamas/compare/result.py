@@ -211,8 +211,8 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
     found: list[str] = []
     if record.pilot and record.pilot.memorises:
         found.append(
-            "Without decay validation gets worse than that of the untrained weights at every learning rate; the pilot "
-            "chose its rate by the training loss."
+            "Without decay validation gets no better than that of the untrained weights at any learning rate; the "
+            "pilot chose its rate by the training loss."
         )
     for name, arm in arms.items():
         title, diverged = arm.arm.title, arm.infeasible - arm.given_up

@@ -56,7 +56,12 @@ def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], me
     found = scores(cells, outcomes, metric, repeats)
     lr, weight_decay = min(found, key=lambda point: (found[point], point[1], point[0]), default=(math.nan, math.nan))
     if math.isinf(found.get((lr, weight_decay), math.inf)):
-        raise EveryRunDivergedError(f"every run of {arm.title} diverged: its learning rates are too high for this job")
+        rates = sorted({cell.lr for cell in cells})
+        raise EveryRunDivergedError(
+            f"no setting of {arm.title}, at learning rates from {rates[0]:g} to {rates[-1]:g}, gave a finite figure on "
+            "each of its seeds: their losses diverged, evaluate() returned none, or half-way they had learned nothing. "
+            "A longer warm-up, or clipped gradients, may steady the job"
+        )
     return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))))
 
 

@@ -211,7 +211,7 @@ def read_settings(options: CompareOptions, workers: int) -> list[Settings]:
     margin = None if options.margin is None else Margin.parse(options.margin)
 
     def settings(name: str) -> Settings:
-        workload = preflight.find(name, options.device, options.metric, margin)
+        workload = preflight.find(name, options.device, options.metric, margin, candidates)
         return Settings(
             workload=workload,
             arms=candidates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent, indent
@@ -301,6 +302,29 @@ def test_sparse_gradients_are_refused_as_torch_does(tmp_path: Path, own_loop: bo
         )
     assert "the gradient of a weight of shape (5, 2) is sparse" in refusal(name)
     assert "sparse=False" in refusal(name)
+
+
+def test_an_optimizer_that_refuses_the_weights_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    """One for matrices alone, as Muon is."""
+    only_matrices = dedent("""
+        class Matrices(torch.optim.SGD):
+            def __init__(self, params, **options):
+                super().__init__(params, **options)
+                for group in self.param_groups:
+                    for param in group["params"]:
+                        if param.ndim != 2:
+                            raise ValueError(f"a weight of shape {tuple(param.shape)}")
+    """)
+    (tmp_path / "only_matrices.py").write_text(f"import torch\n{only_matrices}")
+    job = job_file(tmp_path)
+    command = [sys.executable, "-m", "adamas.cli", "compare", job, "--out", str(tmp_path / "out")]
+    command += ["--arms", "adam_l2,adamw,only_matrices:Matrices"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert (
+        "first step of only_matrices:Matrices on its weights raised ValueError: a weight of shape (1,)" in done.stderr
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_margin_suits_the_metric(tmp_path: Path) -> None:

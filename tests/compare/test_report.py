@@ -268,6 +268,20 @@ def test_a_fourth_arm_is_in_the_tables_and_the_figures(rich_result: StudyResult)
     assert "A pilot of its own" in page.text
 
 
+def test_the_terminal_shows_three_arms_side_by_side(rich_result: StudyResult) -> None:
+    """In 80 columns no figure and no name is cut."""
+    text = io.StringIO()
+    print_verdict(Console(file=text, width=80), rich_result)
+    tables = text.getvalue().split("weight decay as torch counts it")[0]
+    assert tables.count("validation") == 2
+    assert tables.count("lower is better") == 1
+    assert "…" not in tables
+    for arm in rich_result.arms.values():
+        assert f"{arm.test['loss'].mean:.4f} ± {arm.test['loss'].sd:.4f}" in tables
+    for line in ("torch.optim.SGD", "(momentum=0.9,", "nesterov=True)"):
+        assert line in tables
+
+
 def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: StudyResult) -> None:
     victim = rich_result.record.winners[SGD].finals(3)[0]
     outcome = replace(rich_result.record.outcomes[victim], feasible=False, validation={}, test=None)

@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from adamas import user_code
 from adamas.compare import workloads
-from adamas.compare.arms import ARMS
+from adamas.compare.arms import ARMS, Arm
 from adamas.compare.cell import Cell
 from adamas.compare.copies import Stack, groups_of, total
 from adamas.compare.job import Job, OwnLoop
@@ -30,7 +30,13 @@ PEEKED = 20  # steps of a scheduler that are looked at
 HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "auroc", "f1", "precision", "recall", "r2", "bleu")
 
 
-def find(name: str, device: str, metric: str | None, margin: Margin | None = None) -> Workload:
+def find(
+    name: str,
+    device: str,
+    metric: str | None,
+    margin: Margin | None = None,
+    arms: Mapping[str, Arm] | None = None,
+) -> Workload:
     """The built-in workload called `name`, or the user's own job, looked over.
 
     Args:
@@ -38,6 +44,7 @@ def find(name: str, device: str, metric: str | None, margin: Margin | None = Non
         device: where it trains.
         metric: the primary one; None leaves it to the workload or the job.
         margin: that differences of it will be held against; None leaves it to the workload.
+        arms: that are to train it; those that are not Adamas' own may refuse its weights.
 
     Raises:
         ValueError: there is no such workload, or a piece of the job is missing or wrong.
@@ -45,7 +52,7 @@ def find(name: str, device: str, metric: str | None, margin: Margin | None = Non
     workload = of_user(name) if ":" in name or name.endswith(".py") else workloads.find(name)
     workload = replace(workload, device=device, metric=metric or workload.metric)
     with contextlib.redirect_stdout(sys.stderr), one_thread():  # standard output is the verdict's
-        return inspected(workload, margin or Margin.parse(workload.margin))
+        return inspected(workload, margin or Margin.parse(workload.margin), arms or {})
 
 
 @contextlib.contextmanager
@@ -77,8 +84,8 @@ def of_user(name: str) -> Workload:
     )
 
 
-def inspected(workload: Workload, margin: Margin) -> Workload:
-    """Build the job, take the gradient of a batch, validate; fill in what only the job knows.
+def inspected(workload: Workload, margin: Margin, arms: Mapping[str, Arm]) -> Workload:
+    """Build the job, take the gradient of a batch, validate, take a step; fill in what only the job knows.
 
     The job is built three times, so that what a seed fixes can be seen: twice from one seed it must start alike, and
     from another it must not.
@@ -114,6 +121,7 @@ def inspected(workload: Workload, margin: Margin) -> Workload:
         )
     metric = workload.metric or job.metric
     check_metric(where, job, metric, margin)
+    check_arms(where, job, arms)
     return replace(workload, metric=metric, stackable=isinstance(job, Job) and job.stackable)
 
 
@@ -258,6 +266,14 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) ->
             f"job={where!r}: {metric} is {found[metric]:g}, and margin={margin} is a fraction of it, which must be "
             "above 0; give the margin in the metric's own unit, as in --margin 0.002abs"
         )
+
+
+def check_arms(where: str, job: Job | OwnLoop, arms: Mapping[str, Arm]) -> None:
+    """Let every other optimizer take a step: some are for some weights only, as Muon is for matrices."""
+    for arm in arms.values():
+        if not arm.built_in:
+            with blamed(where, f"the first step of {arm.name} on its weights"):
+                arm.build(groups_of(job), 1e-3, 1e-3).step()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -12,10 +13,16 @@ from rich.text import Text
 from adamas.compare.result import ArmResult, Figures, StudyResult
 from adamas.compare.wording import words
 
+SIDE_BY_SIDE = 3  # arms that a terminal of 80 columns has room for
+TITLE_WIDTH = 20
+
 
 def print_verdict(console: Console, result: StudyResult) -> None:
     """Print the figures of each arm, the verdict, what to keep in mind, and the code to paste."""
-    console.print(arms_table(result))
+    arms = list(result.arms.values())
+    for first in range(0, len(arms), SIDE_BY_SIDE):
+        console.print(arms_table(result, arms[first : first + SIDE_BY_SIDE], titled=first == 0))
+    console.print("weight decay as torch counts it; lr x weight decay as the paper does", style="dim italic")
     console.print()
     console.print(Text(result.verdict.text, style="bold"))
     for sentence in (result.verdict.note, result.settings_sentence, *result.warnings):
@@ -29,23 +36,19 @@ def print_verdict(console: Console, result: StudyResult) -> None:
         console.print(Text(code, style="green"), soft_wrap=True)
 
 
-def arms_table(result: StudyResult) -> Table:
+def arms_table(result: StudyResult, arms: Sequence[ArmResult], titled: bool) -> Table:
     """A column an arm: its chosen cell, and its figures on fresh seeds."""
     settings = result.record.settings
     metric = settings.workload.metric
-    table = Table(
-        title=f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {settings.seeds} seeds",
-        title_justify="left",
-        title_style="bold",
-        caption="weight decay as torch counts it; lr x weight decay as the paper does",
-        caption_justify="left",
-    )
+    title = f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {settings.seeds} seeds"
+    table = Table(title=title if titled else None, title_justify="left", title_style="bold")
     table.add_column("")
-    for arm in result.arms.values():
-        table.add_column(arm.arm.title, justify="right", no_wrap=True)
+    for arm in arms:
+        name = textwrap.fill(arm.arm.title.replace("(", " ("), TITLE_WIDTH, break_long_words=False)
+        table.add_column(Text(name), justify="right", no_wrap=True)
 
     def row(title: str, show_arm: Callable[[ArmResult], str]) -> None:
-        table.add_row(title, *map(show_arm, result.arms.values()))
+        table.add_row(title, *map(show_arm, arms))
 
     row("lr", lambda arm: f"{arm.winner.lr:.3g}")
     row("weight decay", lambda arm: decays(arm)[0])

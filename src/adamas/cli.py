@@ -186,7 +186,7 @@ def compare(**given: Any) -> None:
         missing(error, "compare")
     with waiting:
         try:
-            voice = Voice(Console(highlight=False), Console(stderr=True))
+            voice = Voice(Console(highlight=False, emoji=False), Console(stderr=True, emoji=False))
             results = conduct_and_report(read_settings(options, workers), voice, options.as_json, waiting)
         except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
             stop(str(error), USAGE_ERROR)
@@ -295,7 +295,7 @@ def bench(**given: Any) -> None:
     except ModuleNotFoundError as error:
         missing(error, "torch")
     try:
-        consoles = Console(highlight=False), Console(stderr=True)
+        consoles = Console(highlight=False, emoji=False), Console(stderr=True, emoji=False)
         result = measure_and_report(read_bench_settings(options), *consoles, options.as_json)
     except (ValueError, OSError) as error:  # an option out of its range, or a file that cannot be written
         stop(str(error), USAGE_ERROR)
@@ -333,7 +333,7 @@ def doctor() -> None:
     for what, status, detail in report():
         # Text, not strings: an extra's name in brackets is no markup.
         table.add_row(Text(what), Text(status, style=styles.get(status, "red")), Text(detail))
-    Console(highlight=False).print(table)
+    Console(highlight=False, emoji=False).print(table)
 
 
 def resume_command() -> str:

@@ -282,6 +282,17 @@ def test_the_terminal_shows_three_arms_side_by_side(rich_result: StudyResult) ->
         assert line in tables
 
 
+def test_a_job_called_printer_is_no_picture_of_one(tiny_result: StudyResult) -> None:
+    """Nor is [bold] in a name a style."""
+    for name in ("my_job:printer", "my_job:[bold]"):
+        workload = replace(tiny_result.record.settings.workload, name=name)
+        settings = replace(tiny_result.record.settings, workload=workload)
+        text = io.StringIO()
+        named = replace(tiny_result, record=replace(tiny_result.record, settings=settings))
+        print_verdict(Console(file=text, width=80), named)
+        assert text.getvalue().lstrip().startswith(f"{name}: loss")
+
+
 def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: StudyResult) -> None:
     victim = rich_result.record.winners[SGD].finals(3)[0]
     outcome = replace(rich_result.record.outcomes[victim], feasible=False, validation={}, test=None)
@@ -429,6 +440,9 @@ def test_a_diverged_finalist_leaves_it_undecided(tiny_result: StudyResult) -> No
     result = diverged(tiny_result)
     assert result.verdict.kind == "undecided"
     assert "AdamW diverged on a fresh seed" in result.verdict.text
+    assert "AdamW's best cell diverged on 1 of 3 fresh seeds." in result.warnings
+    told = [[sentence for sentence in each.warnings if "runs diverged" in sentence] for each in (result, tiny_result)]
+    assert told[0] == told[1]  # of the search, which is as it was
     study = json.loads(json.dumps(to_json([result]), allow_nan=False))["studies"][0]
     assert study["difference"]["mean"] is None
     assert study["arms"]["adamw"]["test"] == {}

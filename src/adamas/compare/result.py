@@ -215,7 +215,9 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             "pilot chose its rate by the training loss."
         )
     for name, arm in arms.items():
-        title, diverged = arm.arm.title, arm.infeasible - arm.given_up
+        title = arm.arm.title
+        lost = sum(not outcome.feasible for outcome in record.finals(name))
+        diverged = arm.infeasible - arm.given_up - lost
         if record.searched[name] and arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT:
             pulls = [pull(record, name, record.outcomes[cell]) or 0.0 for cell in record.searched[name]]
             strongest = max(pulls)
@@ -229,6 +231,8 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             found.append(f"{title}'s best cell has {arm.winner.at_edge}: a wider search may find a better one.")
         if diverged:
             found.append(f"{diverged} of {title}'s runs diverged; they count as tried and were never chosen.")
+        if lost:
+            found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
     return found
 
 

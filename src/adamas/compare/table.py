@@ -41,7 +41,7 @@ def arms_table(result: StudyResult, arms: Sequence[ArmResult], titled: bool) -> 
     settings = result.record.settings
     metric = settings.workload.metric
     title = f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {settings.seeds} seeds"
-    table = Table(title=title if titled else None, title_justify="left", title_style="bold")
+    table = Table(title=Text(title) if titled else None, title_justify="left", title_style="bold")
     table.add_column("")
     for arm in arms:
         name = textwrap.fill(arm.arm.title.replace("(", " ("), TITLE_WIDTH, break_long_words=False)

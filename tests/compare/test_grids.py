@@ -249,6 +249,15 @@ def test_a_pilot_goes_on_beyond_the_end_its_best_rate_lies_at(best: int | None, 
         assert further(ARMS["none"], outcomes | found, "loss") == []
 
 
+def test_a_pilot_that_diverged_goes_on_below() -> None:
+    lost: dict[Cell, Outcome] = dict.fromkeys(cells(ARMS["none"], QUICK), Outcome(feasible=False))
+    assert [cell.lr for cell in further(ARMS["none"], lost, "loss")] == [3e-5, 1e-5]
+    lower, lowest = further(ARMS["none"], lost, "loss")
+    found = lost | {lower: pilot_outcome(1.0), lowest: pilot_outcome(1.5)}
+    assert read(ARMS["none"], found, "loss").lr == 3e-5
+    assert further(ARMS["none"], found, "loss") == []
+
+
 def test_a_pilot_of_another_optimizer_goes_on_in_its_own_steps() -> None:
     other = find("torch.optim:SGD")
     runs = cells(other, QUICK)

@@ -7,7 +7,7 @@ before the rates that the job wants, and the verdict would be about who got near
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adamas.compare.arms import Arm
@@ -89,18 +89,25 @@ def further(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cel
     """The next runs beyond the end at which the best learning rate lies; none where it lies inside.
 
     None either where its neighbour is as good, or where the training loss chose: how fast a job memorises does not say
-    how well it would learn.
+    how well it would learn. Where every run diverged, the next are below.
     """
-    found = read(arm, outcomes, metric)
     runs = tried(arm, outcomes)
-    steps = list(runs) if found.step == next(reversed(runs)) else list(reversed(runs))
+    upwards, downwards = list(runs), list(reversed(runs))
+    if not any(outcome.feasible for outcome in runs.values()):
+        return beyond(arm, downwards)
+    found = read(arm, outcomes, metric)
+    steps = upwards if found.step == upwards[-1] else downwards
     if found.memorises or found.step != steps[-1]:
         return []
     end, neighbour = runs[steps[-1]], runs[steps[-2]]
     if neighbour.feasible and neighbour.validation[metric] <= end.validation[metric]:
         return []
-    apart = steps[-1] - steps[-2]
-    return [cell_at(arm, found.step + apart * count) for count in range(1, BEYOND + 1)]
+    return beyond(arm, steps)
+
+
+def beyond(arm: Arm, steps: Sequence[int]) -> list[Cell]:
+    """The next runs of a row of steps, as far apart as its last two."""
+    return [cell_at(arm, steps[-1] + (steps[-1] - steps[-2]) * count) for count in range(1, BEYOND + 1)]
 
 
 def read(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:

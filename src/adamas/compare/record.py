@@ -17,7 +17,7 @@ class Record:
     """A finished study.
 
     Attributes:
-        settings: what was asked for.
+        settings: what was asked for, arms that came to nothing left out.
         specification: what the runs depend on.
         pilots: what the pilot of each arm found; empty where nothing was tuned.
         grids: the first runs of each arm.
@@ -25,6 +25,7 @@ class Record:
         winners: the chosen cells.
         outcomes: of every run, the pilot's and the finals' included.
         sweeps: the runs of a sweep over decay, by arm and variant of the job.
+        lost: why an arm was left out, by arm.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Record:
     winners: dict[str, Winner]
     outcomes: dict[Cell, Outcome]
     sweeps: dict[tuple[str, str], list[Cell]] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
 
     @property
     def pilot(self) -> Pilot | None:

@@ -214,6 +214,7 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             "Without decay validation gets no better than that of the untrained weights at any learning rate; the "
             "pilot chose its rate by the training loss."
         )
+    found += [f"Left out: {why}." for why in record.lost.values()]
     for name, arm in arms.items():
         title = arm.arm.title
         lost = sum(not outcome.feasible for outcome in record.finals(name))

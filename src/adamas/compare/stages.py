@@ -8,7 +8,7 @@ nor the order in which they finish changes a result.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adamas.compare import followup, pilot
@@ -17,7 +17,7 @@ from adamas.compare.budgets import SEARCH_SEEDS
 from adamas.compare.cell import Cell, Outcome, Stage
 from adamas.compare.grids import Grid, grids
 from adamas.compare.record import Record
-from adamas.compare.selection import Winner, winner
+from adamas.compare.selection import EveryRunDivergedError, Winner, winner
 from adamas.compare.settings import Settings
 from adamas.compare.sweep import sweep
 
@@ -58,6 +58,7 @@ class Stages:
         self._spec = spec
         self._follow = follow
         self._piloted: dict[Cell, Outcome] = {}
+        self._lost: dict[str, str] = {}
 
     def go_through(self) -> Record:
         """From the pilot to the finals."""
@@ -71,25 +72,30 @@ class Stages:
             }
         else:
             pilots = self._pilots()
-            layout = grids(self._settings.arms, pilots, pilots["none"], self._settings.budget)
+            piloted = {name: arm for name, arm in self._settings.arms.items() if name in pilots}
+            layout = grids(piloted, pilots, pilots["none"], self._settings.budget)
             arms = {
                 name: ArmCourse(self._settings, arm, layout[name], pilots[name].learns_early)
-                for name, arm in self._settings.arms.items()
+                for name, arm in piloted.items()
             }
         self._follow([arm.course() for arm in arms.values()])
+        outcomes = self._piloted | {cell: found for arm in arms.values() for cell, found in arm.outcomes.items()}
+        self._lost |= {name: arm.lost for name, arm in arms.items() if arm.lost}
+        arms = {name: arm for name, arm in arms.items() if not arm.lost}
         return Record(
-            self._settings,
+            replace(self._settings, arms={name: self._settings.arms[name] for name in arms}),
             self._spec,
             pilots,
             layout,
             {name: arm.searched for name, arm in arms.items()},
             {name: arm.winner for name, arm in arms.items()},
-            self._piloted | {cell: found for arm in arms.values() for cell, found in arm.outcomes.items()},
+            outcomes,
             {(name, variant): cells for name, arm in arms.items() for variant, cells in arm.sweeps.items()},
+            self._lost,
         )
 
     def _pilots(self) -> dict[str, pilot.Pilot]:
-        """Find where each arm is to look."""
+        """Find where each arm is to look; an optimizer that is not Adamas' own may be lost on the way."""
         arms = {"none": ARMS["none"], **self._settings.arms}
         budget, metric = self._settings.budget, self._settings.workload.metric
 
@@ -103,7 +109,15 @@ class Stages:
                 self._piloted.update((yield Asked(tuple(dict.fromkeys(cells)))))
 
         self._follow([course()])
-        return {name: pilot.read(arm, self._piloted, metric) for name, arm in arms.items()}
+        found: dict[str, pilot.Pilot] = {}
+        for name, arm in arms.items():
+            try:
+                found[name] = pilot.read(arm, self._piloted, metric)
+            except pilot.UnusableJobError as error:
+                if arm.built_in:
+                    raise
+                self._lost[name] = str(error)
+        return found
 
 
 class ArmCourse:
@@ -120,6 +134,8 @@ class ArmCourse:
         winner: the chosen cell.
         sweeps: runs over a range of decays, by variant of the job.
         outcomes: of all its runs.
+        lost: why it came to nothing; empty where it has a winner. The two that the verdict is about are never lost:
+            their error ends the study.
     """
 
     winner: Winner
@@ -128,6 +144,7 @@ class ArmCourse:
         self.searched: list[Cell] = []
         self.sweeps: dict[str, list[Cell]] = {}
         self.outcomes: dict[Cell, Outcome] = {}
+        self.lost = ""
         self._settings = settings
         self._arm = arm
         self._start = start
@@ -139,7 +156,13 @@ class ArmCourse:
         if isinstance(self._start, Winner):
             self.winner = self._start
         else:
-            yield from self._search(self._start)
+            try:
+                yield from self._search(self._start)
+            except EveryRunDivergedError as error:
+                if self._arm.name in JUDGED:
+                    raise
+                self.lost = str(error)
+                return
         yield from self._finals()
 
     def _search(self, grid: Grid) -> Course:

@@ -237,7 +237,8 @@ def write_job(path: Path) -> None:
         stop(f"init={path} exists already; give another name, or move it away", USAGE_ERROR)
     except OSError as error:
         stop(f"init={path} cannot be written: {error}", USAGE_ERROR)
-    print(f"wrote {path}: fill it in, then run: adamas compare {path}:job --budget quick")
+    command = shlex.join(["adamas", "compare", f"{path}:job", "--budget", "quick"])
+    print(f"wrote {path}: fill it in, then run: {command}")
 
 
 @dataclass(frozen=True)

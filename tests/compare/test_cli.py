@@ -114,10 +114,10 @@ def test_several_workloads_make_one_object_and_one_page(tiny_result: StudyResult
 
 
 def test_init_writes_a_job_and_never_overwrites(tmp_path: Path) -> None:
-    path = tmp_path / "my_job.py"
+    path = tmp_path / "my job.py"
     found = invoke("compare", "--init", str(path))
     assert found.exit_code == 0
-    assert f"adamas compare {path}:job" in found.stdout
+    assert f"adamas compare '{path}:job' --budget quick" in found.stdout  # as a shell takes it
     compile(path.read_text(), str(path), "exec")
     path.write_text("mine")
     found = invoke("compare", "--init", str(path))

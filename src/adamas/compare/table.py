@@ -13,15 +13,17 @@ from rich.text import Text
 from adamas.compare.result import ArmResult, Figures, StudyResult
 from adamas.compare.wording import words
 
-SIDE_BY_SIDE = 3  # arms that a terminal of 80 columns has room for
-TITLE_WIDTH = 20
+TITLE_WIDTH = 20  # of an arm's column, or nearly
+LABEL_WIDTH = 15  # of the column before them, at least
+SIDE_BY_SIDE = 3  # arms at most: beside more, nobody finds the row
 
 
 def print_verdict(console: Console, result: StudyResult) -> None:
     """Print the figures of each arm, the verdict, what to keep in mind, and the code to paste."""
     arms = list(result.arms.values())
-    for first in range(0, len(arms), SIDE_BY_SIDE):
-        console.print(arms_table(result, arms[first : first + SIDE_BY_SIDE], titled=first == 0))
+    beside = max(1, min(SIDE_BY_SIDE, (console.width - LABEL_WIDTH) // TITLE_WIDTH))
+    for first in range(0, len(arms), beside):
+        console.print(arms_table(result, arms[first : first + beside], titled=first == 0))
     console.print("weight decay as torch counts it; lr x weight decay as the paper does", style="dim italic")
     console.print()
     console.print(Text(result.verdict.text, style="bold"))
@@ -42,7 +44,7 @@ def arms_table(result: StudyResult, arms: Sequence[ArmResult], titled: bool) -> 
     metric = settings.workload.metric
     title = f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {settings.seeds} seeds"
     table = Table(title=Text(title) if titled else None, title_justify="left", title_style="bold")
-    table.add_column("")
+    table.add_column("", min_width=LABEL_WIDTH)
     for arm in arms:
         name = textwrap.fill(arm.arm.title.replace("(", " ("), TITLE_WIDTH, break_long_words=False)
         table.add_column(Text(name), justify="right", no_wrap=True)

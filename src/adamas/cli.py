@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 import adamas
+from adamas import streams
 from adamas.importing import uncollected
 from adamas.leaving import leave_last
 
@@ -186,7 +187,8 @@ def compare(**given: Any) -> None:
         missing(error, "compare")
     with waiting:
         try:
-            voice = Voice(Console(highlight=False, emoji=False), Console(stderr=True, emoji=False))
+            out = Console(file=streams.kept_for_the_result(), highlight=False, emoji=False)
+            voice = Voice(out, Console(stderr=True, emoji=False))
             results = conduct_and_report(read_settings(options, workers), voice, options.as_json, waiting)
         except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
             stop(str(error), USAGE_ERROR)
@@ -224,7 +226,15 @@ def read_settings(options: CompareOptions, workers: int) -> list[Settings]:
             fresh=options.fresh,
         )
 
-    return [settings(name) for name in dict.fromkeys(options.workloads or ["digits"])]
+    found = [settings(name) for name in dict.fromkeys(options.workloads or ["digits"])]
+    for number, each in enumerate(found):
+        for other in found[:number]:
+            if other.workload.name == each.workload.name:
+                raise ValueError(
+                    f"{other.workload.typed!r} and {each.workload.typed!r} are both called {each.workload.name}: their "
+                    "runs would be taken for one another's; compare them one by one, each with an --out of its own"
+                )
+    return found
 
 
 def write_job(path: Path) -> None:
@@ -359,6 +369,7 @@ def stop(message: str, code: int) -> NoReturn:
 
 def run() -> None:
     """The command of a shell."""
+    streams.complete()
     leave_last(app)
 
 

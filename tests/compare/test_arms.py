@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,6 +20,34 @@ TORCHS = {
     "torch.optim:SGD(momentum=0.9, nesterov=True)": "decoupled",
     "torch.optim:Rprop": "none",
 }
+
+
+class HandsOn(torch.optim.AdamW):
+    """Takes weight_decay without naming it."""
+
+    def __init__(self, params: Any, lr: float = 1e-3, **rest: Any) -> None:
+        super().__init__(params, lr=lr, **rest)
+
+
+class Ignores(torch.optim.SGD):
+    """Takes it and does nothing with it."""
+
+    def __init__(self, params: Any, lr: float = 1e-3, **rest: Any) -> None:
+        super().__init__(params, lr=lr)
+
+
+class Unnamed(torch.optim.SGD):
+    """Knows nothing of it."""
+
+    def __init__(self, params: Any, lr: float = 1e-3) -> None:
+        super().__init__(params, lr=lr)
+
+
+@pytest.mark.parametrize(("kind", "decay"), [("HandsOn", "decoupled"), ("Ignores", "none"), ("Unnamed", "none")])
+def test_a_decay_that_is_handed_on_is_found(kind: str, decay: str) -> None:
+    arm = find(f"{__name__}:{kind}")
+    assert arm.decay == decay
+    assert ("weight_decay" in arm.arguments(1e-3, 0.1)) == (decay != "none")
 
 
 @pytest.mark.parametrize(("name", "decay"), TORCHS.items())

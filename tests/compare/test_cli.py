@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,41 @@ def test_digits_from_end_to_end(tmp_path: Path) -> None:
     assert {name: arm["trials"] for name, arm in study["arms"].items()} == {"none": 32, "adam_l2": 32, "adamw": 32}
     assert all(arm["test"]["accuracy"]["mean"] > 0.88 for arm in study["arms"].values())
     assert (tmp_path / "index.html").stat().st_size > 1e6
+
+
+NOISY_JOB = """
+import atexit, subprocess, sys, torch
+from torch import nn
+from adamas.compare import Job
+
+print("imported")
+subprocess.run([sys.executable, "-c", "print('a child')"])
+atexit.register(print, "at exit")
+
+def job(seed, device):
+    model = nn.Linear(4, 1)
+    batches = lambda epoch: torch.randn(12, 4).split(4)
+    loss = lambda batch: (model(batch) - batch[:, :1]).square().mean()
+    evaluate = lambda split: {"mse": loss(torch.eye(4)), "l1": 1.0}
+    return Job(model, batches, loss, evaluate, 2, 3, metric="mse", stackable=True)
+"""
+
+
+def test_standard_output_is_the_results_alone(tmp_path: Path) -> None:
+    """Whatever the job prints, what it starts, and what runs at exit; and closed streams lose nothing."""
+    (tmp_path / "my_job.py").write_text(NOISY_JOB)
+    command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--budget", "quick", "--trials", "26"]
+    command += ["--seeds", "2", "--metric", "l1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert json.loads(done.stdout)["studies"][0]["metric"] == "l1"
+    for said in ("imported", "a child", "at exit"):
+        assert said in done.stderr
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "adamas compare my_job.py --budget quick --seeds 2 --margin 2% --trials 26 --metric l1" in page
+
+    closed = f"{shlex.join(command)} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", closed], cwd=tmp_path, check=False).returncode == 0
+    no_errors = subprocess.run(
+        ["sh", "-c", f"{shlex.join(command)} 2>&-"], capture_output=True, cwd=tmp_path, check=True
+    )
+    assert no_errors.stdout.decode() == done.stdout

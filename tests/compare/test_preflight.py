@@ -149,6 +149,22 @@ MISTAKES = [
         ("'eval_accuracy' is better when higher", "return the error instead"),
     ),
     (
+        "a figure is no number",
+        {"evaluate": "lambda split: {'loss': 1.0, 'recall': float('nan')}"},
+        ("returned recall=nan for the untrained weights", "leave out what cannot be computed"),
+    ),
+    ("no schedule", {"more": "schedule=lambda done: None"}, ("schedule(0) returned None", "a number >= 0")),
+    (
+        "a schedule that ends in NaN",
+        {"more": "schedule=lambda done: 1.0 if done < 0.6 else float('nan')"},
+        ("schedule(0.833) returned nan", "multiplied by"),
+    ),
+    (
+        "a weight twice",
+        {"more": "parameter_groups=[{'params': list(model.parameters())}, {'params': [model.bias]}]"},
+        ("first step of none on its weights raised ValueError", "more than one parameter group"),
+    ),
+    (
         "weight decay",
         {"more": "parameter_groups=[{'params': model.parameters(), 'weight_decay': 0.1}]"},
         ("parameter_groups[0] sets weight_decay=0.1, which the comparison is to choose", "leave it out"),
@@ -331,6 +347,59 @@ def test_a_margin_suits_the_metric(tmp_path: Path) -> None:
     name = job_file(tmp_path, evaluate="lambda split: {'loss': -3.0}")
     assert "loss is -3, and margin=2% is a fraction of it, which must be above 0" in refusal(name)
     assert preflight.find(name, "cpu", None, Margin.parse("0.1abs")).metric == "loss"
+
+
+def test_a_head_that_begins_at_zero_is_no_seed_without_effect(tmp_path: Path) -> None:
+    """Every first loss is the same then; the weights below differ, or the batches."""
+    body = "model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)); nn.init.zeros_(model[1].weight)"
+    zeros = f"{body}; nn.init.zeros_(model[1].bias)"
+    alike = "lambda batch: (model(batch) - 1.0).square().mean()"
+    evaluate = "lambda split: {'loss': 1.0}"
+    name = write(
+        tmp_path,
+        f"def job(seed, device):\n    {zeros}\n    return Job(model, {PIECES['batches']}, {alike}, {evaluate}, 2, 3)\n",
+    )
+    assert preflight.find(name, "cpu", None).metric == "loss"
+
+
+def test_weights_that_two_runs_would_share_are_refused(tmp_path: Path) -> None:
+    rest = f"{PIECES['batches']}, {PIECES['loss']}, {PIECES['evaluate']}, 2, 3)"
+    shared = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n    return Job(model, {rest}\n")
+    assert "two runs were given the same weights" in refusal(shared)
+    assert "make the model inside the function" in refusal(shared)
+    frozen = "body = nn.Linear(4, 4).requires_grad_(False)\n"
+    model = "    model = nn.Sequential(body, nn.Linear(4, 1))\n"
+    fine = write(tmp_path, f"{frozen}def job(seed, device):\n{model}    return Job(model, {rest}\n")
+    assert preflight.find(fine, "cpu", None).metric == "loss"
+
+
+def test_a_job_may_change_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    leaves = f"import os; os.chdir({str(tmp_path / 'elsewhere')!r})"
+    workload = preflight.find(job_file(tmp_path, head=leaves), "cpu", None)
+    assert Path.cwd() == tmp_path
+    assert Settings(workload, out=Path("out")).storage_url.endswith(f"{tmp_path}/out/trials.db")  # for workers too
+
+
+def test_two_jobs_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    names = [job_file(tmp_path / folder) for folder in ("one", "other")]
+    found = CliRunner().invoke(app, ["compare", *names, "--out", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert "are both called my_job: their runs would be taken for one another's" in found.stderr
+
+
+def test_a_negated_accuracy_is_lower_when_better(tmp_path: Path) -> None:
+    name = job_file(tmp_path, evaluate="lambda split: {'neg_accuracy': -0.5}", more="metric='neg_accuracy'")
+    assert preflight.find(name, "cpu", None, Margin.parse("0.01abs")).metric == "neg_accuracy"
+
+
+def test_counts_may_be_numpys(tmp_path: Path) -> None:
+    name = job_file(tmp_path, head="import numpy as np", epochs="np.int64(2)", steps_per_epoch="np.int32(3)")
+    job = preflight.find(name, "cpu", None).load()(0, "cpu")
+    assert (type(job.epochs), type(job.steps_per_epoch)) == (int, int)
 
 
 def test_what_a_job_prints_stays_off_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,20 @@ def test_outcomes_survive_json() -> None:
     assert Outcome.from_json({**outcome.to_json(), "gradient_scale": list(outcome.gradient_scale or ())}) == outcome
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_without_the_primary_metric_is_an_error_of_the_job(split: str) -> None:
+    made = find("digits").load()
+
+    def other(seed: int, device: str) -> Job:
+        whole = made(seed, device)
+        return replace(
+            whole, epochs=1, evaluate=lambda asked: {"mse": 1.0} if asked == split else whole.evaluate(asked)
+        )
+
+    with pytest.raises(ValueError, match=rf"evaluate\('{split}'\) returned mse, but not 'cross_entropy'"):
+        training.run(other, "cpu", ARMS, Task((Cell("final", "adamw", 1e-3, 0.1, 1000),), "cross_entropy"))
+
+
 def test_digits_splits_are_disjoint_and_complete() -> None:
     rows = digits.data().rows
     assert {name: len(part) for name, part in rows.items()} == {"train": 500, "validation": 500, "test": 797}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 from collections.abc import Iterable
@@ -174,21 +175,25 @@ def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
 
     try:
         kind: Any = load(where)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"arm {name!r} cannot be imported: {error}") from None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"arm {name!r} cannot be imported: {error}; its module must be installed, or in a folder of PYTHONPATH"
+        ) from None
     if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
         raise ValueError(f"arm {name!r} must be a class derived from torch.optim.Optimizer")
     takes_decay = "weight_decay" in inspect.signature(kind).parameters
 
-    def pull(weight_decay: float) -> float:
+    def pull(**told: float) -> float:
         weight = torch.nn.Parameter(torch.ones(2, 2))
         weight.grad = torch.zeros_like(weight)
-        told = {"weight_decay": weight_decay} if takes_decay else {}
         load(where)([weight], lr=0.01, **told, **options).step()
         return 1.0 - weight.mean().item()
 
     try:
-        weak, strong = pull(0.1), pull(0.2)
+        if not takes_decay:  # by that name; **kwargs may hand it on
+            with contextlib.suppress(TypeError):
+                takes_decay = pull(weight_decay=0.2) != pull()
+        weak, strong = (pull(weight_decay=0.1), pull(weight_decay=0.2)) if takes_decay else (pull(), pull())
     except Exception as error:
         raise ValueError(
             f"arm {name!r} cannot be built as {where.partition(':')[2]}(params, lr=..., weight_decay=...) and stepped "

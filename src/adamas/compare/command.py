@@ -52,5 +52,6 @@ def compare(all_settings: list[Settings], voice: Voice, as_json: bool, waiting: 
     page = write_report(results)
     if as_json:
         voice.out.file.write(json.dumps(to_json(results), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
+        voice.out.file.flush()
     voice.err.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
     return results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
@@ -119,10 +120,11 @@ def check(job: Job | OwnLoop, functions: Sequence[str], counts: Sequence[str]) -
             raise TypeError(f"{kind}.{name} is a {type(value).__name__}; it must be a function{HINTS.get(name, '')}")
     for name in counts:
         value = getattr(job, name)
-        if not isinstance(value, int):
+        if not isinstance(value, Integral):  # NumPy's too
             raise TypeError(f"{kind}.{name}={value!r} must be a whole number, as len(loader) is")
         if value < 1:
             raise ValueError(f"{kind}.{name}={value} must be >= 1")
+        object.__setattr__(job, name, int(value))
 
 
 def listed(job: Job | OwnLoop) -> list[dict[str, Any]] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from adamas import user_code
@@ -28,6 +29,7 @@ from adamas.compare.workload import Workload
 SAME = 1e-4  # relative difference of losses that a GPU's order of summation may make
 PEEKED = 20  # steps of a scheduler that are looked at
 HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "auroc", "f1", "precision", "recall", "r2", "bleu")
+OPPOSITE = {"neg", "negative", "minus"}
 
 
 def find(
@@ -51,7 +53,8 @@ def find(
     """
     workload = of_user(name) if ":" in name or name.endswith(".py") else workloads.find(name)
     workload = replace(workload, device=device, metric=metric or workload.metric)
-    with contextlib.redirect_stdout(sys.stderr), one_thread():  # standard output is the verdict's
+    # Standard output is the verdict's, and the folder that the tool was started in is where its paths begin.
+    with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."), one_thread():
         return inspected(workload, margin or Margin.parse(workload.margin), arms or {})
 
 
@@ -95,7 +98,7 @@ def inspected(workload: Workload, margin: Margin, arms: Mapping[str, Arm]) -> Wo
     with randomness(0, workload.device):
         factory = workload.load()
 
-    def start(seed: int) -> tuple[Job | OwnLoop, float]:
+    def start(seed: int) -> tuple[Job | OwnLoop, tuple[float, ...]]:
         with randomness(seed, workload.device):
             with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
                 job = cast(object, factory(seed, workload.device))
@@ -105,19 +108,25 @@ def inspected(workload: Workload, margin: Margin, arms: Mapping[str, Arm]) -> Wo
                 )
             found = first_loss(where, job) if isinstance(job, Job) else first_step(where, job)
             check_place(where, job, workload.device)
-            return job, found
+            # Where the last layer begins at zero, every first loss is the same.
+            return job, (found, gradients(groups_of(job)), magnitude(weights(job)))
 
-    (job, first), (_, again), (_, other) = start(0), start(0), start(1)
-    if abs(first - again) > SAME * abs(first):
+    (job, first), (twin, again), (_, other) = start(0), start(0), start(1)
+    if abs(first[0] - again[0]) > SAME * abs(first[0]):
         raise ValueError(
-            f"job={where!r}: built twice from seed 0, it started with {first:.6g} and {again:.6g}; the seed must fix "
-            "weights, data order and augmentation (torch, NumPy and random are seeded before the call; generators of "
-            "your own are yours to seed)"
+            f"job={where!r}: built twice from seed 0, it started with {first[0]:.6g} and {again[0]:.6g}; the seed must "
+            "fix weights, data order and augmentation (torch, NumPy and random are seeded before the call; generators "
+            "of your own are yours to seed)"
         )
     if first == other:
         raise ValueError(
-            f"job={where!r}: built from the seeds 0 and 1, it started alike ({first:.6g}); the seed must choose the "
+            f"job={where!r}: built from the seeds 0 and 1, it started alike ({first[0]:.6g}); the seed must choose the "
             "initial weights or the order of the data, or every pair of runs would be the same pair"
+        )
+    if not set(map(id, weights(job))).isdisjoint(map(id, weights(twin))):
+        raise ValueError(
+            f"job={where!r}: two runs were given the same weights, and the second would go on where the first ended; "
+            "make the model inside the function"
         )
     metric = workload.metric or job.metric
     check_metric(where, job, metric, margin)
@@ -170,6 +179,7 @@ def first_loss(where: str, job: Job) -> float:
             "Job.model and Job.parameter_groups must be what loss(batch) uses"
         )
     check_layout(where, groups_of(job))
+    check_schedule(where, job)
     check_scheduler(where, job)
     if job.stackable:
         with blamed(where, "loss(batch) of two copies of the weights together, as stackable=True has it,"):
@@ -210,8 +220,17 @@ def first_step(where: str, job: OwnLoop) -> float:
 
 def gradients(groups: Iterable[dict[str, Any]]) -> float:
     """Sum of the absolute values of all gradients; 0 where there are none."""
-    grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
-    return math.fsum(grad.detach().abs().sum(dtype=torch.float64).item() for grad in grads)
+    return magnitude(param.grad for group in groups for param in group["params"] if param.grad is not None)
+
+
+def weights(job: Job | OwnLoop) -> list[Tensor]:
+    """What the job trains; a part that does not may well be made once for all runs."""
+    return [param for group in groups_of(job) for param in group["params"] if param.requires_grad]
+
+
+def magnitude(tensors: Iterable[Tensor]) -> float:
+    """Sum of all absolute values."""
+    return math.fsum(tensor.detach().abs().sum(dtype=torch.float64).item() for tensor in tensors)
 
 
 def check_layout(where: str, groups: Iterable[dict[str, Any]]) -> None:
@@ -221,6 +240,18 @@ def check_layout(where: str, groups: Iterable[dict[str, Any]]) -> None:
             raise ValueError(
                 f"job={where!r}: the gradient of a weight of shape {tuple(param.shape)} is sparse, which neither Adam "
                 "nor AdamW takes; make the embedding with sparse=False"
+            )
+
+
+def check_schedule(where: str, job: Job) -> None:
+    """See that the learning rate's multiplier is a number all the way."""
+    for fraction in (0.0, 0.5, (job.steps - 1) / job.steps):
+        with blamed(where, f"schedule({fraction:.3g})"):
+            factor: Any = job.schedule(fraction)
+        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+            raise ValueError(
+                f"job={where!r}: schedule({fraction:.3g}) returned {factor!r}; it must return what the learning rate "
+                "is multiplied by after that fraction of the steps, a number >= 0"
             )
 
 
@@ -256,7 +287,14 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) ->
             f'job={where!r}: evaluate("validation") returned {", ".join(found) or "nothing"}, but not {metric!r}; '
             "name the figure to judge by in Job(metric=...) or with --metric"
         )
-    if re.split(r"[^a-z0-9]+", metric.lower())[-1] in HIGHER_IS_BETTER:  # eval_accuracy too
+    if wrong := {name: value for name, value in found.items() if not math.isfinite(value)}:
+        shown = ", ".join(f"{name}={value}" for name, value in wrong.items())
+        raise ValueError(
+            f'job={where!r}: evaluate("validation") returned {shown} for the untrained weights; every figure must be '
+            "finite, or the run counts as diverged: leave out what cannot be computed"
+        )
+    told = re.split(r"[^a-z0-9]+", metric.lower())
+    if told[-1] in HIGHER_IS_BETTER and not OPPOSITE.intersection(told):  # eval_accuracy too
         raise ValueError(
             f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return "
             f"the error instead, as in {{'error': 1 - {metric}}}"
@@ -269,11 +307,10 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) ->
 
 
 def check_arms(where: str, job: Job | OwnLoop, arms: Mapping[str, Arm]) -> None:
-    """Let every other optimizer take a step: some are for some weights only, as Muon is for matrices."""
-    for arm in arms.values():
-        if not arm.built_in:
-            with blamed(where, f"the first step of {arm.name} on its weights"):
-                arm.build(groups_of(job), 1e-3, 1e-3).step()
+    """Let every optimizer take a step: some are for some weights only, as Muon is for matrices."""
+    for arm in {"none": ARMS["none"], **arms}.values():
+        with blamed(where, f"the first step of {arm.name} on its weights"):
+            arm.build(groups_of(job), 1e-3, 1e-3).step()
 
 
 @contextlib.contextmanager

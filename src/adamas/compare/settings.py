@@ -69,7 +69,7 @@ class Settings:
         if self.storage:
             return self.storage
         # A path may hold characters that mean something in a URL.
-        return URL.create("sqlite", database=str(self.out / "trials.db")).render_as_string()
+        return URL.create("sqlite", database=str(self.out.absolute() / "trials.db")).render_as_string()
 
     @property
     def storage_shown(self) -> str:
@@ -106,6 +106,8 @@ class Settings:
             parts += ["--trials", str(budget.trials)]
         if tuple(self.arms) != DEFAULT:
             parts += ["--arms", ",".join(self.arms)]
+        if workload.typed:  # or Job.metric would decide
+            parts += ["--metric", workload.metric]
         if workload.device != "cpu":
             parts += ["--device", workload.device]
         return shlex.join([*parts, *extra])

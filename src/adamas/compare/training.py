@@ -123,12 +123,11 @@ def train(jobs: Mapping[int, Job], arms: Mapping[str, Arm], task: Task, repeats:
             break
         if step in looks:
             for copy in group.copies:
-                copy.history.look(
-                    figures(jobs[copy.cell.seed], partial(group.evaluate, copy), "validation")[task.metric]
-                )
+                found = figures(jobs[copy.cell.seed], partial(group.evaluate, copy), "validation")
+                copy.history.look(primary(found, "validation", task.metric)[task.metric])
     outcomes = {copy.cell: outcome(job, copy, feasible=False, given_up=copy in given_up) for copy in copies}
     for copy in group.copies:
-        outcomes[copy.cell] = judged(jobs[copy.cell.seed], partial(group.evaluate, copy), copy, test=final)
+        outcomes[copy.cell] = judged(jobs[copy.cell.seed], partial(group.evaluate, copy), copy, task.metric, test=final)
     return [replace(outcomes[cell], untrained=untrained) for cell in task.cells]
 
 
@@ -158,16 +157,26 @@ def own_loop(job: OwnLoop, arms: Mapping[str, Arm], task: Task) -> Outcome:
     job.fit(copy.optimizer)
     if copy.history.steps == 0:
         raise ValueError("fit(optimizer) never called optimizer.step(): it must train with the optimizer it is given")
-    return replace(judged(job, job.evaluate, copy, test=cell.stage == "final"), untrained=untrained)
+    return replace(judged(job, job.evaluate, copy, task.metric, test=cell.stage == "final"), untrained=untrained)
 
 
-def judged(job: Job | OwnLoop, evaluate: Evaluate, copy: Copy, test: bool) -> Outcome:
+def judged(job: Job | OwnLoop, evaluate: Evaluate, copy: Copy, metric: str, test: bool) -> Outcome:
     """The outcome of a run that went to its end: validate it, test finalists only."""
-    validation = figures(job, evaluate, "validation")
-    tested = figures(job, evaluate, "test") if test else None
+    validation = primary(figures(job, evaluate, "validation"), "validation", metric)
+    tested = primary(figures(job, evaluate, "test"), "test", metric) if test else None
     if not all(map(math.isfinite, [*validation.values(), *(tested or {}).values()])):
         return outcome(job, copy, feasible=False)
     return replace(outcome(job, copy, feasible=True), validation=validation, test=tested)
+
+
+def primary(found: dict[str, float], split: Split, metric: str) -> dict[str, float]:
+    """The figures of a split, of which the primary metric must be one."""
+    if metric not in found:
+        raise ValueError(
+            f"evaluate({split!r}) returned {', '.join(found) or 'nothing'}, but not {metric!r}, which the comparison "
+            "judges by; every split must be given the same names"
+        )
+    return found
 
 
 def outcome(job: Job | OwnLoop, copy: Copy, feasible: bool, given_up: bool = False) -> Outcome:

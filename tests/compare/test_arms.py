@@ -16,6 +16,9 @@ TORCHS = {
     "torch.optim:Adamax": "coupled",
     "torch.optim:NAdam": "coupled",
     "torch.optim:NAdam(decoupled_weight_decay=True)": "decoupled",
+    "torch.optim:RAdam": "coupled",  # after its first five steps, which divide by nothing
+    "torch.optim:RAdam(decoupled_weight_decay=True)": "decoupled",
+    "torch.optim:Adagrad(initial_accumulator_value=0.1)": "coupled",
     "torch.optim:SGD": "decoupled",  # lr * weight_decay * weight, divided by nothing
     "torch.optim:SGD(momentum=0.9, nesterov=True)": "decoupled",
     "torch.optim:Rprop": "none",

@@ -156,6 +156,15 @@ def test_only_confirmed_cells_are_chosen() -> None:
     assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=1).weight_decay == 0.1
 
 
+def test_where_every_confirmed_cell_lost_a_run_another_is_chosen() -> None:
+    lost, sound = (Cell("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
+    runs = {lost: 1.0, sound: 1.1, replace(lost, stage="confirm", seed=1): math.inf}
+    runs[replace(lost, stage="confirm", seed=2)] = 1.0
+    outcomes = {cell: outcome(value) for cell, value in runs.items()}
+    found = winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=3)
+    assert (found.weight_decay, found.confirmed) == (0.2, False)
+
+
 def test_edges_are_told() -> None:
     cells = Grid("adamw", (1e-3, 1e-2, 1e-1), (1e-5, 1e-4, 1e-3)).cells()
 
@@ -272,6 +281,20 @@ def test_runs_are_given_up_only_where_the_pilot_learned_early(fit: float | None,
     runs = cells(ARMS["none"], STANDARD)
     outcomes = dict.fromkeys(runs, replace(pilot_outcome(1.0), fit=fit))
     assert read(ARMS["none"], outcomes, "loss").learns_early == early
+
+
+def test_trials_end_where_seeds_do() -> None:
+    with pytest.raises(ValueError, match=r"trials=3100 must be <= 1520 with the budget quick"):
+        QUICK.with_trials(3100)
+
+
+@pytest.mark.parametrize("trials", [57, 58, 134, 135, 333])
+def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
+    budget = BUDGETS["thorough"].with_trials(trials)
+    found = layout(budget)["none"]
+    outcomes = dict.fromkeys(found.cells(), outcome(1.0))
+    left = trials - len(found.cells())
+    assert len(refine(found, left, found.cells(), outcomes, "loss")) == left
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))

@@ -173,6 +173,12 @@ def test_a_crossing_is_interpolated_between_looks() -> None:
     assert crossing([], [], 0.4) is None
 
 
+def test_what_is_no_number_is_no_crossing() -> None:
+    assert crossing(FALLING, [math.nan, 1.0, 0.5], 0.5) == FALLING[2]
+    assert crossing(FALLING, [2.0, math.inf, 0.5], 0.6) == FALLING[2]  # nothing to interpolate from
+    assert crossing(FALLING, [math.nan] * 3, 0.5) is None
+
+
 def test_the_first_crossing_counts() -> None:
     """Validation dips below the goal and rises again."""
     assert time_to_target([FALLING], 0.8).steps == pytest.approx(15)

@@ -396,6 +396,18 @@ def test_a_negated_accuracy_is_lower_when_better(tmp_path: Path) -> None:
     assert preflight.find(name, "cpu", None, Margin.parse("0.01abs")).metric == "neg_accuracy"
 
 
+@pytest.mark.parametrize("metric", ["f1_score", "roc_auc_score", "acc@1", "acc1", "accuracy_top1", "mAP", "val/miou"])
+def test_what_is_better_when_higher_is_known_by_any_part_of_its_name(tmp_path: Path, metric: str) -> None:
+    name = job_file(tmp_path, evaluate=f"lambda split: {{{metric!r}: 0.5}}", more=f"metric={metric!r}")
+    assert "is better when higher" in refusal(name)
+
+
+@pytest.mark.parametrize("metric", ["f1_loss", "error@1", "accuracy_error", "mape", "brier_score", "mse"])
+def test_what_is_better_when_lower_is_taken(tmp_path: Path, metric: str) -> None:
+    name = job_file(tmp_path, evaluate=f"lambda split: {{{metric!r}: 0.5}}", more=f"metric={metric!r}")
+    assert preflight.find(name, "cpu", None).metric == metric
+
+
 def test_counts_may_be_numpys(tmp_path: Path) -> None:
     name = job_file(tmp_path, head="import numpy as np", epochs="np.int64(2)", steps_per_epoch="np.int32(3)")
     job = preflight.find(name, "cpu", None).load()(0, "cpu")

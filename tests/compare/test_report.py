@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from adamas.compare import arms
+from adamas.compare.cell import Cell
 from adamas.compare.contract import to_json
 from adamas.compare.job import Job
 from adamas.compare.margin import Margin
@@ -461,6 +462,23 @@ def test_inert_decay_is_warned_of(tiny_result: StudyResult) -> None:
     assert any("Decay is inert in AdamW" in warning and "too short" in warning for warning in warnings)
     strong = {cell: replace(outcome, total_decay=5.0) for cell, outcome in tiny_result.record.outcomes.items()}
     assert not any("inert" in text for text in summarise(replace(tiny_result.record, outcomes=strong)).warnings)
+
+
+def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: StudyResult) -> None:
+    """D is that of a finalist that went to its end, and what was tried is what was asked for."""
+    record = tiny_result.record
+    victim = record.winners["adamw"].finals(3)[0]
+    lost = replace(record.outcomes[victim], feasible=False, validation={}, test=None, total_decay=1e-9)
+    found = summarise(replace(record, outcomes={**record.outcomes, victim: lost}))
+    assert found.arms["adamw"].pull == pytest.approx(tiny_result.arms["adamw"].pull)
+
+    weak = {cell: replace(outcome, total_decay=0.01) for cell, outcome in record.outcomes.items()}
+    winner = record.winners["adamw"]
+    strongest = Cell("search", "adamw", winner.lr, 200 * winner.weight_decay, 0)  # D of 2, had it not diverged
+    weak[strongest] = replace(lost, total_decay=1e-9)
+    searched = {**record.searched, "adamw": [*record.searched["adamw"], strongest]}
+    warnings = summarise(replace(record, outcomes=weak, searched=searched)).warnings
+    assert any("inert in AdamW" in warning and "values up to D = 2 were tried" in warning for warning in warnings)
 
 
 def test_the_terminal_shows_both_conventions_and_unbroken_code(tiny_result: StudyResult) -> None:

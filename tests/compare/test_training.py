@@ -211,6 +211,19 @@ def test_a_run_that_fits_nothing_half_way_is_given_up_and_costs_no_other_its_bit
     assert sound.fit == pytest.approx(alone.fit, rel=1e-5)
 
 
+@pytest.mark.parametrize("first", [0.1, 2.0])
+def test_an_easy_first_batch_is_not_what_a_run_began_with(first: float) -> None:
+    """Losses of about 1 at first, which are halved half-way."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    seen = history.History(CRUSHED, ARMS["none"].build([weight], 1e-3, 0.0), steps=400)
+    for step in range(400):
+        seen.saw(first if step == 0 else 1.0 if step < 100 else 0.5)
+        seen.before_step()
+        seen.after_step()
+    expected = 0.5 / max(first, (first + 19) / 20)
+    assert seen.fit == pytest.approx(expected)
+
+
 @pytest.mark.usefixtures("no_run_is_short")
 def test_a_task_may_be_given_up_whole() -> None:
     outcomes = on_digits(12, True, CRUSHED, replace(CRUSHED, weight_decay=2.0), replace(CRUSHED, weight_decay=3.0))

@@ -97,6 +97,7 @@ ARMS = {
         ),
     )
 }
+STEPS = 20  # after which an optimizer's decay is measured
 DEFAULT = ("none", "adam_l2", "adamw")
 JUDGED = ("adam_l2", "adamw")  # the verdict is about these two
 
@@ -166,8 +167,9 @@ def load(where: str) -> Any:
 
 
 def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
-    """How weight decay acts in a class, by trying: one step of a weight of 1 without a gradient, at two decays.
+    """How weight decay acts in a class, by trying: a late step of a weight of 1 without a gradient, at two decays.
 
+    Late, because some take other steps at first: RAdam divides by nothing until it knows what by.
     A pull that doubles with the decay is in proportion to it, as in AdamW, and in SGD, which divides by nothing. One
     that does not change was divided by its own size: L2 in the gradient of an adaptive method.
     """
@@ -184,10 +186,14 @@ def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
     takes_decay = "weight_decay" in inspect.signature(kind).parameters
 
     def pull(**told: float) -> float:
-        weight = torch.nn.Parameter(torch.ones(2, 2))
-        weight.grad = torch.zeros_like(weight)
-        load(where)([weight], lr=0.01, **told, **options).step()
-        return 1.0 - weight.mean().item()
+        weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+        optimizer = load(where)([weight], lr=0.01, **told, **options)
+        before = 1.0
+        for _ in range(STEPS):
+            before = weight.mean().item()
+            weight.grad = torch.zeros_like(weight)
+            optimizer.step()
+        return before - weight.mean().item()
 
     try:
         if not takes_decay:  # by that name; **kwargs may hand it on

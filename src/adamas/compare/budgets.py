@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 SEARCH_SEEDS = 3  # what a confirmed cell is judged by
+MOST_COLUMNS = 500  # of a grid; seeds of the arm without decay are as many, and finals begin at 1000
 SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the run
 
 
@@ -74,6 +75,11 @@ class Budget:
                 f"trials={trials} must be >= {self.follow_up + 2 * rows} with the budget {self.name}: {rows} learning "
                 f"rates, two decays, and {self.follow_up} runs to follow them up"
                 + ("" if self.name == "quick" else "; --budget quick takes fewer")
+            )
+        if columns > MOST_COLUMNS:
+            raise ValueError(
+                f"trials={trials} must be <= {self.follow_up + rows * MOST_COLUMNS} with the budget {self.name}: "
+                f"{MOST_COLUMNS} decays for each of {rows} learning rates are finer than any seed can tell"
             )
         high, low = SPAN
         scales = tuple(high * (low / high) ** (column / (columns - 1)) for column in range(columns))

@@ -58,7 +58,7 @@ class Outcome:
         seconds: wall time of the run; of runs that trained together, an equal share.
         gradient_scale: 10th, 50th and 90th percentile of sqrt(v_hat) over weights and time; in pilot runs only.
         untrained: validation figures of the untrained weights; in pilot runs only.
-        fit: mean training loss around the middle of the run, as a fraction of the first step's; None if that was <= 0.
+        fit: mean training loss around the middle of the run, as a fraction of that at its start; None if that was <= 0.
         training_loss: mean over the last twentieth of the run.
         curve: looks at the run on its way; in finalists only.
     """

@@ -18,8 +18,8 @@ AROUND = sorted(
     ((half, third) for half in range(-3, 4) for third in range(-5, 6) if half % 2 or third % 3),
     key=lambda offset: (2 * offset[0] ** 2 + offset[1] ** 2, offset),
 )
-# Where only the learning rate is left to choose: halves of its step, then quarters, then eighths.
-BETWEEN = [sign * odd / parts for parts in (2, 4, 8) for odd in range(1, parts, 2) for sign in (-1, 1)]
+# Where only the learning rate is left to choose: halves of its step, then quarters, eighths, sixteenths.
+BETWEEN = [sign * odd / parts for parts in (2, 4, 8, 16) for odd in range(1, parts, 2) for sign in (-1, 1)]
 
 
 def best_of(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point | None:

@@ -18,7 +18,7 @@ PROBED_WEIGHTS = 50_000  # of a probe at most: more add nothing
 WINDOW = 20  # of the run: losses are averaged over a twentieth of it
 LOOKS = 20  # at a finalist on its way
 SHORT = 400  # steps; of fewer a twentieth is too few to judge by, and half of them little to save
-HOPELESS = 0.98  # of the first step's loss: a run that fits no better than this half-way will not be chosen
+HOPELESS = 0.98  # of the loss it began with: a run that fits no better than this half-way will not be chosen
 
 
 class History:
@@ -35,6 +35,7 @@ class History:
         self._optimizer = optimizer
         self._rate = optimizer.param_groups[0]["lr"]
         self._first_loss = math.nan
+        self._start = math.nan  # the first loss, or the mean of the first twentieth where that is higher
         self._recent: deque[float] = deque(maxlen=max(1, (steps or 0) // WINDOW))
         self._since_look: list[float] = []
         self._probes: list[torch.Tensor] = []
@@ -80,6 +81,8 @@ class History:
             self._first_loss = loss
         self._recent.append(loss)
         self._since_look.append(loss)
+        if self.steps < (self._recent.maxlen or 1):  # one batch may happen to be an easy one
+            self._start = max(self._first_loss, math.fsum(self._recent) / len(self._recent))
 
     def before_step(self) -> None:
         """Note the learning rate of the step to come."""
@@ -87,8 +90,8 @@ class History:
 
     def after_step(self) -> None:
         """Look at the second moments in a pilot, at the fit half-way."""
-        if self.steps == self._half and self._first_loss > 0 and self.training_loss is not None:
-            self.fit = self.training_loss / self._first_loss
+        if self.steps == self._half and self._start > 0 and self.training_loss is not None:
+            self.fit = self.training_loss / self._start
         if self._cell.stage == "pilot" and self.steps % self._stride == 0:
             self._probe()
 

@@ -28,8 +28,23 @@ from adamas.compare.workload import Workload
 
 SAME = 1e-4  # relative difference of losses that a GPU's order of summation may make
 PEEKED = 20  # steps of a scheduler that are looked at
-HIGHER_IS_BETTER = ("accuracy", "acc", "auc", "auroc", "f1", "precision", "recall", "r2", "bleu")
-OPPOSITE = {"neg", "negative", "minus"}
+CLASSIFIED = {
+    "accuracy",
+    "acc",
+    "auc",
+    "auroc",
+    "auprc",
+    "ap",
+    "map",
+    "f1",
+    "precision",
+    "recall",
+    "iou",
+    "miou",
+    "dice",
+}
+HIGHER_IS_BETTER = CLASSIFIED | {"r2", "bleu", "rouge", "ndcg", "mrr", "psnr", "ssim", "reward"}
+OPPOSITE = {"neg", "negative", "minus", "error", "err", "loss", "regret"}  # f1_loss is lower when better
 
 
 def find(
@@ -293,8 +308,9 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) ->
             f'job={where!r}: evaluate("validation") returned {shown} for the untrained weights; every figure must be '
             "finite, or the run counts as diverged: leave out what cannot be computed"
         )
-    told = re.split(r"[^a-z0-9]+", metric.lower())
-    if told[-1] in HIGHER_IS_BETTER and not OPPOSITE.intersection(told):  # eval_accuracy too
+    # eval_accuracy, acc@1 and acc1 too
+    told = {*re.split(r"[^a-z0-9]+", metric.lower()), *re.split(r"[^a-z]+", metric.lower())}
+    if told & HIGHER_IS_BETTER and not told & OPPOSITE:
         raise ValueError(
             f"job={where!r}: metric={metric!r} is better when higher, and the comparison looks for the lowest; return "
             f"the error instead, as in {{'error': 1 - {metric}}}"

@@ -181,7 +181,7 @@ def arm_result(record: Record, name: str) -> ArmResult:
         test={key: Figures.of([(o.test or {})[key] for o in finals]) for key in finals[0].test or {}}
         if feasible
         else {},
-        pull=pull(record, name, finals[0]),
+        pull=pull(record, name, next((outcome for outcome in finals if outcome.feasible), finals[0])),
         timescale=timescale_epochs(winner.weight_decay, winner.lr, finals[0].steps_per_epoch)
         if arm.decay == "decoupled"
         else None,
@@ -220,8 +220,8 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
         lost = sum(not outcome.feasible for outcome in record.finals(name))
         diverged = arm.infeasible - arm.given_up - lost
         if record.searched[name] and arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT:
-            pulls = [pull(record, name, record.outcomes[cell]) or 0.0 for cell in record.searched[name]]
-            strongest = max(pulls)
+            per_step = arm.pull / arm.weight_decay_independent  # those that diverged did not come to all of theirs
+            strongest = per_step * max(cell.weight_decay_independent for cell in record.searched[name])
             tried = (
                 f"although values up to D = {strongest:.3g} were tried: of these it does best with almost no decay"
                 if strongest >= 1
@@ -232,6 +232,8 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             found.append(f"{title}'s best cell has {arm.winner.at_edge}: a wider search may find a better one.")
         if diverged:
             found.append(f"{diverged} of {title}'s runs diverged; they count as tried and were never chosen.")
+        if not arm.winner.confirmed:
+            found.append(f"Every setting of {title} that was to be confirmed lost a seed: the one chosen ran once.")
         if lost:
             found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
     return found

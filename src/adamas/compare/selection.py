@@ -27,12 +27,14 @@ class Winner:
         lr: learning rate.
         weight_decay: torch's.
         at_edge: which limit of the explored region the cell lies on, in words; None inside it.
+        confirmed: whether it ran on the seeds it had to; not where every cell that did lost one of them.
     """
 
     arm: str
     lr: float
     weight_decay: float
     at_edge: str | None = None
+    confirmed: bool = True
 
     def finals(self, seeds: int) -> list[Cell]:
         """Its reruns; the i-th of every arm shares the seed, and so weights, data order and randomness."""
@@ -52,8 +54,14 @@ def scores(
 
 
 def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int) -> Winner:
-    """The lowest mean among the cells with `repeats` runs; of equals the smaller decay, then the smaller rate."""
+    """The lowest mean among the cells with `repeats` runs; of equals the smaller decay, then the smaller rate.
+
+    Where each of these lost a run, the others are left: one run that went well is more than one that did not.
+    """
     found = scores(cells, outcomes, metric, repeats)
+    confirmed = any(map(math.isfinite, found.values()))
+    if not confirmed:
+        found = scores(cells, outcomes, metric)
     lr, weight_decay = min(found, key=lambda point: (found[point], point[1], point[0]), default=(math.nan, math.nan))
     if math.isinf(found.get((lr, weight_decay), math.inf)):
         rates = sorted({cell.lr for cell in cells})
@@ -62,7 +70,7 @@ def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], me
             "each of its seeds: their losses diverged, evaluate() returned none, or half-way they had learned nothing. "
             "A longer warm-up, or clipped gradients, may steady the job"
         )
-    return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))))
+    return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))), confirmed)
 
 
 def edge(lr: float, weight_decay: float, points: list[Point]) -> str | None:

@@ -176,15 +176,15 @@ class ArmCourse:
             yield from self._run(line)
         yield from self._run(followup.refine(grid, left, self.searched, self.outcomes, self._metric))
         if decays:
-            yield from self._run(followup.confirm(self.searched, budget, self.outcomes, self._metric))
+            yield from self._run(followup.confirm(self.searched, budget, self.outcomes, self._metric), to_the_end=True)
         repeats = SEARCH_SEEDS if budget.confirmed and decays else 1
         self.winner = winner(self._arm, self.searched, self.outcomes, self._metric, repeats)
 
-    def _run(self, cells: list[Cell]) -> Course:
+    def _run(self, cells: list[Cell], to_the_end: bool = False) -> Course:
         """Add runs to the search."""
         self.searched += cells
         if cells:
-            self.outcomes.update((yield Asked(tuple(cells), self._early)))
+            self.outcomes.update((yield Asked(tuple(cells), self._early and not to_the_end)))
 
     def _finals(self) -> Course:
         """Sweep over the job's variants from the winner, and rerun it on fresh seeds."""

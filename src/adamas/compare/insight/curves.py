@@ -91,10 +91,10 @@ def at_matched_loss(curves: Sequence[Curve], level: float) -> Matched:
 def crossing(curve: Curve, heights: Sequence[float], level: float) -> Place | None:
     """Where a curve's heights first are at or below a level; the first look if they are so from the start."""
     for place, height in enumerate(heights):
-        if height > level:
+        if not height <= level:  # nor where it is no number
             continue
-        if place == 0:
-            return Place(*curve[0])
+        if place == 0 or not math.isfinite(heights[place - 1]):
+            return Place(*curve[place])
         before, after = curve[place - 1], curve[place]
         part = (heights[place - 1] - level) / (heights[place - 1] - height)
         return Place(*(start + part * (end - start) for start, end in zip(before, after, strict=True)))

@@ -85,12 +85,20 @@ def grokking(result: StudyResult) -> list[Finding]:
         accuracies = result.arms["none"].test.get("accuracy")
         worst = max(accuracies.values) if accuracies else math.nan
         expected = f"Without decay fewer than {FAILS:.0%} of the sums it was not shown are right."
-        findings.append(Finding(expected, f"{worst:.1%} on the best of its seeds.", worst < FAILS))
+        findings.append(
+            Finding(expected, f"{worst:.1%} on the best of its seeds.", None if math.isnan(worst) else worst < FAILS)
+        )
     for arm in JUDGED:
         accuracies = result.arms[arm].test.get("accuracy")
         mean, least = (accuracies.mean, min(accuracies.values)) if accuracies else (math.nan, math.nan)
         expected = f"{result.arms[arm].arm.title} learns to add: over {LEARNS:.0%} right."
-        findings.append(Finding(expected, f"{mean:.2%}, and {least:.2%} on the worst of its seeds.", mean > LEARNS))
+        findings.append(
+            Finding(
+                expected,
+                f"{mean:.2%}, and {least:.2%} on the worst of its seeds.",
+                None if math.isnan(mean) else mean > LEARNS,
+            )
+        )
     windows = {arm: window(result, arm) for arm in JUDGED}
     sentences = [window_sentence(result.arms[arm].arm.title, cells) for arm, cells in windows.items()]
     middles = {arm: middle(cells) for arm, cells in windows.items()}
@@ -151,7 +159,7 @@ def sizes(result: StudyResult) -> list[Finding]:
             Finding(
                 f"Under {title} the size at which a weight settles {law}: RMS within {CLOSE:.0%} of the prediction.",
                 "; ".join(parts) + ".",
-                all(abs(error) <= CLOSE for error in errors),
+                all(abs(error) <= CLOSE for error in errors) if test else None,
             )
         )
     return findings

@@ -424,6 +424,19 @@ def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: StudyResul
     assert lower.difference.mean == pytest.approx(as_it_is.difference.mean, abs=1e-12)
 
 
+def test_a_fraction_of_next_to_nothing_is_warned_of(tiny_result: StudyResult) -> None:
+    def warned(result: StudyResult) -> bool:
+        return any("below a thousandth of the untrained weights'" in sentence for sentence in result.warnings)
+
+    tiny = shifted(tiny_result, lambda loss: 1e-6 * loss, "2%")
+    assert warned(tiny)
+    assert not warned(tiny_result)
+    assert not warned(shifted(tiny_result, lambda loss: 1e-6 * loss, "0.002abs"))
+    text = io.StringIO()
+    print_verdict(Console(file=text, width=80), tiny)
+    assert f"{tiny.arms['adamw'].test['loss'].mean:.3g}" in text.getvalue()  # and not 0.0000
+
+
 def test_figures_that_are_all_zero_do_not_differ(tiny_result: StudyResult) -> None:
     result = shifted(tiny_result, lambda loss: 0.0, "2%")
     assert result.verdict.kind == "no_difference"

@@ -18,6 +18,7 @@ from adamas.compare.verdict import Verdict, decide
 from adamas.compare.wording import TIMES, words
 from adamas.decay import timescale_epochs, to_independent
 
+NEAR_ZERO = 1e-3  # of the untrained weights' figure
 INERT = 0.1  # D below which a weight without gradient keeps over 90 % of itself: decay has hardly begun
 
 
@@ -215,6 +216,11 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             "pilot chose its rate by the training loss."
         )
     found += [f"Left out: {why}." for why in record.lost.values()]
+    if near_zero(record, arms):
+        found.append(
+            "Both arms' figures are below a thousandth of the untrained weights': a fraction of next to nothing may "
+            "not matter. Give the margin in the metric's own unit, as in --margin 0.002abs."
+        )
     for name, arm in arms.items():
         title = arm.arm.title
         lost = sum(not outcome.feasible for outcome in record.finals(name))
@@ -237,6 +243,14 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
         if lost:
             found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
     return found
+
+
+def near_zero(record: Record, arms: dict[str, ArmResult]) -> bool:
+    """Whether a relative margin is one of figures that have all but vanished."""
+    metric, margin = record.settings.workload.metric, record.settings.margin
+    untrained = [outcome.untrained[metric] for outcome in record.outcomes.values() if outcome.untrained]
+    means = [arms[name].test[metric].mean for name in JUDGED if arms[name].test]
+    return margin.relative and bool(untrained and means) and max(means) < NEAR_ZERO * max(untrained)
 
 
 def findings_of(result: StudyResult) -> list[Finding]:

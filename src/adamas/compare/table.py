@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adamas.compare.result import ArmResult, Figures, StudyResult
-from adamas.compare.wording import words
+from adamas.compare.wording import figure, words
 
 TITLE_WIDTH = 20  # of an arm's column, or nearly
 LABEL_WIDTH = 15  # of the column before them, at least
@@ -74,7 +74,7 @@ def show(figures: Figures | None) -> str:
     """Mean and standard deviation over seeds."""
     if figures is None or math.isnan(figures.mean):
         return "diverged"
-    return f"{figures.mean:.4f} ± {figures.sd:.4f}"
+    return f"{figure(figures.mean)} ± {figure(figures.sd, like=figures.mean)}"
 
 
 def percent(figures: Figures | None) -> str:

@@ -26,3 +26,18 @@ def show(value: float, relative: bool, sign: bool = False) -> str:
     plus = "+" if sign else ""
     text = f"{value * 100:{plus}.2f} %" if relative else f"{value:{plus}.3g}"
     return text.replace("-", MINUS)
+
+
+def figure(value: float, like: float | None = None) -> str:
+    """A figure with four decimals, or with three digits where that would leave none or too many.
+
+    Args:
+        value: the figure.
+        like: another, beside which it stands and whose form it takes.
+
+    Example:
+        >>> figure(0.74379), figure(0.0), figure(1.234e-5), figure(1e30), figure(2e-5, like=0.7)
+        ('0.7438', '0.0000', '1.23e-05', '1e+30', '0.0000')
+    """
+    size = abs(value if like is None else like)
+    return f"{value:.4f}" if size == 0 or 5e-4 <= size < 1e6 else f"{value:.3g}"

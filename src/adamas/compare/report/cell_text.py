@@ -8,7 +8,7 @@ from adamas.compare.cell import Cell
 from adamas.compare.report.phrases import STOPPED
 from adamas.compare.result import StudyResult
 from adamas.compare.selection import Point
-from adamas.compare.wording import TIMES, words
+from adamas.compare.wording import TIMES, figure, words
 from adamas.decay import timescale_epochs, to_independent
 
 DIVERGED = "diverged"
@@ -31,7 +31,7 @@ def short(result: StudyResult, arm: str, point: Point, value: float) -> str:
 
 def long(value: float) -> str:
     """A figure with the digits that matter."""
-    return f"{value:.4f}"
+    return figure(value)
 
 
 def hover(result: StudyResult, cell: Cell, value: float) -> str:

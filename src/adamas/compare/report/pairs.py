@@ -8,7 +8,7 @@ from adamas.compare.report.phrases import wrapped
 from adamas.compare.result import StudyResult
 from adamas.compare.selection import FIRST_FINAL_SEED
 from adamas.compare.statistics import Difference
-from adamas.compare.wording import MINUS, words
+from adamas.compare.wording import MINUS, figure, words
 
 
 def seed_lines(result: StudyResult) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
             "name": f"seed {FIRST_FINAL_SEED + seed}",
             "line": {"width": 1, "color": "var(--faint)"},
             "marker": {"size": 6, "color": "var(--muted)"},
-            "hovertemplate": f"seed {FIRST_FINAL_SEED + seed}<br>%{{y:.4f}}<extra></extra>",
+            "hovertemplate": f"seed {FIRST_FINAL_SEED + seed}<br>%{{y:.4g}}<extra></extra>",
         }
         for seed, row in enumerate(zip(*values.values(), strict=True))
     ]
@@ -37,10 +37,10 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
             "mode": "markers+text",
             "x": titles,
             "y": means,
-            "text": [f" {mean:.4f}" for mean in means],
+            "text": [f" {figure(mean)}" for mean in means],
             "textposition": "middle right",
             "marker": {"symbol": "diamond", "size": 12, "color": "var(--mark)"},
-            "hovertemplate": "mean %{y:.4f}<extra></extra>",
+            "hovertemplate": "mean %{y:.4g}<extra></extra>",
         }
     )
     return {

@@ -17,7 +17,7 @@ from adamas.compare.insight.curves import (
 from adamas.compare.record import Record
 from adamas.compare.report.lines import chart, level, line
 from adamas.compare.result import StudyResult
-from adamas.compare.wording import words
+from adamas.compare.wording import figure, words
 
 
 def curves_of(record: Record) -> dict[str, list[Curve]]:
@@ -69,8 +69,8 @@ def curve_rows(result: StudyResult) -> list[dict[str, str]]:
         {
             "arm": result.record.title[name],
             "step": f"{moment.step:g}",
-            "training": f"{moment.training_loss:.4f}",
-            "validation": f"{moment.validation:.4f}",
+            "training": figure(moment.training_loss),
+            "validation": figure(moment.validation),
         }
         for name, found in curves_of(result.record).items()
         for moment in mean_curve([curve for curve in found if curve])
@@ -87,17 +87,17 @@ def on_the_way(result: StudyResult) -> dict[str, Any] | None:
     for name, found in curves.items():
         time, at = time_to_target(found, goal), at_matched_loss(found, matched)
         steps = f"{time.steps:.0f}" if time.steps is not None else "half or more never"
-        spread = f" ± {at.sd:.4f}" if math.isfinite(at.sd) else ""
+        spread = f" ± {figure(at.sd, like=at.mean)}" if math.isfinite(at.sd) else ""
         rows.append(
             {
                 "arm": result.record.title[name],
                 "steps": steps,
                 "steps_never": never(time.never, time.runs),
-                "matched": f"{at.mean:.4f}{spread}" if math.isfinite(at.mean) else "none got there",
+                "matched": f"{figure(at.mean)}{spread}" if math.isfinite(at.mean) else "none got there",
                 "matched_never": never(at.never, at.runs),
             }
         )
-    return {"target": f"{goal:.4f}", "loss": f"{matched:.4f}", "rows": rows}
+    return {"target": figure(goal), "loss": figure(matched), "rows": rows}
 
 
 def never(count: int, runs: int) -> str:

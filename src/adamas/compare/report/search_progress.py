@@ -8,7 +8,7 @@ from typing import Any
 from adamas.compare.insight.best_so_far import at_parts, best_so_far
 from adamas.compare.report.lines import chart, line
 from adamas.compare.result import StudyResult
-from adamas.compare.wording import words
+from adamas.compare.wording import figure, words
 
 
 def found_so_far(result: StudyResult) -> dict[str, list[float]]:
@@ -34,7 +34,7 @@ def best_rows(result: StudyResult) -> list[dict[str, Any]]:
     return [
         {
             "arm": result.record.title[name],
-            "parts": [f"{value:.4f}" if math.isfinite(value) else "none yet" for value in at_parts(best)],
+            "parts": [figure(value) if math.isfinite(value) else "none yet" for value in at_parts(best)],
         }
         for name, best in found_so_far(result).items()
     ]

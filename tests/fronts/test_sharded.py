@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,10 @@ def compare(rank: int, meeting_point: str) -> None:
             torch.testing.assert_close(part.full_tensor(), mirror.detach())
             torch.testing.assert_close(ours.state[part]["ema"].full_tensor(), plain.state[mirror]["ema"])
         briefly(sharded, values, draws)
+        dist.barrier()  # nobody leaves while another waits for them
     finally:
         dist.destroy_process_group()
+    os._exit(0)  # what unloads torch aborts now and then, over threads of gloo's
 
 
 def briefly(sharded: Callable[[Tensor], Tensor], values: list[Tensor], draws: list[Tensor]) -> None:

@@ -367,6 +367,9 @@ def test_weights_that_two_runs_would_share_are_refused(tmp_path: Path) -> None:
     shared = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n    return Job(model, {rest}\n")
     assert "two runs were given the same weights" in refusal(shared)
     assert "make the model inside the function" in refusal(shared)
+    anew = "    model.reset_parameters()\n"
+    set_anew = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n{anew}    return Job(model, {rest}\n")
+    assert preflight.find(set_anew, "cpu", None).metric == "loss"
     frozen = "body = nn.Linear(4, 4).requires_grad_(False)\n"
     model = "    model = nn.Sequential(body, nn.Linear(4, 1))\n"
     fine = write(tmp_path, f"{frozen}def job(seed, device):\n{model}    return Job(model, {rest}\n")

@@ -45,10 +45,11 @@ def test_l2_has_its_own_range() -> None:
     assert l2.lrs == adamw.lrs == layout(STANDARD)["none"].lrs == (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
-def test_no_decay_repeats_learning_rates() -> None:
-    found = layout(STANDARD)["none"]
+@pytest.mark.parametrize(("name", "seeds"), [("quick", 3), ("standard", 3), ("thorough", 6)])
+def test_no_decay_repeats_learning_rates(name: str, seeds: int) -> None:
+    found = layout(BUDGETS[name])["none"]
     assert {cell.weight_decay for cell in found.cells()} == {0.0}
-    assert {cell.seed for cell in found.cells()} == set(range(7))
+    assert [(cell.lr, cell.seed) for cell in found.cells()] == [(lr, s) for lr in found.lrs for s in range(seeds)]
 
 
 def best_at(cells: list[Cell], lr: float, decay: float) -> dict[Cell, Outcome]:
@@ -67,19 +68,46 @@ GRID = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
 def test_refinement_is_finer_than_the_grid_and_may_leave_it() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4, 1e-3))
     outcomes = best_at(found.cells(), 1e-2, 1e-3)
-    refined = refine(found, 8, found.cells(), outcomes, "loss")
+    refined = refine(found, 1, 8, found.cells(), outcomes, "loss")
     assert len(set(refined)) == 8
     assert max(cell.lr for cell in refined) > 1e-2  # the best lies on the edge
     decays = sorted({round(math.log10(cell.weight_decay_independent), 2) for cell in refined})
     assert decays == pytest.approx([-3 - 1 / 3, -3, -3 + 1 / 3], abs=0.011)
 
 
-def test_refinement_never_repeats_what_ran() -> None:
+@pytest.mark.parametrize("look", [1, 2])
+def test_refinement_never_repeats_what_ran(look: int) -> None:
     outcomes = best_at(GRID.cells(), 3e-3, 1e-3)
-    first = refine(GRID, 10, GRID.cells(), outcomes, "loss")
-    more = refine(GRID, 10, GRID.cells() + first, outcomes | dict.fromkeys(first, outcome(2.0)), "loss")
+    first = refine(GRID, 1, 10, GRID.cells(), outcomes, "loss")
+    more = refine(GRID, look, 10, GRID.cells() + first, outcomes | dict.fromkeys(first, outcome(2.0)), "loss")
     points = [(cell.lr, cell.weight_decay) for cell in GRID.cells() + first + more]
     assert len(set(points)) == len(points) == 35
+
+
+def test_the_second_look_is_closer_and_around_what_the_first_found() -> None:
+    outcomes = best_at(GRID.cells(), 3e-3, 1e-3)
+    first = refine(GRID, 1, 6, GRID.cells(), outcomes, "loss")
+    best = next(cell for cell in first if cell.weight_decay_independent > 1.5e-3 and cell.lr == 3e-3)
+    outcomes |= {cell: outcome(0.5 if cell == best else 2.0) for cell in first}
+    second = refine(GRID, 2, 6, GRID.cells() + first, outcomes, "loss")
+    away = [math.log10(cell.weight_decay_independent / best.weight_decay_independent) for cell in second]
+    assert [cell.lr for cell in second[:3]] == [3e-3, 3e-3, 5.3e-3]  # half a step below, the first look was there
+    assert away[:3] == pytest.approx([-1 / 9, 1 / 9, 0], abs=0.005)
+
+
+def test_without_decay_every_look_is_at_other_learning_rates_on_the_same_seeds() -> None:
+    found = layout(QUICK)["none"]
+    runs, best = found.cells(), found.lrs[1]
+    outcomes = {cell: outcome(1.0 if cell.lr == best else 2.0) for cell in runs}
+    for look in (1, 2):
+        closer = refine(found, look, 9, runs, outcomes, "loss")
+        assert {cell.lr: [c.seed for c in closer if c.lr == cell.lr] for cell in closer} == {
+            lr: [0, 1, 2] for lr in {cell.lr for cell in closer}
+        }
+        assert not {cell.lr for cell in closer} & {cell.lr for cell in runs}
+        runs = runs + closer
+        outcomes |= dict.fromkeys(closer, outcome(2.0))
+    assert len({cell.lr for cell in runs}) == 9
 
 
 def test_a_best_cell_inside_needs_no_extension() -> None:
@@ -111,8 +139,11 @@ def test_a_corner_is_extended_both_ways_and_again() -> None:
     assert {cell.lr for cell in again if cell.lr > 3e-2} == {1e-1}
 
 
-def test_the_weakest_decay_is_no_edge() -> None:
-    assert extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-5), "loss") == []
+def test_below_the_weakest_decay_lies_a_weaker() -> None:
+    """Else an optimum that lies there would be missed, and the arm look worse than it is."""
+    line = extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-5), "loss")
+    assert {cell.lr for cell in line} == {1e-3, 3e-3, 1e-2}
+    assert [cell.weight_decay_independent for cell in line] == pytest.approx([1e-6] * 3, rel=6e-3)
 
 
 def test_no_decay_extends_its_learning_rate_on_more_seeds() -> None:
@@ -134,7 +165,7 @@ def test_below_a_grid_that_diverged_lies_a_lower_learning_rate() -> None:
 
 def test_no_closer_look_at_a_grid_that_diverged() -> None:
     outcomes = dict.fromkeys(GRID.cells(), outcome(math.inf))
-    assert refine(GRID, 8, GRID.cells(), outcomes, "loss") == []
+    assert refine(GRID, 1, 8, GRID.cells(), outcomes, "loss") == []
 
 
 def test_a_diverged_cell_is_never_chosen() -> None:
@@ -173,7 +204,7 @@ def test_edges_are_told() -> None:
         return winner(ARMS["adamw"], cells, outcomes, "loss", repeats=1).at_edge
 
     assert edge(1e-2, 1e-2) is None
-    assert edge(1e-2, 1e-3) is None  # the weakest decay borders on none at all
+    assert "weakest decay" in str(edge(1e-2, 1e-3))
     assert "strongest decay" in str(edge(1e-2, 1e-1))
     assert "highest learning rate" in str(edge(1e-1, 1e-3))
     assert "lowest learning rate" in str(edge(1e-3, 1e-2))
@@ -288,13 +319,17 @@ def test_trials_end_where_seeds_do() -> None:
         QUICK.with_trials(3100)
 
 
-@pytest.mark.parametrize("trials", [57, 58, 134, 135, 333])
+@pytest.mark.parametrize("trials", [57, 58, 134, 135, 333, 1600])
 def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
     budget = BUDGETS["thorough"].with_trials(trials)
     found = layout(budget)["none"]
-    outcomes = dict.fromkeys(found.cells(), outcome(1.0))
-    left = trials - len(found.cells())
-    assert len(refine(found, left, found.cells(), outcomes, "loss")) == left
+    runs = found.cells()
+    outcomes = dict.fromkeys(runs, outcome(1.0))
+    for look in (1, 2):
+        runs = runs + refine(found, look, (trials - len(runs)) // (3 - look), runs, outcomes, "loss")
+        outcomes |= dict.fromkeys(runs, outcome(1.0))
+    assert len(set(runs)) == trials
+    assert max(cell.seed for cell in runs) < FIRST_FINAL_SEED
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))

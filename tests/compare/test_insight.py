@@ -226,13 +226,20 @@ def test_a_mean_curve_goes_as_far_as_all_runs() -> None:
 
 def test_best_so_far_descends_in_the_order_of_the_runs() -> None:
     figures = [None, 0.9, 1.0, 0.7, None, 0.8]
-    runs = [Cell("search", "adamw", 0.1, 0.01, seed) for seed in range(len(figures))]
+    runs = [Cell("search", "adamw", 0.1, 0.01 * 2**column, 0) for column in range(len(figures))]
     outcomes = {
         cell: Outcome(feasible=value is not None, validation={} if value is None else {"loss": value})
         for cell, value in zip(runs, figures, strict=True)
     }
     assert best_so_far(runs, outcomes, "loss") == [math.inf, 0.9, 0.9, 0.7, 0.7, 0.7]
     assert best_so_far(runs[::-1], outcomes, "loss") == [0.8, 0.8, 0.7, 0.7, 0.7, 0.7]
+
+
+def test_best_so_far_goes_by_the_seed_that_every_cell_ran_on() -> None:
+    """An arm that runs on more seeds would seem the better for the easiest of them."""
+    runs = [Cell("search", "none", 0.1, 0.0, seed) for seed in (1, 0, 2)]
+    outcomes = {run: Outcome(True, validation={"loss": 1.0 if run.seed == 0 else 0.1}) for run in runs}
+    assert best_so_far(runs, outcomes, "loss") == [math.inf, 1.0, 1.0]
 
 
 def test_parts_of_a_budget() -> None:

@@ -13,9 +13,8 @@ SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the run
 class Budget:
     """How a study spends its runs: a grid, lines beyond the edge its best cell lies on, a closer look, more seeds.
 
-    Every arm gets `trials` runs, whatever they show. Runs that no edge asks for go into the closer look. Without decay
-    only the learning rate is left to choose: that arm runs each one repeatedly, and spends the rest on finer steps
-    around its best, three seeds each.
+    Every arm gets `trials` runs, whatever they show. Runs that no edge asks for go into the closer looks. Without decay
+    only the learning rate is left to choose: that arm runs each one `repeats` times, and tries more of them.
 
     Attributes:
         name: what the user types.
@@ -25,7 +24,7 @@ class Budget:
         timescales: AdamW's decay timescales, as multiples of the length of the run; other arms get as many columns.
         lines: how often a grid whose best cell lies on its edge is extended beyond it.
         line: runs of such an extension.
-        refined: runs around the best cell.
+        refined: runs around the best cells, if both of the arm's edges are extended as often as they may be.
         confirmed: how many of the best cells run on two more seeds before one of them is chosen.
         base: name of the budget it was made from by another number of runs.
     """
@@ -45,6 +44,19 @@ class Budget:
     def grid(self) -> int:
         """Runs of an arm's grid."""
         return len(self.lrs) * len(self.timescales)
+
+    @property
+    def repeats(self) -> int:
+        """Seeds of each learning rate of the arm without decay: the same for all, so that luck does not choose.
+
+        About a third of its runs are its grid, as of the other arms. Runs that are no whole number of learning rates go
+        into one that has too few seeds to be chosen.
+
+        Example:
+            >>> [(budget.name, budget.trials, budget.repeats) for budget in BUDGETS.values()]
+            [('quick', 32, 3), ('standard', 59, 3), ('thorough', 129, 6)]
+        """
+        return max(SEARCH_SEEDS, self.trials // (3 * len(self.lrs)))
 
     @property
     def confirmations(self) -> int:

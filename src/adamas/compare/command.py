@@ -15,11 +15,18 @@ from adamas.compare.report import write_report
 from adamas.compare.result import NoScaleError, StudyResult, summarise
 from adamas.compare.selection import EveryRunDivergedError
 from adamas.compare.settings import Settings
-from adamas.compare.study import JobFailedError, conduct
+from adamas.compare.study import DiscardedError, JobFailedError, conduct
 from adamas.compare.table import print_verdict
 
 # The study could not be finished, for a reason that its message explains.
-FAILURES = (JobFailedError, WorkersDiedError, UnusableJobError, EveryRunDivergedError, NoScaleError)
+FAILURES = (
+    JobFailedError,
+    DiscardedError,
+    WorkersDiedError,
+    UnusableJobError,
+    EveryRunDivergedError,
+    NoScaleError,
+)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from adamas.compare.cell import Cell, Outcome, Stage
 from adamas.compare.grids import SEED, Grid, round_to
 from adamas.compare.pilot import ladder, step_of
 from adamas.compare.selection import Point, scores
-from adamas.decay import from_independent
 
-# Half steps of lr and thirds of a column around the best cell, the nearest first; cells of the grid are left out.
+LOOKS = 2  # closer looks: the second around the best that the first found
+# Half steps of lr and thirds of a column around the best cell, the nearest first; cells of the grid are left out. The
+# second look takes thirds of these thirds: arms differ in how far their columns lie apart, not in their learning rates.
 AROUND = sorted(
     ((half, third) for half in range(-3, 4) for third in range(-5, 6) if half % 2 or third % 3),
     key=lambda offset: (2 * offset[0] ** 2 + offset[1] ** 2, offset),
@@ -34,26 +35,25 @@ def extend(
 ) -> list[Cell]:
     """Runs beyond the edge of what was tried, if the best cell lies on one: the next learning rate, the next decay.
 
-    The weakest decay is no edge: beyond it lies only the arm without decay. Where everything diverged, the way leads to
-    the next lower learning rate.
+    Where everything diverged, the way leads to the next lower learning rate.
     """
     rates = sorted({cell.lr for cell in cells})
-    best = best_of(cells, outcomes, metric) or (rates[0], from_independent(grid.decays[0], rates[0]))
-    beyond = next_rate(best[0], rates)
+    best = best_of(cells, outcomes, metric)
+    rate = best[0] if best else rates[0]
+    beyond = next_rate(rate, rates)
     if grid.decays == (0.0,):
-        seeds = range(min(SEARCH_SEEDS, budget.line))
-        return [] if beyond is None else [grid.cell(beyond, 0.0, seed, "extend") for seed in seeds]
+        return [] if beyond is None else [grid.cell(beyond, 0.0, seed, "extend") for seed in grid.seeds]
     columns = sorted({column(grid, cell) for cell in cells})
-    place = column(grid, Cell("search", grid.arm, *best, SEED))
-    at_end = place == columns[-1]
-    row = budget.line - budget.line // 2 if at_end else budget.line
+    place = column(grid, Cell("search", grid.arm, *best, SEED)) if best else columns[0]
+    further = next_column(place, columns) if best else None
+    row = budget.line if further is None else budget.line - budget.line // 2
     line: list[tuple[float, int]] = []
     if beyond is not None:
         line += [(beyond, round(nearby)) for nearby in nearest(columns, place, row)]
-    if at_end:
-        rows = nearest([math.log(rate) for rate in rates], math.log(best[0]), budget.line - len(line))
-        line += [(round_to(math.exp(rate), 2), place + 1) for rate in rows]
-    return new([decayed(grid, rate, nearby, "extend") for rate, nearby in line], cells)
+    if further is not None:
+        rows = nearest([math.log(each) for each in rates], math.log(rate), budget.line - len(line))
+        line += [(round_to(math.exp(each), 2), further) for each in rows]
+    return new([decayed(grid, each, nearby, "extend") for each, nearby in line], cells)
 
 
 def next_rate(rate: float, rates: Sequence[float]) -> float | None:
@@ -61,6 +61,13 @@ def next_rate(rate: float, rates: Sequence[float]) -> float | None:
     if rate == rates[-1]:
         return ladder(step_of(rate) + 1)
     return ladder(step_of(rate) - 1) if rate == rates[0] else None
+
+
+def next_column(place: int, columns: Sequence[int]) -> int | None:
+    """The column beyond the end of those tried, if `place` is at an end."""
+    if place == columns[-1]:
+        return place + 1
+    return place - 1 if place == columns[0] else None
 
 
 def column(grid: Grid, cell: Cell) -> int:
@@ -78,21 +85,32 @@ def nearest(places: Sequence[float], around: float, count: int) -> list[float]:
     return sorted(places, key=lambda place: (abs(place - around), place))[:count]
 
 
-def refine(grid: Grid, runs: int, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
-    """`runs` runs around the best cell; none if every one diverged.
+def refine(
+    grid: Grid, look: int, runs: int, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str
+) -> list[Cell]:
+    """A closer look: `runs` runs around the best cell; none if every one diverged.
 
     The ranges of decay of the two arms differ in width, so their columns do in spacing. Without this step the arm with
-    the wider range would be tuned more coarsely, and look worse for it.
+    the wider range would be tuned more coarsely, and look worse for it; with a single look it still would, where a job
+    learns in a window narrower than what lies between two columns.
+
+    Args:
+        grid: the arm's.
+        look: the how-manieth, from 1.
+        runs: how many.
+        cells: what was tried.
+        outcomes: of these.
+        metric: that validation is judged by.
     """
     best = best_of(cells, outcomes, metric)
     if best is None:
         return []
     lr, weight_decay = best
     if grid.decays == (0.0,):
-        rates = [round_to(lr * grid.lr_step**offset, 2) for offset in BETWEEN]
-        return [grid.cell(rate, 0.0, seed, "refine") for rate in rates for seed in range(SEARCH_SEEDS)][:runs]
-    half = math.sqrt(grid.lr_step)
-    decay, third = lr * weight_decay, grid.decay_step ** (1 / 3)
+        rates = [round_to(lr * grid.lr_step ** (offset / look), 2) for offset in BETWEEN]
+        wanted = [grid.cell(rate, 0.0, seed, "refine") for rate in dict.fromkeys(rates) for seed in grid.seeds]
+        return new(wanted, cells)[:runs]
+    decay, half, third = lr * weight_decay, math.sqrt(grid.lr_step), grid.decay_step ** (1 / 3**look)
     around = [
         grid.cell(lr if rows == 0 else round_to(lr * half**rows, 2), decay * third**thirds, SEED, "refine")
         for rows, thirds in AROUND

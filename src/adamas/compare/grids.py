@@ -67,7 +67,7 @@ def grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Budg
     """
     lrs = tuple(ladder(pilot.step + offset) for offset in budget.lrs)
     if arm.decay == "none":
-        return Grid(arm.name, lrs, (0.0,), tuple(range(len(budget.timescales))))
+        return Grid(arm.name, lrs, (0.0,), tuple(range(budget.repeats)))
     decays = sorted(
         to_independent(weight_decay_from_timescale(factor * pilot.epochs, pilot.lr, pilot.steps_per_epoch), pilot.lr)
         for factor in budget.timescales

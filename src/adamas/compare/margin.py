@@ -23,6 +23,11 @@ class Margin:
         """Refuse margins that nothing could fall inside of."""
         if not (self.value > 0 and math.isfinite(self.value)):
             raise ValueError(f"margin={self.value} must be a positive number, as in 2% or 0.002abs")
+        if self.relative and self.value >= 1:
+            raise ValueError(
+                f"margin={self} must be below 100% of the metric; {self.value:g} per cent are {self.value:g}%, and an "
+                f"amount in the metric's own unit is {self.value:g}abs"
+            )
 
     def __str__(self) -> str:
         """As the user would type it."""

@@ -12,13 +12,14 @@ from adamas.compare.arms import ARMS, JUDGED, Arm
 from adamas.compare.cell import Outcome
 from adamas.compare.margin import Margin
 from adamas.compare.record import Record
-from adamas.compare.selection import Winner
+from adamas.compare.selection import WEAKEST, Winner
 from adamas.compare.statistics import Difference, mean_and_sd, paired_difference
 from adamas.compare.verdict import Verdict, decide
 from adamas.compare.wording import TIMES, words
 from adamas.decay import timescale_epochs, to_independent
 
 NEAR_ZERO = 1e-3  # of the untrained weights' figure
+WIDE = 20  # ratio of a grid's neighbouring decays from which on a whole window may lie between two; AdamW's is up to 10
 INERT = 0.1  # D below which a weight without gradient keeps over 90 % of itself: decay has hardly begun
 
 
@@ -145,7 +146,7 @@ def summarise(record: Record) -> StudyResult:
             if "none" in tests and name != "none"
         }
         verdict = decide(difference, over_none, metric, margin)
-    result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms))
+    result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms, verdict))
     return replace(result, findings=findings_of(result))
 
 
@@ -207,8 +208,8 @@ def prescription(arm: ArmResult) -> str:
     )
 
 
-def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
-    """Warnings a reader should have: inert decay, edges of the grid, runs without a figure."""
+def cautions(record: Record, arms: dict[str, ArmResult], verdict: Verdict) -> list[str]:
+    """Warnings a reader should have: of the study, then of each arm."""
     found: list[str] = []
     if record.pilot and record.pilot.memorises:
         found.append(
@@ -221,28 +222,47 @@ def cautions(record: Record, arms: dict[str, ArmResult]) -> list[str]:
             "Both arms' figures are below a thousandth of the untrained weights': a fraction of next to nothing may "
             "not matter. Give the margin in the metric's own unit, as in --margin 0.002abs."
         )
-    for name, arm in arms.items():
-        title = arm.arm.title
-        lost = sum(not outcome.feasible for outcome in record.finals(name))
-        diverged = arm.infeasible - arm.given_up - lost
-        if record.searched[name] and arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT:
-            per_step = arm.pull / arm.weight_decay_independent  # those that diverged did not come to all of theirs
-            strongest = per_step * max(cell.weight_decay_independent for cell in record.searched[name])
-            tried = (
-                f"although values up to D = {strongest:.3g} were tried: of these it does best with almost no decay"
-                if strongest >= 1
-                else "and no value tried could: the run is too short for decay to act, and a tie says nothing"
-            )
-            found.append(f"Decay is inert in {title}'s best cell (D = {arm.pull:.2g}, far below 1), {tried}.")
-        if arm.winner.at_edge:
-            found.append(f"{title}'s best cell has {arm.winner.at_edge}: a wider search may find a better one.")
-        if diverged:
-            found.append(f"{diverged} of {title}'s runs diverged; they count as tried and were never chosen.")
-        if not arm.winner.confirmed:
-            found.append(f"Every setting of {title} that was to be confirmed lost a seed: the one chosen ran once.")
-        if lost:
-            found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
+    found += missed_window(record, verdict)
+    return found + [sentence for name, arm in arms.items() for sentence in cautions_of(record, name, arm)]
+
+
+def cautions_of(record: Record, name: str, arm: ArmResult) -> list[str]:
+    """Warnings about an arm: inert decay, edges of the grid, runs without a figure."""
+    found: list[str] = []
+    title = arm.arm.title
+    lost = sum(not outcome.feasible for outcome in record.finals(name))
+    diverged = arm.infeasible - arm.given_up - lost
+    inert = record.searched[name] and arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT
+    if inert and arm.pull is not None:
+        per_step = arm.pull / arm.weight_decay_independent  # those that diverged did not come to all of theirs
+        strongest = per_step * max(cell.weight_decay_independent for cell in record.searched[name])
+        tried = (
+            f"although values up to D = {strongest:.3g} were tried: of these it does best with almost no decay"
+            if strongest >= 1
+            else "and no value tried could: the run is too short for decay to act, and a tie says nothing"
+        )
+        found.append(f"Decay is inert in {title}'s best cell (D = {arm.pull:.2g}, far below 1), {tried}.")
+    if arm.winner.at_edge and not (inert and arm.winner.at_edge == WEAKEST):  # beyond it is only less of nothing
+        found.append(f"{title}'s best cell has {arm.winner.at_edge}: a wider search may find a better one.")
+    if diverged:
+        found.append(f"{diverged} of {title}'s runs diverged; they count as tried and were never chosen.")
+    if not arm.winner.confirmed:
+        found.append(f"Every setting of {title} that was to be confirmed lost a seed: the one chosen ran once.")
+    if lost:
+        found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
     return found
+
+
+def missed_window(record: Record, verdict: Verdict) -> list[str]:
+    """A warning where the verdict is against an arm whose decays were laid out far apart: it may be about the search."""
+    against = {"switch": "adam_l2", "keep": "adamw"}.get(verdict.kind)
+    grid = record.grids.get(against) if against else None
+    if grid is None or grid.decay_step < WIDE:
+        return []
+    return [
+        f"The decays of {ARMS[grid.arm].title}'s grid lie {grid.decay_step:.0f} times apart: if the job wants one in a "
+        "narrow window between two of them, the search may have missed it. A larger --budget lays them closer."
+    ]
 
 
 def near_zero(record: Record, arms: dict[str, ArmResult]) -> bool:

@@ -11,6 +11,7 @@ from adamas.compare.cell import Cell, Outcome
 
 Point = tuple[float, float]  # (lr, torch's weight decay)
 RUNG = 3.4  # between neighbours of the ladder 1, 3, 10, or less
+WEAKEST = "the weakest decay tried"
 FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
 
 
@@ -74,15 +75,18 @@ def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], me
 
 
 def edge(lr: float, weight_decay: float, points: list[Point]) -> str | None:
-    """The limit of the explored region that a chosen cell lies on. The least decay is none: it borders on no decay.
+    """The limit of the explored region that a chosen cell lies on.
 
-    A decay is the strongest where no cell within a rung of the learning rate has a stronger one, as the paper counts:
-    a closer look tries three decays at rates between those of the grid, which see all of them.
+    A decay is the strongest, or weakest, where no cell within a rung of the learning rate has a stronger, or weaker one
+    as the paper counts: a closer look tries few decays at rates between those of the grid, which see all of them.
     """
     lrs = [point[0] for point in points]
     if lr in (min(lrs), max(lrs)):
         return f"the {'lowest' if lr == min(lrs) else 'highest'} learning rate tried"
     near = {rate * decay for rate, decay in points if max(rate, lr) < RUNG * min(rate, lr)}
-    if weight_decay > 0 and len(near) > 1 and lr * weight_decay > 0.99 * max(near):  # decays are rounded to 3 digits
-        return "the strongest decay tried"
+    if weight_decay > 0 and len(near) > 1:
+        if lr * weight_decay > 0.99 * max(near):  # decays are rounded to 3 digits
+            return "the strongest decay tried"
+        if lr * weight_decay < 1.01 * min(near):
+            return WEAKEST
     return None

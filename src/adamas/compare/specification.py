@@ -11,7 +11,7 @@ from typing import Any
 import adamas
 from adamas.compare.settings import Settings
 
-REVISION = 5  # of the protocol: raised when the same options come to mean other runs
+REVISION = 6  # of the protocol: raised when the same options come to mean other runs
 # Of a workload, that no run depends on; a job lies elsewhere on another machine, and its contents are in its revision.
 TOLD = ("factory", "summary", "expected", "margin", "findings", "typed")
 

@@ -166,18 +166,19 @@ class ArmCourse:
         yield from self._finals()
 
     def _search(self, grid: Grid) -> Course:
-        """Run the grid, go beyond its edges, spend what that leaves around the best cell, and confirm the best few."""
+        """Run the grid, go beyond its edges, spend what that leaves around the best cells, and confirm the best few."""
         budget, decays = self._settings.budget, self._arm.decay != "none"
-        left = budget.trials - budget.grid - (budget.confirmations if decays else 0)
+        end = budget.trials - (budget.confirmations if decays else 0)
         yield from self._run(grid.cells())
         for _ in range(budget.lines):
             line = followup.extend(grid, budget, self.searched, self.outcomes, self._metric)
-            left -= len(line)
-            yield from self._run(line)
-        yield from self._run(followup.refine(grid, left, self.searched, self.outcomes, self._metric))
+            yield from self._run(line[: end - len(self.searched)])
+        for look in range(1, followup.LOOKS + 1):
+            runs = (end - len(self.searched)) // (followup.LOOKS + 1 - look)
+            yield from self._run(followup.refine(grid, look, runs, self.searched, self.outcomes, self._metric))
         if decays:
             yield from self._run(followup.confirm(self.searched, budget, self.outcomes, self._metric), to_the_end=True)
-        repeats = SEARCH_SEEDS if budget.confirmed and decays else 1
+        repeats = SEARCH_SEEDS if budget.confirmed and decays else len(grid.seeds)
         self.winner = winner(self._arm, self.searched, self.outcomes, self._metric, repeats)
 
     def _run(self, cells: list[Cell], to_the_end: bool = False) -> Course:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.storages import RDBStorage
 
 from adamas.compare.company import Company
-from adamas.compare.crew import Crew, default_workers
+from adamas.compare.crew import Crew, WorkersDiedError, default_workers
 from adamas.compare.record import Record
 from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
@@ -35,6 +36,10 @@ class JobFailedError(RuntimeError):
     """The job raised; carries its traceback."""
 
 
+class DiscardedError(RuntimeError):
+    """Another process discarded the study."""
+
+
 def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | None = None) -> Record:
     """Run what is missing of the study, and read what it found.
 
@@ -46,6 +51,7 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
     Raises:
         ChangedError: the storage holds a study with another specification.
         JobFailedError: the job raised.
+        DiscardedError: another process discarded the study meanwhile.
         KeyboardInterrupt: the user stopped it; what finished stays.
     """
     spec = specification(settings)
@@ -96,8 +102,7 @@ class Conductor:
         """Make or continue the study; refuse one with another specification."""
         name = self._settings.study_name
         if self._settings.fresh:
-            with contextlib.suppress(KeyError):
-                optuna.delete_study(study_name=name, storage=self._storage)
+            discard(name, self._storage)
         study = optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
         number = self._storage.get_study_id_from_name(name)
         before = study.user_attrs.get(SPECIFICATION) or set_once(self._storage, number, SPECIFICATION, spec)
@@ -120,6 +125,19 @@ class Conductor:
             Company(some, workload, self._shares)
             for some in ([courses] if workload.stackable else [[one] for one in courses])
         ]
+        try:
+            self._go_along(waiting)
+        except (KeyError, WorkersDiedError) as error:  # what Optuna says of a study that is gone, and what comes of it
+            if self._trials.are_kept():
+                raise
+            settings = self._settings
+            raise DiscardedError(
+                f"another process began {settings.study_name!r} afresh in {settings.storage_shown} and discarded these "
+                "runs; the same command without --fresh shares the new ones"
+            ) from error
+
+    def _go_along(self, waiting: list[Company]) -> None:
+        """Have workers, and let courses go on, until all are at their ends."""
         seen = -1
         while True:
             self._return_lost()
@@ -158,8 +176,23 @@ class Conductor:
         order = {
             "storage": settings.storage_url,
             "study": settings.study_name,
+            "study_id": self._trials.study_id,
             "workload": settings.workload.to_json(),
             "arms": [arm.to_json() for arm in settings.trained_arms.values()],
         }
         crew.give(order, settings.out / "workers.log")
         return crew
+
+
+def discard(name: str, storage: RDBStorage) -> None:
+    """Delete a study, if it is there, and see to it that the next one gets another number.
+
+    SQLite would give it the same, and whoever is at work on the old one would take part in the new.
+    """
+    keeper = f"{name}, discarded {uuid4().hex}"
+    with contextlib.suppress(KeyError):
+        number = storage.get_study_id_from_name(name)
+        optuna.create_study(study_name=keeper, storage=storage)
+        storage.delete_study(number)
+        optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+        optuna.delete_study(study_name=keeper, storage=storage)

@@ -56,8 +56,18 @@ class Trials:
     def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
         self.study = study
         self.storage = storage
-        self._id = storage.get_study_id_from_name(study.study_name)
+        self.study_id = storage.get_study_id_from_name(study.study_name)
         self._numbers: dict[int, int] = {}
+
+    def are_kept(self) -> bool:
+        """Whether the study is still there: another process may have discarded it, and begun one of the same name.
+
+        What is written to its trials afterwards may come to stand in another's: SQLite gives their numbers again.
+        """
+        try:
+            return self.storage.get_study_id_from_name(self.study.study_name) == self.study_id
+        except KeyError:
+            return False
 
     def all(self) -> list[FrozenTrial]:
         """Every trial as it stands, in the order of its number."""
@@ -65,7 +75,7 @@ class Trials:
 
     def ended(self) -> int:
         """How many trials are over, however they ended; it only ever grows."""
-        return sum(count for state, count in count_states(self.storage, self._id).items() if state.is_finished())
+        return sum(count for state, count in count_states(self.storage, self.study_id).items() if state.is_finished())
 
     def want(self, tasks: Iterable[Task], trials: Iterable[FrozenTrial]) -> bool:
         """Enqueue the cells that none of `trials` is waiting for, running or done with; say whether there were any."""
@@ -89,7 +99,7 @@ class Trials:
         A task of which a trial is running belongs to another worker, which is about to take the rest. One of which a
         trial is yet to be asked for is left until it is: whoever took it would have to train all of it a second time.
         """
-        if TrialState.WAITING not in count_states(self.storage, self._id):
+        if TrialState.WAITING not in count_states(self.storage, self.study_id):
             return None
         trials = self.all()
         asked = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
@@ -154,6 +164,8 @@ class Trials:
         values: list[float] | None = None,
         attributes: dict[str, Any] | None = None,
     ) -> None:
+        if not self.are_kept():
+            return
         number = self._number(trial)
         try:
             for key, value in (attributes or {}).items():
@@ -169,7 +181,7 @@ class Trials:
     def _number(self, trial: FrozenTrial) -> int:
         """What the storage calls a trial; it is asked once."""
         if trial.number not in self._numbers:
-            number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+            number = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
             self._numbers[trial.number] = number
         return self._numbers[trial.number]
 

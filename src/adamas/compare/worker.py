@@ -129,8 +129,11 @@ def work(order: Mapping[str, Any]) -> None:
     keep_freed_memory()
     storage = open_storage(order["storage"], create=False)
     study = optuna.load_study(study_name=order["study"], storage=storage)
+    trials = Trials(study, storage)
+    if trials.study_id != order["study_id"]:
+        return  # the study was begun afresh, perhaps of another job; its own tool has its own workers
     arms = {arm["name"]: Arm.from_json(arm) for arm in order["arms"]}
-    worker = Worker(Trials(study, storage), Workload.from_json(order["workload"]), arms)
+    worker = Worker(trials, Workload.from_json(order["workload"]), arms)
     signal.signal(signal.SIGTERM, worker.on_terminate)
     threading.Thread(target=worker.on_end_of_input, daemon=True).start()
     worker.loop()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from adamas.compare.cell import Cell, Outcome
+from adamas.compare.grids import SEED
 
 PARTS = (0.25, 0.5, 1.0)  # of the budget, at which the text tells it
 
@@ -14,10 +15,13 @@ PARTS = (0.25, 0.5, 1.0)  # of the budget, at which the text tells it
 def best_so_far(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> list[float]:
     """The lowest validation figure of the first 1, 2, ... runs, in the order in which they were asked for.
 
-    It is infinite until a run has a figure. These are single runs: a cell that ran on several seeds counts with its
-    luckiest.
+    It is infinite until a run has a figure. Runs on further seeds are spent, and show nothing: another seed may have
+    the easier validation, and arms differ in how many they run on.
     """
-    figures = (outcomes[cell].validation[metric] if outcomes[cell].feasible else math.inf for cell in cells)
+    figures = (
+        outcomes[cell].validation[metric] if outcomes[cell].feasible and cell.seed == SEED else math.inf
+        for cell in cells
+    )
     return list(accumulate(figures, min))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adamas.compare.cell import Cell
+from adamas.compare.grids import SEED
 from adamas.compare.insight.separability import OnAxis, separability
 from adamas.compare.report.arms_table import NONE
 from adamas.compare.report.heatmaps import Scale
@@ -17,7 +18,9 @@ def separability_rows(result: StudyResult, scale: Scale) -> list[dict[str, str]]
     rows: list[dict[str, str]] = []
     for name, arm in result.arms.items():
         cells = record.searched[name]
-        points = scores(cells, record.outcomes, record.settings.workload.metric)
+        # The best few ran on more seeds, the others did not: one seed of each is what can be compared.
+        alike = [cell for cell in cells if cell.seed == SEED]
+        points = scores(alike, record.outcomes, record.settings.workload.metric)
         found = separability(points, scale.worst, arm.validation.sd, rows_of_grid(cells))
         if found is None:
             continue

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from adamas.compare.arms import JUDGED
 from adamas.compare.cell import Cell
+from adamas.compare.grids import SEED
 from adamas.compare.result import Finding, StudyResult
 from adamas.compare.sweep import STEP, best_decay
 from adamas.compare.verdict import against, relation
@@ -114,9 +115,9 @@ def grokking(result: StudyResult) -> list[Finding]:
 
 
 def window(result: StudyResult, arm: str) -> list[Cell]:
-    """The cells of an arm's search that got most unseen sums right."""
+    """The settings of an arm's search that got most unseen sums right, each by the seed that all of them ran on."""
     outcomes = result.record.outcomes
-    cells = result.record.searched[arm]
+    cells = [cell for cell in result.record.searched[arm] if cell.seed == SEED]
     return [cell for cell in cells if outcomes[cell].validation.get("accuracy", 0.0) > WINDOW]
 
 
@@ -129,7 +130,7 @@ def window_sentence(title: str, cells: Sequence[Cell]) -> str:
     rates = sorted(cell.lr for cell in cells)
     return (
         f"{title}: weight_decay {decays[0]:.2g} to {decays[-1]:.2g} (lr {TIMES} weight_decay {steps[0]:.2g} to "
-        f"{steps[-1]:.2g}) at lr {rates[0]:.2g} to {rates[-1]:.2g}, {len(cells)} cells."
+        f"{steps[-1]:.2g}) at lr {rates[0]:.2g} to {rates[-1]:.2g}, {len(cells)} settings."
     )
 
 

@@ -1,0 +1,118 @@
+"""Whether a search finds what there is: simulated studies of equal arms, whose decay has a narrow window.
+
+Adam with L2 has the wider range of decay, by the spread of sqrt(v): here a thousandfold. Were it tuned the more
+coarsely for that, the verdict would be about the search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+
+from adamas.compare import followup
+from adamas.compare.arms import DEFAULT, JUDGED
+from adamas.compare.cell import Cell
+from adamas.compare.result import StudyResult
+from tests.compare.test_calibration import World, no_permutations, study
+
+__all__ = ["no_permutations"]  # a fixture of every test here
+
+STUDIES = 40
+WINDOW = 0.4  # decades
+GAIN = 0.15  # of the best decay
+SCALE = (3e-5, 1e-3, 3e-2)  # sqrt(v): 10th, 50th and 90th percentile
+WEAKEST, STRONGEST = 1e-4, 1e-1  # lr * weight_decay of AdamW's grid in these studies
+
+
+@dataclass(frozen=True)
+class Narrow(World):
+    """Equal arms, each with its best somewhere in its own range.
+
+    Attributes:
+        shape: of the window: a "bowl" that slopes everywhere, or a "well", outside of which decay gains nothing.
+        l2_decay: the best lr * weight_decay of Adam with L2; None draws it.
+    """
+
+    level: dict[str, float] = field(default_factory=lambda: {"none": 1 + GAIN, "adam_l2": 1.0, "adamw": 1.0})
+    sd: float = 0.01
+    shape: Literal["bowl", "well"] = "bowl"
+    l2_decay: float | None = None
+    gradient_scale: ClassVar[tuple[float, float, float]] = SCALE
+
+    def best(self, arm: str) -> tuple[float, float]:
+        """Learning rate and lr * weight_decay, half a column or more inside of the grid."""
+        random = np.random.default_rng([self.study, DEFAULT.index(arm)])
+        lr, decay, scale = random.uniform(0, 0.5), random.uniform(0.1, 0.9), random.uniform()
+        decay = WEAKEST * (STRONGEST / WEAKEST) ** decay
+        if arm == "adam_l2":
+            decay = decay * SCALE[0] * (SCALE[2] / SCALE[0]) ** scale if self.l2_decay is None else self.l2_decay
+        return 1e-3 * 10**lr, decay
+
+    def bowl(self, cell: Cell) -> float:
+        """What a setting costs beside the best one of its arm."""
+        lr, decay = self.best(cell.arm)
+        off = math.log10(cell.lr / lr)
+        if not cell.weight_decay:
+            return 0.05 * off**2
+        away = math.log10(cell.weight_decay_independent / decay) / WINDOW
+        if self.shape == "bowl":
+            return 0.05 * (off**2 + away**2)
+        return GAIN * (1 - math.exp(-(1.2 * off**2 + away**2) / 2))
+
+
+def studies(world: Narrow) -> list[StudyResult]:
+    return [study(world, number) for number in range(STUDIES)]
+
+
+def regrets(results: list[StudyResult], arm: str, **world: float) -> float:
+    return fmean(Narrow(study=number, **world).regret(result, arm) for number, result in enumerate(results))  # type: ignore[arg-type]
+
+
+def kinds(results: list[StudyResult]) -> Counter[str]:
+    return Counter(result.verdict.kind for result in results)
+
+
+def test_the_arm_with_the_wider_range_is_tuned_as_well() -> None:
+    """Measured: both choices cost .003; with one look in place of two, L2's .009."""
+    found = studies(Narrow())
+    assert kinds(found)["switch"] + kinds(found)["keep"] == 0
+    for arm in JUDGED:
+        assert regrets(found, arm) < 0.006
+
+
+def test_one_look_would_be_too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the test above can fail: the same runs in one look."""
+    monkeypatch.setattr(followup, "LOOKS", 1)
+    found = studies(Narrow())
+    assert kinds(found)["switch"] >= 3
+    assert regrets(found, "adam_l2") > 0.008
+
+
+def test_an_optimum_below_the_weakest_decay_is_found() -> None:
+    """A decade below. Were the weakest no edge, all of them would be told `switch`."""
+    below = 0.1 * WEAKEST * SCALE[0]
+    found = studies(Narrow(l2_decay=below))
+    assert kinds(found)["switch"] == 0
+    assert regrets(found, "adam_l2", l2_decay=below) < 0.01
+
+
+def test_a_verdict_against_an_arm_that_was_laid_out_widely_says_so() -> None:
+    """L2's columns lie 100 apart: a well in between is seen by no run of a small grid, which makes 1 of 10 `switch`."""
+    found = studies(Narrow(shape="well"))
+    assert 0 < kinds(found)["switch"] < STUDIES / 5
+    for result in found:
+        warned = any("100 times apart" in sentence for sentence in result.warnings)
+        assert warned == (result.verdict.kind == "switch")
+
+
+def test_a_verdict_against_an_arm_whose_columns_are_close_does_not() -> None:
+    """AdamW's lie 10 apart."""
+    result = study(Narrow({"none": 1.0, "adam_l2": 0.9, "adamw": 1.0}), 0)
+    assert result.verdict.kind == "keep"
+    assert not any("times apart" in sentence for sentence in result.warnings)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -25,12 +26,14 @@ from sqlalchemy.exc import DBAPIError
 from adamas.compare import storage as storage_module
 from adamas.compare import study as study_module
 from adamas.compare import trials as trials_module
+from adamas.compare import worker as worker_module
 from adamas.compare.cell import Outcome
 from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult, summarise
+from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot
-from adamas.compare.storage import record_heartbeats
-from adamas.compare.study import ChangedError, JobFailedError, conduct
+from adamas.compare.storage import open_storage, record_heartbeats
+from adamas.compare.study import ChangedError, DiscardedError, JobFailedError, conduct, discard
 from adamas.compare.task import Task
 from adamas.compare.trials import CELL, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
 from adamas.compare.worker import Worker
@@ -135,6 +138,55 @@ def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
+def discard_it(given: Settings) -> None:
+    """What another process does with --fresh."""
+    storage = open_storage(given.storage_url, create=False)
+    discard(given.study_name, storage)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_who_is_at_work_on_a_study_that_another_began_afresh_is_told(tmp_path: Path) -> None:
+    given = settings(tmp_path, factory="slow_job")
+
+    def interfere(snapshot: Snapshot) -> None:
+        if snapshot.done >= 3:
+            discard_it(given)
+
+    with pytest.raises(DiscardedError, match="began 'adamas compare tiny' afresh"):
+        conduct(given, interfere)
+    assert finished(given) == {}
+
+
+def test_nothing_is_written_to_the_study_that_took_the_place_of_a_discarded_one(tmp_path: Path) -> None:
+    """SQLite gives the numbers of deleted trials again: the late result of one would become another's."""
+    given = settings(tmp_path)
+    with trials_of(given) as old, trials_of(given) as new_storage:
+        old.want([task(0)], old.all())
+        claim = old.claim()
+        assert claim is not None
+        (late,) = claim.trials.values()
+        discard_it(given)
+        assert not old.are_kept()
+        new = Trials(optuna.load_study(study_name=given.study_name, storage=new_storage.storage), new_storage.storage)
+        assert new.study_id != old.study_id
+        new.want([task(1)], new.all())
+        assert new._number(new.all()[0]) == old._number(late)  # the danger is real
+        old.finish(late, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        old.give_up(late, None)
+        assert [trial.state for trial in new.all()] == [TrialState.WAITING]
+        assert old.claim() is None
+
+
+def test_a_worker_joins_no_study_but_the_one_it_was_sent_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings(tmp_path)
+    with trials_of(given) as trials:
+        order = {"storage": given.storage_url, "study": given.study_name, "study_id": trials.study_id + 1}
+    monkeypatch.setattr(worker_module, "ONE_THREAD", {})
+    monkeypatch.setattr(worker_module, "keep_freed_memory", lambda: None)
+    worker_module.work(order)  # with the right number it would ask for the arms
+
+
 def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: StudyResult, tmp_path: Path) -> None:
     tool = Tool(tmp_path, workers=2)
     process = tool.start()

@@ -254,7 +254,7 @@ def cautions_of(record: Record, name: str, arm: ArmResult) -> list[str]:
 
 
 def missed_window(record: Record, verdict: Verdict) -> list[str]:
-    """A warning where the verdict is against an arm whose decays were laid out far apart: it may be about the search."""
+    """A warning where the verdict is against an arm whose decays were laid out far apart: it may be the search's."""
     against = {"switch": "adam_l2", "keep": "adamw"}.get(verdict.kind)
     grid = record.grids.get(against) if against else None
     if grid is None or grid.decay_step < WIDE:

@@ -12,7 +12,8 @@ from adamas.compare.report.lines import chart, line
 from adamas.compare.result import StudyResult
 from adamas.compare.selection import scores
 from adamas.compare.sweep import best_decay
-from adamas.compare.wording import words
+from adamas.compare.wording import TIMES, words
+from adamas.decay import to_independent
 
 SHOWN = 0.75  # quantile of all figures at which the panels end: far too strong a decay can cost powers of ten
 AS_IT_IS = "as it is"  # the job itself, among its variants
@@ -45,7 +46,8 @@ def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
             by_decay = {decay: value for (_, decay), value in points.items()}
             heights = [by_decay[decay] for decay in decays]
             traces.append(line(number, variant or AS_IT_IS, decays, heights, "weight_decay"))
-        figure = chart(traces, "weight_decay (torch)", f"validation {words(metric)}", logarithmic=True, within=within)
+        axis = f"weight_decay (torch); {TIMES} lr {record.winners[arm].lr:.2g}: independent"
+        figure = chart(traces, axis, f"validation {words(metric)}", logarithmic=True, within=within)
         found[f"sweep-{names[arm]}"] = (record.title[arm], figure)
     return found
 
@@ -60,13 +62,18 @@ def best_decays(result: StudyResult) -> dict[str, Any]:
         "rows": [
             {
                 "variant": variant or AS_IT_IS,
-                "decays": [written(best_decay(record.sweeps[arm, variant], record.outcomes, metric)) for arm in arms],
+                "decays": [
+                    written(best_decay(record.sweeps[arm, variant], record.outcomes, metric), record.winners[arm].lr)
+                    for arm in arms
+                ],
             }
             for variant in variants(result)
         ],
     }
 
 
-def written(decay: float) -> str:
-    """A decay; NaN stands for none, where every run diverged."""
-    return f"{decay:.3g}" if math.isfinite(decay) else "all diverged"
+def written(decay: float, lr: float) -> str:
+    """A decay in both conventions; NaN stands for none, where every run diverged."""
+    if not math.isfinite(decay):
+        return "all diverged"
+    return f"{decay:.3g} ({to_independent(decay, lr):.3g})"

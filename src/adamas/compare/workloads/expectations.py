@@ -40,14 +40,18 @@ def decay_helps(result: StudyResult) -> list[Finding]:
     if over_none is None:
         return []
     found = relation(over_none, result.record.settings.margin)
-    decay = result.arms["adamw"].winner.weight_decay
+    arm = result.arms["adamw"]
     return [
         Finding(
             "Decay helps: AdamW beats Adam without it.",
             f"Its test {words(result.record.settings.workload.metric)} is {against(over_none)} that without decay.",
             None if found == "unclear" else found == "lower",
         ),
-        Finding("AdamW's best weight decay is ten times its default of 0.01 or more.", f"{decay:.3g}.", decay >= 0.1),
+        Finding(
+            "AdamW's best weight decay is ten times its default of 0.01 or more.",
+            f"{arm.winner.weight_decay:.3g} (lr {TIMES} weight_decay {arm.weight_decay_independent:.3g}).",
+            arm.winner.weight_decay >= 0.1,
+        ),
     ]
 
 
@@ -59,14 +63,15 @@ def deep(result: StudyResult) -> list[Finding]:
         for arm, expected in (("adamw", 1), ("adam_l2", factor)):
             runs = {name: result.record.sweeps[arm, name] for name in ("", variant)}
             best, louder = (best_decay(cells, result.record.outcomes, metric) for cells in runs.values())
+            steps = [to_independent(decay, result.arms[arm].winner.lr) for decay in (best, louder)]
             ratio = louder / best
             at_end = any(decay in ends(cells) for decay, cells in zip((best, louder), runs.values(), strict=True))
             stays = "stays" if expected == 1 else f"grows {expected} times"
             found.append(
                 Finding(
                     f"With the loss {TIMES}{factor}, the best weight decay of {result.arms[arm].arm.title} {stays}.",
-                    f"From {best:.3g} to {louder:.3g}, {ratio:.3g} times"
-                    + (" (at the end of the sweep)." if at_end else "."),
+                    f"From {best:.3g} to {louder:.3g} (lr {TIMES} weight_decay {steps[0]:.3g} to {steps[1]:.3g}), "
+                    f"{ratio:.3g} times" + (" (at the end of the sweep)." if at_end else "."),
                     None if at_end or math.isnan(ratio) else expected / STEP < ratio < expected * STEP,
                 )
             )

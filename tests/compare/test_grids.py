@@ -326,7 +326,9 @@ def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
     runs = found.cells()
     outcomes = dict.fromkeys(runs, outcome(1.0))
     for look in (1, 2):
-        runs = runs + refine(found, look, (trials - len(runs)) // (3 - look), runs, outcomes, "loss")
+        left = trials - len(runs)
+        wanted = left if look == 2 else left // 2 - left // 2 % budget.repeats
+        runs = runs + refine(found, look, wanted, runs, outcomes, "loss")
         outcomes |= dict.fromkeys(runs, outcome(1.0))
     assert len(set(runs)) == trials
     assert max(cell.seed for cell in runs) < FIRST_FINAL_SEED

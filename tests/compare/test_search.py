@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import ClassVar, Literal
 
@@ -17,9 +18,12 @@ import pytest
 
 from adamas.compare import followup
 from adamas.compare.arms import DEFAULT, JUDGED
+from adamas.compare.budgets import BUDGETS
 from adamas.compare.cell import Cell
 from adamas.compare.result import StudyResult
-from tests.compare.test_calibration import World, no_permutations, study
+from adamas.compare.settings import Settings
+from adamas.compare.stages import Stages
+from tests.compare.test_calibration import WORKLOAD, World, no_permutations, study
 
 __all__ = ["no_permutations"]  # a fixture of every test here
 
@@ -116,3 +120,18 @@ def test_a_verdict_against_an_arm_whose_columns_are_close_does_not() -> None:
     result = study(Narrow({"none": 1.0, "adam_l2": 0.9, "adamw": 1.0}), 0)
     assert result.verdict.kind == "keep"
     assert not any("times apart" in sentence for sentence in result.warnings)
+
+
+@pytest.mark.parametrize("name", list(BUDGETS))
+def test_every_learning_rate_without_decay_is_judged_by_the_same_seeds(name: str) -> None:
+    """Runs that are no whole set of seeds are the last, and choose nothing."""
+    budget = BUDGETS[name]
+    settings = Settings(WORKLOAD, budget=budget, out=Path("unused"))
+    for number in range(10):
+        record = Stages(settings, {}, Narrow(study=number).follow).go_through()
+        cells = record.searched["none"]
+        seeds = {lr: [cell.seed for cell in cells if cell.lr == lr] for lr in dict.fromkeys(cell.lr for cell in cells)}
+        *whole, last = seeds.values()
+        assert all(each == list(range(budget.repeats)) for each in whole)
+        assert last == list(range(len(last)))
+        assert len(seeds[record.winners["none"].lr]) == budget.repeats

@@ -23,9 +23,9 @@ AROUND = sorted(
 BETWEEN = [sign * odd / parts for parts in (2, 4, 8, 16) for odd in range(1, parts, 2) for sign in (-1, 1)]
 
 
-def best_of(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point | None:
-    """The best cell so far; None if every one diverged."""
-    found = scores(cells, outcomes, metric)
+def best_of(grid: Grid, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point | None:
+    """The best so far of the points that ran on all seeds of the grid; None if every one diverged."""
+    found = scores(cells, outcomes, metric, len(grid.seeds))
     best = min(found, key=lambda point: (found[point], point))
     return best if math.isfinite(found[best]) else None
 
@@ -38,7 +38,7 @@ def extend(
     Where everything diverged, the way leads to the next lower learning rate.
     """
     rates = sorted({cell.lr for cell in cells})
-    best = best_of(cells, outcomes, metric)
+    best = best_of(grid, cells, outcomes, metric)
     rate = best[0] if best else rates[0]
     beyond = next_rate(rate, rates)
     if grid.decays == (0.0,):
@@ -102,7 +102,7 @@ def refine(
         outcomes: of these.
         metric: that validation is judged by.
     """
-    best = best_of(cells, outcomes, metric)
+    best = best_of(grid, cells, outcomes, metric)
     if best is None:
         return []
     lr, weight_decay = best

@@ -22,7 +22,7 @@ STAGES: dict[Stage, tuple[str, str]] = {  # in a word, and in words
     "pilot": ("pilot", "pilot: Adam without decay finds where to look"),
     "search": ("grid", "grid: each arm over its own range"),
     "extend": ("edge", "edge: beyond the grid, where an arm's best lies on its edge"),
-    "refine": ("closer", "closer: a closer look around the best cell"),
+    "refine": ("closer", "closer: two closer looks around the best cells"),
     "confirm": ("seeds", "seeds: more of them for the best few cells"),
     "sweep": ("variants", "variants of the job: where does the best decay go?"),
     "final": ("final", "final: the winner on fresh paired seeds"),

@@ -174,7 +174,10 @@ class ArmCourse:
             line = followup.extend(grid, budget, self.searched, self.outcomes, self._metric)
             yield from self._run(line[: end - len(self.searched)])
         for look in range(1, followup.LOOKS + 1):
-            runs = (end - len(self.searched)) // (followup.LOOKS + 1 - look)
+            runs = end - len(self.searched)
+            if look < followup.LOOKS:  # a share of them, on whole sets of seeds
+                share = runs // (followup.LOOKS + 1 - look)
+                runs = share - share % len(grid.seeds)
             yield from self._run(followup.refine(grid, look, runs, self.searched, self.outcomes, self._metric))
         if decays:
             yield from self._run(followup.confirm(self.searched, budget, self.outcomes, self._metric), to_the_end=True)

@@ -39,9 +39,8 @@ def load(source: str, where: str, option: str) -> ModuleType:
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
         raise ValueError(f"{option}={where!r}: there is no file {source}; give its path from the current folder")
-    folder = str(path.parent.resolve() if is_file else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    folder = path.parent.resolve() if is_file else Path.cwd()
+    make_way(folder)
     try:
         return run_file(path) if is_file else importlib.import_module(source)
     except (Exception, SystemExit) as error:  # a script that reads its own arguments leaves
@@ -49,6 +48,25 @@ def load(source: str, where: str, option: str) -> ModuleType:
             f"{option}={where!r}: importing {source} raised {told(error)}; "
             "it must import without arguments and without training anything"
         ) from error
+
+
+def make_way(folder: Path) -> None:
+    """Let imports look into a folder first, and forget the user's modules of which it has others of the same name.
+
+    Two jobs in two folders may each have a `helper`: the second would be given the first one's.
+    """
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+    elsewhere = {
+        name
+        for name, module in sys.modules.items()
+        if (file := getattr(module, "__file__", None)) and is_users(file) and not Path(file).is_relative_to(folder)
+    }
+    own = {name for name in elsewhere if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()}
+    for name in list(sys.modules):
+        if name.partition(".")[0] in own - {"__main__"}:
+            del sys.modules[name]
 
 
 def run_file(path: Path) -> ModuleType:

@@ -41,7 +41,7 @@ def test_help_teaches() -> None:
         (("--margin", "-1"), "margin='-1' must be a positive number"),
         (("--seeds", "1"), "seeds=1 must be >= 2"),
         (("--workers", "0"), "workers=0 must be >= 1"),
-        (("--trials", "5"), "trials=5 must be >= 34 with the budget standard"),
+        (("--trials", "5"), "trials=5 must be >= 39 with the budget standard"),
         (("--arms", "adamw"), "arms='adamw' must contain adam_l2 and adamw, which the verdict is about; add adam_l2"),
         (("--arms", "adam_l2,adamw,torch.optim:Lion"), "arm 'torch.optim:Lion' cannot be imported"),
         (("--metric", "los"), "returned cross_entropy, accuracy, but not 'los'"),
@@ -234,14 +234,14 @@ def job(seed, device):
 def test_standard_output_is_the_results_alone(tmp_path: Path) -> None:
     """Whatever the job prints, what it starts, and what runs at exit; and closed streams lose nothing."""
     (tmp_path / "my_job.py").write_text(NOISY_JOB)
-    command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--budget", "quick", "--trials", "26"]
+    command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--budget", "quick", "--trials", "29"]
     command += ["--seeds", "2", "--metric", "l1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert json.loads(done.stdout)["studies"][0]["metric"] == "l1"
     for said in ("imported", "a child", "at exit"):
         assert said in done.stderr
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "adamas compare my_job.py --budget quick --seeds 2 --margin 2% --trials 26 --metric l1" in page
+    assert "adamas compare my_job.py --budget quick --seeds 2 --margin 2% --trials 29 --metric l1" in page
 
     closed = f"{shlex.join(command)} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", closed], cwd=tmp_path, check=False).returncode == 0

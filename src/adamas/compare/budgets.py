@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 SEARCH_SEEDS = 3  # what a confirmed cell is judged by
-MOST_COLUMNS = 500  # of a grid; seeds of the arm without decay are as many, and finals begin at 1000
+LEAST_COLUMNS, MOST_COLUMNS = 3, 500  # of a grid; of two, every best would lie on an edge
+MOST_RATES = 60  # of the arm without decay
+MOST_REPEATS = 6  # of a rate of that arm, where this leaves no more rates than that
 SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the run
 
 
@@ -49,14 +52,15 @@ class Budget:
     def repeats(self) -> int:
         """Seeds of each learning rate of the arm without decay: the same for all, so that luck does not choose.
 
-        About a third of its runs are its grid, as of the other arms. Runs that are no whole number of learning rates go
-        into one that has too few seeds to be chosen.
+        As many as leave two thirds of the runs for other rates than the grid's, and seldom over six: a rate of which a
+        run diverged is not chosen. Runs that are no whole number of rates go into one that has too few seeds for it.
 
         Example:
             >>> [(budget.name, budget.trials, budget.repeats) for budget in BUDGETS.values()]
             [('quick', 32, 3), ('standard', 59, 3), ('thorough', 129, 6)]
         """
-        return max(SEARCH_SEEDS, self.trials // (3 * len(self.lrs)))
+        share = self.trials // (3 * len(self.lrs))
+        return max(SEARCH_SEEDS, min(MOST_REPEATS, share), math.ceil(self.trials / MOST_RATES))
 
     @property
     def confirmations(self) -> int:
@@ -82,10 +86,11 @@ class Budget:
         """
         rows = len(self.lrs)
         columns, rest = divmod(trials - self.follow_up, rows)
-        if columns < 2:
+        if columns < LEAST_COLUMNS:
+            least = self.follow_up + LEAST_COLUMNS * rows
             raise ValueError(
-                f"trials={trials} must be >= {self.follow_up + 2 * rows} with the budget {self.name}: {rows} learning "
-                f"rates, two decays, and {self.follow_up} runs to follow them up"
+                f"trials={trials} must be >= {least} with the budget {self.name}: {rows} learning rates, "
+                f"{LEAST_COLUMNS} decays, and {self.follow_up} runs to follow them up"
                 + ("" if self.name == "quick" else "; --budget quick takes fewer")
             )
         if columns > MOST_COLUMNS:

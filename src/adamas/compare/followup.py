@@ -12,22 +12,28 @@ from adamas.compare.grids import SEED, Grid, round_to
 from adamas.compare.pilot import ladder, step_of
 from adamas.compare.selection import Point, scores
 
-LOOKS = 2  # closer looks: the second around the best that the first found
-# Half steps of lr and thirds of a column around the best cell, the nearest first; cells of the grid are left out. The
-# second look takes thirds of these thirds: arms differ in how far their columns lie apart, not in their learning rates.
+LOOKS = 2  # closer looks: the second at where the first says that the best lies
+# Steps of a look around its centre, of learning rate and of decay, the nearest first: its four neighbours, then others.
+# A step of the first is half a step of the grid's learning rates and a third of a column of decay, so that multiples of
+# these are cells of the grid, and are left out; one of the second is half and a third of the first's.
 AROUND = sorted(
-    ((half, third) for half in range(-3, 4) for third in range(-5, 6) if half % 2 or third % 3),
+    ((rows, columns) for rows in range(-3, 4) for columns in range(-5, 6) if rows % 2 or columns % 3),
     key=lambda offset: (2 * offset[0] ** 2 + offset[1] ** 2, offset),
 )
-# Where only the learning rate is left to choose: halves of its step, then quarters, eighths, sixteenths.
-BETWEEN = [sign * odd / parts for parts in (2, 4, 8, 16) for odd in range(1, parts, 2) for sign in (-1, 1)]
+# Where only the learning rate is left to choose: halves of its step, then quarters, eighths and so on; for the second
+# look half as far. So many that there are new ones whatever a second look has in common with the first.
+BETWEEN = [sign * odd / parts for parts in (2, 4, 8, 16, 32) for odd in range(1, parts, 2) for sign in (-1, 1)]
 
 
 def best_of(grid: Grid, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point | None:
-    """The best so far of the points that ran on all seeds of the grid; None if every one diverged."""
+    """The best so far of the points that ran on all seeds of the grid; None if every one diverged.
+
+    Of equals the one in the middle: a plateau has no edge that a search should follow beyond what was tried.
+    """
     found = scores(cells, outcomes, metric, len(grid.seeds))
-    best = min(found, key=lambda point: (found[point], point))
-    return best if math.isfinite(found[best]) else None
+    lowest = min(found.values())
+    equals = sorted(point for point in found if found[point] == lowest)
+    return equals[len(equals) // 2] if math.isfinite(lowest) else None
 
 
 def extend(
@@ -90,13 +96,13 @@ def refine(
 ) -> list[Cell]:
     """A closer look: `runs` runs around the best cell; none if every one diverged.
 
-    The ranges of decay of the two arms differ in width, so their columns do in spacing. Without this step the arm with
-    the wider range would be tuned more coarsely, and look worse for it; with a single look it still would, where a job
-    learns in a window narrower than what lies between two columns.
+    The ranges of decay of the two arms differ in width, so their columns do in spacing, and the best learning rates of
+    two equal arms may lie differently between those of the grid. Without this step an arm would be tuned more coarsely
+    than another by chance or by its wider range, and look worse for it.
 
     Args:
         grid: the arm's.
-        look: the how-manieth, from 1.
+        look: the first or the second.
         runs: how many.
         cells: what was tried.
         outcomes: of these.
@@ -105,23 +111,61 @@ def refine(
     best = best_of(grid, cells, outcomes, metric)
     if best is None:
         return []
-    lr, weight_decay = best
     if grid.decays == (0.0,):
-        rates = [round_to(lr * grid.lr_step ** (offset / look), 2) for offset in BETWEEN]
-        wanted = [grid.cell(rate, 0.0, seed, "refine") for rate in dict.fromkeys(rates) for seed in grid.seeds]
-        return new(wanted, cells)[:runs]
-    decay, half, third = lr * weight_decay, math.sqrt(grid.lr_step), grid.decay_step ** (1 / 3**look)
-    around = [
-        grid.cell(lr if rows == 0 else round_to(lr * half**rows, 2), decay * third**thirds, SEED, "refine")
-        for rows, thirds in AROUND
-    ]
-    return new(around, cells)[:runs]
+        rates = [round_to(best[0] * grid.lr_step ** (offset / look), 3) for offset in BETWEEN]
+        return new([grid.cell(rate, 0.0, seed, "refine") for rate in rates for seed in grid.seeds], cells)[:runs]
+    if look == 1:
+        wanted = [beside(grid, best, offset, look) for offset in AROUND]
+    else:
+        centre = bottom(grid, cells, outcomes, metric)
+        wanted = [beside(grid, centre, offset, look) for offset in ((0, 0), *AROUND)]
+    return new(wanted, cells)[:runs]
+
+
+def beside(grid: Grid, point: Point, offset: tuple[float, float], look: int) -> Cell:
+    """The run at some steps of a look from a point, of learning rate and of lr * weight_decay."""
+    rows, columns = offset
+    lr, decay = point[0], point[0] * point[1]
+    rate = round_to(lr * grid.lr_step ** (rows / 2**look), 2) if rows else lr
+    return grid.cell(rate, decay * grid.decay_step ** (columns / 3**look), SEED, "refine")
+
+
+def bottom(grid: Grid, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> Point:
+    """Where the best lies by what the first look found: along each axis, at the bottom of the parabola through three.
+
+    These are the cell that it looked around and the two beside it. The lowest single figure would be one of five
+    places, and along one axis alone.
+    """
+    centre = best_of(grid, [cell for cell in cells if cell.stage != "refine"], outcomes, metric)
+    assert centre is not None  # or nothing would have been looked at
+    found = scores(cells, outcomes, metric)
+
+    def figure(rows: int, columns: int) -> float:
+        cell = beside(grid, centre, (rows, columns), 1)
+        return found.get((cell.lr, cell.weight_decay), math.inf)
+
+    rows, columns = (vertex(figure(-a, -b), found[centre], figure(a, b)) for a, b in ((1, 0), (0, 1)))
+    cell = beside(grid, centre, (rows, columns), 1)
+    return cell.lr, cell.weight_decay
+
+
+def vertex(below: float, here: float, above: float) -> float:
+    """Where in -1 to 1 the parabola through figures at -1, 0 and 1 is lowest; without a bottom, at the lowest figure.
+
+    Example:
+        >>> vertex(3.0, 1.0, 1.0), vertex(2.0, 1.0, float("inf")), vertex(1.0, 1.5, 1.2)
+        (0.5, 0.0, -1.0)
+    """
+    curvature = below - 2 * here + above
+    if math.isfinite(curvature) and curvature > 0:
+        return min(1.0, max(-1.0, (below - above) / (2 * curvature)))
+    return min((0.0, here), (-1.0, below), (1.0, above), key=lambda place: place[1])[0]
 
 
 def new(wanted: Sequence[Cell], cells: Sequence[Cell]) -> list[Cell]:
-    """Those at points where nothing has run."""
+    """Those at points where nothing has run, each once: of very many columns, two may be one when rounded."""
     known = {(cell.lr, cell.weight_decay) for cell in cells}
-    return [cell for cell in wanted if (cell.lr, cell.weight_decay) not in known]
+    return [cell for cell in dict.fromkeys(wanted) if (cell.lr, cell.weight_decay) not in known]
 
 
 def confirm(cells: Sequence[Cell], budget: Budget, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:

@@ -14,7 +14,7 @@ from adamas.compare.margin import Margin
 from adamas.compare.record import Record
 from adamas.compare.selection import WEAKEST, Winner
 from adamas.compare.statistics import Difference, mean_and_sd, paired_difference
-from adamas.compare.verdict import Verdict, decide
+from adamas.compare.verdict import Verdict, decide, relation
 from adamas.compare.wording import TIMES, words
 from adamas.decay import timescale_epochs, to_independent
 
@@ -146,7 +146,7 @@ def summarise(record: Record) -> StudyResult:
             if "none" in tests and name != "none"
         }
         verdict = decide(difference, over_none, metric, margin)
-    result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms, verdict))
+    result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms, verdict, over_none))
     return replace(result, findings=findings_of(result))
 
 
@@ -208,7 +208,9 @@ def prescription(arm: ArmResult) -> str:
     )
 
 
-def cautions(record: Record, arms: dict[str, ArmResult], verdict: Verdict) -> list[str]:
+def cautions(
+    record: Record, arms: dict[str, ArmResult], verdict: Verdict, over_none: Mapping[str, Difference]
+) -> list[str]:
     """Warnings a reader should have: of the study, then of each arm."""
     found: list[str] = []
     if record.pilot and record.pilot.memorises:
@@ -222,7 +224,7 @@ def cautions(record: Record, arms: dict[str, ArmResult], verdict: Verdict) -> li
             "Both arms' figures are below a thousandth of the untrained weights': a fraction of next to nothing may "
             "not matter. Give the margin in the metric's own unit, as in --margin 0.002abs."
         )
-    found += missed_window(record, verdict)
+    found += missed_window(record, verdict, over_none)
     return found + [sentence for name, arm in arms.items() for sentence in cautions_of(record, name, arm)]
 
 
@@ -247,21 +249,29 @@ def cautions_of(record: Record, name: str, arm: ArmResult) -> list[str]:
     if diverged:
         found.append(f"{diverged} of {title}'s runs diverged; they count as tried and were never chosen.")
     if not arm.winner.confirmed:
-        found.append(f"Every setting of {title} that was to be confirmed lost a seed: the one chosen ran once.")
+        found.append(f"Every setting of {title} that was to be confirmed lost a seed: the one chosen ran on fewer.")
     if lost:
         found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
     return found
 
 
-def missed_window(record: Record, verdict: Verdict) -> list[str]:
-    """A warning where the verdict is against an arm whose decays were laid out far apart: it may be the search's."""
+def missed_window(record: Record, verdict: Verdict, over_none: Mapping[str, Difference]) -> list[str]:
+    """A warning where the verdict is against an arm whose best decay the search may have missed.
+
+    That is one whose decays were laid out far apart, or that was not shown to gain anything by any of them.
+    """
     against = {"switch": "adam_l2", "keep": "adamw"}.get(verdict.kind)
-    grid = record.grids.get(against) if against else None
-    if grid is None or grid.decay_step < WIDE:
+    if against is None or against not in record.grids:
+        return []
+    step = record.grids[against].decay_step
+    useless = against in over_none and relation(over_none[against], record.settings.margin) != "lower"
+    if step < WIDE and not useless:
         return []
     return [
-        f"The decays of {ARMS[grid.arm].title}'s grid lie {grid.decay_step:.0f} times apart: if the job wants one in a "
-        "narrow window between two of them, the search may have missed it. A larger --budget lays them closer."
+        f"The decays of {ARMS[against].title}'s grid lie {step:.0f} times apart"
+        + (", and it was not shown to gain by any" if useless else "")
+        + ": if the job wants one in a narrow window between two of them, the search may have missed it. With a larger "
+        "--budget or more --trials they lie closer."
     ]
 
 

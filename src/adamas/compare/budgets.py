@@ -14,7 +14,7 @@ SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the run
 
 @dataclass(frozen=True)
 class Budget:
-    """How a study spends its runs: a grid, lines beyond the edge its best cell lies on, a closer look, more seeds.
+    """How a study spends its runs: a grid, lines beyond the edge its best cell lies on, closer looks, more seeds.
 
     Every arm gets `trials` runs, whatever they show. Runs that no edge asks for go into the closer looks. Without decay
     only the learning rate is left to choose: that arm runs each one `repeats` times, and tries more of them.
@@ -27,7 +27,7 @@ class Budget:
         timescales: AdamW's decay timescales, as multiples of the length of the run; other arms get as many columns.
         lines: how often a grid whose best cell lies on its edge is extended beyond it.
         line: runs of such an extension.
-        refined: runs around the best cells, if both of the arm's edges are extended as often as they may be.
+        refined: runs of the closer looks, where the grid was extended as often as it may be.
         confirmed: how many of the best cells run on two more seeds before one of them is chosen.
         base: name of the budget it was made from by another number of runs.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -186,6 +187,7 @@ def compare(**given: Any) -> None:
     except ModuleNotFoundError as error:
         missing(error, "compare")
     with waiting:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are stopped, nothing is lost
         try:
             out = Console(file=streams.kept_for_the_result(), highlight=False, emoji=False)
             voice = Voice(out, Console(stderr=True, emoji=False))
@@ -239,6 +241,8 @@ def read_settings(options: CompareOptions, workers: int) -> list[Settings]:
 
 def write_job(path: Path) -> None:
     """Write the starting file of a job; an existing file is left alone."""
+    if path.suffix != ".py":
+        stop(f"init={path} must end in .py, as in --init {path.with_suffix('.py')}", USAGE_ERROR)
     template = files("adamas").joinpath("compare", "job_template.py.txt").read_text(encoding="utf-8")
     try:
         with path.open("x", encoding="utf-8") as file:

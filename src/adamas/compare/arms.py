@@ -55,15 +55,22 @@ class Arm:
             told["weight_decay"] = to_independent(weight_decay, lr)
         return {"lr": lr, **told, **dict(self.options)}
 
-    def code(self, lr: float, weight_decay: float) -> str:
-        """Code that makes this optimizer, ready to paste, with its decay in the other convention as a comment."""
+    def code(self, lr: float, weight_decay: float, groups: bool = False) -> str:
+        """Code that makes this optimizer, ready to paste, with its decay in the other convention as a comment.
+
+        Args:
+            lr: learning rate.
+            weight_decay: torch's.
+            groups: whether the job brings parameter groups, which it is to be made of.
+        """
         module, _, kind = self.optimizer.partition(":")
         numbers = {
             key: f"{value:.3g}" if isinstance(value, float) else repr(value)
             for key, value in self.arguments(lr, weight_decay).items()
         }
         told = ", ".join(f"{key}={value}" for key, value in numbers.items())
-        line = f"from {module} import {kind}; optimizer = {kind}(model.parameters(), {told})"
+        params = "parameter_groups" if groups else "model.parameters()"
+        line = f"from {module} import {kind}; optimizer = {kind}({params}, {told})"
         if self.decay == "none":
             return line
         if self.independent:

@@ -24,6 +24,11 @@ def cautions(
 ) -> list[str]:
     """Warnings a reader should have: of the study, then of each arm."""
     found: list[str] = []
+    if verdict.kind in ("switch", "keep") and all(is_inert(record, arms[name]) for name in JUDGED):
+        found.append(
+            "Both arms do best with almost no decay, where they are one optimizer: what tells them apart is not decay "
+            "but chance, such as the rounding of weights that have next to no gradient. More --seeds may show a tie."
+        )
     if record.pilot and record.pilot.memorises:
         found.append(
             "Without decay validation gets no better than that of the untrained weights at any learning rate; the "
@@ -45,7 +50,7 @@ def cautions_of(record: Record, name: str, arm: ArmResult) -> list[str]:
     title = arm.arm.title
     lost = sum(not outcome.feasible for outcome in record.finals(name))
     diverged = arm.infeasible - arm.given_up - lost
-    inert = record.searched[name] and arm.arm.decay != "none" and arm.pull is not None and arm.pull < INERT
+    inert = is_inert(record, arm)
     if inert and arm.pull is not None:
         per_step = arm.pull / arm.weight_decay_independent  # those that diverged did not come to all of theirs
         strongest = per_step * max(cell.weight_decay_independent for cell in record.searched[name])
@@ -64,6 +69,12 @@ def cautions_of(record: Record, name: str, arm: ArmResult) -> list[str]:
     if lost:
         found.append(f"{title}'s best cell diverged on {lost} of {record.settings.seeds} fresh seeds.")
     return found
+
+
+def is_inert(record: Record, arm: ArmResult) -> bool:
+    """Whether a search chose a decay that hardly acts."""
+    tuned = record.searched[arm.arm.name] and arm.arm.decay != "none"
+    return bool(tuned and arm.pull is not None and arm.pull < INERT)
 
 
 def missed_window(record: Record, verdict: Verdict, over_none: Mapping[str, Difference]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -43,8 +44,10 @@ class Foreman:
         while self._workers:
             worker, status = os.wait()
             self._workers.discard(worker)
-            if os.waitstatus_to_exitcode(status) == 0 or self._stopping:
+            code = os.waitstatus_to_exitcode(status)
+            if code == 0 or self._stopping:
                 continue
+            print(f"a worker ended with exit code {code}", file=sys.stderr, flush=True)
             if self._left == 0:
                 self._terminate()
                 return GAVE_UP

@@ -113,7 +113,7 @@ def inspected(workload: Workload, margin: Margin, arms: Mapping[str, Arm]) -> Wo
     with randomness(0, workload.device):
         factory = workload.load()
 
-    def start(seed: int) -> tuple[Job | OwnLoop, tuple[float, ...]]:
+    def start(seed: int) -> tuple[Job | OwnLoop, dict[str, float], tuple[float, ...]]:
         with randomness(seed, workload.device):
             with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
                 job = cast(object, factory(seed, workload.device))
@@ -123,10 +123,12 @@ def inspected(workload: Workload, margin: Margin, arms: Mapping[str, Arm]) -> Wo
                 )
             found = first_loss(where, job) if isinstance(job, Job) else first_step(where, job)
             check_place(where, job, workload.device)
+            with blamed(where, 'evaluate("validation")'):
+                validation = figures(job, job.evaluate, "validation")
             # Where the last layer begins at zero, every first loss is the same.
-            return job, (found, gradients(groups_of(job)), magnitude(weights(job)))
+            return job, validation, (found, gradients(groups_of(job)), magnitude(weights(job)))
 
-    (job, first), (twin, again), (_, other) = start(0), start(0), start(1)
+    (job, here, first), (twin, there, again), (_, _, other) = start(0), start(0), start(1)
     if abs(first[0] - again[0]) > SAME * abs(first[0]):
         raise ValueError(
             f"job={where!r}: built twice from seed 0, it started with {first[0]:.6g} and {again[0]:.6g}; the seed must "
@@ -142,16 +144,18 @@ def inspected(workload: Workload, margin: Margin, arms: Mapping[str, Arm]) -> Wo
         optimizer = ARMS["none"].build(groups_of(twin), 0.1, 0.0)
         optimizer.step()
         optimizer.zero_grad()
-        _, later = start(0)
+        *_, later = start(0)
         if any(abs(before - after) > SAME * abs(before) for before, after in zip(first, later, strict=True)):
             raise ValueError(
                 f"job={where!r}: two runs were given the same weights, and the second would go on where the first "
                 "ended; make the model inside the function"
             )
     metric = workload.metric or job.metric
-    check_metric(where, job, metric, margin)
+    check_metric(where, here, metric, margin)
+    check_evaluation(where, job, here, there)
     check_arms(where, job, arms)
-    return replace(workload, metric=metric, stackable=isinstance(job, Job) and job.stackable)
+    stackable, groups = isinstance(job, Job) and job.stackable, job.parameter_groups is not None
+    return replace(workload, metric=metric, stackable=stackable, groups=groups)
 
 
 def check_device(device: str) -> None:
@@ -176,9 +180,16 @@ def check_place(where: str, job: Job | OwnLoop, device: str) -> None:
 def first_loss(where: str, job: Job) -> float:
     """The loss of the first batch, which follows from initial weights, data order and randomness."""
     with blamed(where, "batches(0)"):
-        batch = next(iter(job.batches(0)), None)
+        epoch = job.batches(0)
+        batch = next(iter(epoch), None)
     if batch is None:
         raise ValueError(f"job={where!r}: batches(0) has no batch")
+    with contextlib.suppress(TypeError):  # what has no length, or does not know it
+        if (count := len(cast(Any, epoch))) != job.steps_per_epoch:
+            raise ValueError(
+                f"job={where!r}: steps_per_epoch={job.steps_per_epoch}, but batches(0) has {count}; give as many, as "
+                "in steps_per_epoch=len(loader)"
+            )
     job.model.train()
     with blamed(where, "loss(batch)"):
         loss = total(job.loss(batch))
@@ -191,7 +202,7 @@ def first_loss(where: str, job: Job) -> float:
         )
     if not math.isfinite(loss.item()):
         raise ValueError(f"job={where!r}: the first loss is {loss.item()}; it must be finite at the initial weights")
-    with blamed(where, "the backward pass"):
+    with blamed(where, "the backward pass", "loss(batch) must leave backward() to the comparison"):
         loss.backward()
     if not gradients(groups_of(job)):
         raise ValueError(
@@ -202,7 +213,8 @@ def first_loss(where: str, job: Job) -> float:
     check_schedule(where, job)
     check_scheduler(where, job)
     if job.stackable:
-        with blamed(where, "loss(batch) of two copies of the weights together, as stackable=True has it,"):
+        together = "loss(batch) of two copies of the weights together, as stackable=True has it,"
+        with blamed(where, together, "without stackable=True runs train one by one, and may do anything"):
             Stack({0: job}, ARMS, [Cell("search", "none", lr, 0.0, 0) for lr in (1e-3, 3e-3)]).gradients([batch])
     return loss.item()
 
@@ -283,7 +295,8 @@ def check_scheduler(where: str, job: Job) -> None:
     for lr in (1e-3, 2e-3):
         optimizer, course = ARMS["none"].build(groups_of(job), lr, 0.0), []
         optimizer.zero_grad()
-        with blamed(where, "scheduler(optimizer), stepped after every step,"):
+        needless = "one that wants a figure, as ReduceLROnPlateau does, needs a loop of your own: an OwnLoop"
+        with blamed(where, "scheduler(optimizer), stepped after every step without arguments,", needless):
             scheduler = job.scheduler(optimizer)
             for _ in range(min(job.steps, PEEKED)):
                 course += [group["lr"] for group in optimizer.param_groups]
@@ -298,10 +311,8 @@ def check_scheduler(where: str, job: Job) -> None:
         )
 
 
-def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) -> None:
-    """Validate once, and see that the primary metric is there, that lower is better, and that the margin suits it."""
-    with blamed(where, 'evaluate("validation")'):
-        found = figures(job, job.evaluate, "validation")
+def check_metric(where: str, found: Mapping[str, float], metric: str, margin: Margin) -> None:
+    """See that the primary metric is among the figures, that lower is better, and that the margin suits it."""
     if metric not in found:
         raise ValueError(
             f'job={where!r}: evaluate("validation") returned {", ".join(found) or "nothing"}, but not {metric!r}; '
@@ -327,6 +338,31 @@ def check_metric(where: str, job: Job | OwnLoop, metric: str, margin: Margin) ->
         )
 
 
+def check_evaluation(where: str, job: Job | OwnLoop, here: Mapping[str, float], there: Mapping[str, float]) -> None:
+    """See that figures follow from the weights, and that the finals will not fail at the test split.
+
+    Args:
+        where: the job, for errors.
+        job: it.
+        here: its figures on validation, when it was made.
+        there: those of the same job when it was made again.
+    """
+    with blamed(where, 'evaluate("test")'):
+        tested = figures(job, job.evaluate, "test")  # of untrained weights; nobody looks at them
+    if other := [name for name, value in here.items() if not math.isclose(value, there[name], rel_tol=SAME)]:
+        name = other[0]
+        raise ValueError(
+            f'job={where!r}: built twice from seed 0, evaluate("validation") gave {name} {here[name]:.6g} and '
+            f"{there[name]:.6g}; figures must follow from the model alone, not from what earlier calls left, or from "
+            "random numbers of a generator that goes on"
+        )
+    if set(tested) != set(here):
+        raise ValueError(
+            f'job={where!r}: evaluate("test") returned {", ".join(tested) or "nothing"}, and evaluate("validation") '
+            f"{', '.join(here)}; both must be given the same names"
+        )
+
+
 def check_arms(where: str, job: Job | OwnLoop, arms: Mapping[str, Arm]) -> None:
     """Let every optimizer take a step: some are for some weights only, as Muon is for matrices."""
     for arm in {"none": ARMS["none"], **arms}.values():
@@ -335,9 +371,10 @@ def check_arms(where: str, job: Job | OwnLoop, arms: Mapping[str, Arm]) -> None:
 
 
 @contextlib.contextmanager
-def blamed(where: str, what: str) -> Generator[None]:
-    """Turn what the user's code raises into an error that says where."""
+def blamed(where: str, what: str, remedy: str = "") -> Generator[None]:
+    """Turn what the user's code raises into an error that says where, and what may help."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ValueError(f"job={where!r}: {what} raised {user_code.told(error)}") from error
+        hint = f"; {remedy}" if remedy else ""
+        raise ValueError(f"job={where!r}: {what} raised {user_code.told(error)}{hint}") from error

@@ -81,11 +81,6 @@ class ArmResult:
         """The chosen decay in the paper's convention."""
         return to_independent(self.winner.weight_decay, self.winner.lr)
 
-    @property
-    def code(self) -> str:
-        """Ready to paste."""
-        return self.arm.code(self.winner.lr, self.winner.weight_decay)
-
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -122,7 +117,9 @@ class StudyResult:
     @property
     def code(self) -> list[str]:
         """The lines to paste that follow from the verdict: one, or both arms' where it does not choose."""
-        return [self.arms[arm].code for arm in self.chosen]
+        groups = self.record.settings.workload.groups
+        chosen = (self.arms[arm] for arm in self.chosen)
+        return [each.arm.code(each.winner.lr, each.winner.weight_decay, groups) for each in chosen]
 
 
 def summarise(record: Record) -> StudyResult:

@@ -56,11 +56,15 @@ def open_storage(url: str, create: bool) -> RDBStorage:
             make_folder(parsed, create)
         return create_or_connect(url, sqlite) if create else connect(url, sqlite, create=False)
     except (ArgumentError, ImportError, OSError, DBAPIError, StorageInternalError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(
-            f"storage={shown} cannot be opened ({reason}); it must be a database URL with its driver installed, as in "
-            "sqlite:///trials.db or postgresql://user@host/name (pip install 'adamas[postgresql]')"
+            f"storage={shown} cannot be opened ({reason(error)}); it must be a database URL with its driver installed, "
+            "as in sqlite:///trials.db or postgresql://user@host/name (pip install 'adamas[postgresql]')"
         ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Why a database cannot be used, in a line."""
+    return str(error.__cause__ or error).splitlines()[0]
 
 
 def read_url(url: str) -> URL:

@@ -20,7 +20,7 @@ from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot, snapshot
 from adamas.compare.specification import differences, specification
 from adamas.compare.stages import Course, Stages
-from adamas.compare.storage import open_storage, set_once
+from adamas.compare.storage import open_storage, reason, set_once
 from adamas.compare.trials import Trials, errors, outcomes
 
 POLL_SECONDS = 0.02  # between two looks at whether anything changed
@@ -55,7 +55,7 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
         KeyboardInterrupt: the user stopped it; what finished stays.
     """
     spec = specification(settings)
-    storage = open_storage(settings.storage_url, create=True)
+    storage = open_trials(settings)
     try:
         with Conductor(settings, storage, watch, crew) as conductor:
             conductor.open(spec)
@@ -63,6 +63,19 @@ def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | 
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def open_trials(settings: Settings) -> RDBStorage:
+    """Open the database of a study; where the user named none, an error is about the folder."""
+    try:
+        return open_storage(settings.storage_url, create=True)
+    except ValueError as error:
+        if settings.storage:
+            raise
+        raise ValueError(
+            f"out={settings.out} cannot hold the trials ({reason(error.__cause__ or error)}); it must be a folder that "
+            "can be written to, and trials.db in it, if it is there, one of an earlier comparison"
+        ) from error
 
 
 class Conductor:

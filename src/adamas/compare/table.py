@@ -34,6 +34,8 @@ def print_verdict(console: Console, result: StudyResult) -> None:
         says = {True: "as expected", False: "NOT as expected", None: "cannot be told"}[finding.holds]
         console.print(Text(f"{says}: {finding.expected} Measured: {finding.measured}"))
     console.print()
+    if result.record.settings.workload.groups:
+        console.print(Text("parameter_groups are those that the job gave:"))
     for code in result.code:  # not wrapped: what is to be pasted stays one line
         console.print(Text(code, style="green"), soft_wrap=True)
 

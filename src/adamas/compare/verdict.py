@@ -15,6 +15,7 @@ from adamas.compare.wording import show, words
 
 Kind = Literal["switch", "keep", "no_difference", "undecided", "no_decay"]
 Relation = Literal["lower", "higher", "same", "unclear"]
+FEW_SEEDS = 6  # of which a spread is known to a third at best
 MOST_SEEDS = 2000  # a study that would need more is not worth suggesting
 
 
@@ -99,6 +100,8 @@ def undecided(adamw: Difference, lead: str, margin: Margin, note: str) -> Verdic
         remedy = "at this spread no reasonable number of seeds would decide; widen the margin if so small a gap is moot"
     else:
         remedy = f"about {more} more seed{'s' if more > 1 else ''} would decide at this spread"
+        if len(adamw.values) < FEW_SEEDS:
+            remedy += f", which {len(adamw.values)} seeds hardly tell"
     return Verdict("undecided", f"Undecided, leaning towards {leaning}", f"{lead}; {remedy}.", more, note)
 
 

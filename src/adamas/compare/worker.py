@@ -33,6 +33,7 @@ from adamas.compare.trials import Claim, Trials
 from adamas.compare.workload import Workload
 from adamas.leaving import leave
 
+STANDARD_INPUT = 0
 IDLE_SECONDS = 0.05  # between two looks at an empty queue
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 
@@ -60,8 +61,13 @@ class Worker:
             raise InterruptedRun
 
     def on_end_of_input(self) -> None:
-        """Stop after the run at hand."""
-        sys.stdin.read()
+        """Stop after the run at hand.
+
+        Not through `sys.stdin`, whose lock this thread would hold all the time: a process that the job forks, as a data
+        loader's workers are, closes it first of all, and would wait for a thread that it does not have.
+        """
+        while os.read(STANDARD_INPUT, 4096):
+            pass
         self.stop.set()
 
     def loop(self) -> None:
@@ -137,6 +143,8 @@ def work(order: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGTERM, worker.on_terminate)
     threading.Thread(target=worker.on_end_of_input, daemon=True).start()
     worker.loop()
+    storage.remove_session()
+    storage.engine.dispose()  # the last to close an SQLite file puts into it what lies beside it
 
 
 def serve(count: int, replacements: int) -> None:

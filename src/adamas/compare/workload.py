@@ -26,6 +26,7 @@ class Workload:
         revision: changes whenever the job changes what it computes, so that old trials are not mixed with new ones.
         device: where it trains.
         stackable: whether several copies of its weights train together; found out by the preflight.
+        groups: whether it has parameter groups of its own; found out by the preflight.
         seeds_together: whether copies of several seeds do: batches are alike in shape and come from generators of the
             job's own, and the loss depends on weights and batch alone. For built-in workloads, of which tests know it.
         variants: names and factories of jobs that differ from it in one thing; a sweep over decay is made on each.
@@ -43,6 +44,7 @@ class Workload:
     revision: int | str = 1
     device: str = "cpu"
     stackable: bool = False
+    groups: bool = False
     seeds_together: bool = False
     variants: tuple[tuple[str, str], ...] = ()
     fixed: tuple[tuple[str, float, float], ...] = ()

@@ -10,6 +10,9 @@ from adamas.compare.selection import FIRST_FINAL_SEED
 from adamas.compare.statistics import Difference
 from adamas.compare.wording import MINUS, figure, words
 
+LABELLED = 4  # arms whose means are written beside them; more would write over one another
+ROW_HEIGHT = 64  # pixels: a title of four lines
+
 
 def seed_lines(result: StudyResult) -> dict[str, Any]:
     """A thin line a seed across the arms, and the means."""
@@ -34,7 +37,7 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
     traces.append(
         {
             "type": "scatter",
-            "mode": "markers+text",
+            "mode": "markers+text" if len(titles) <= LABELLED else "markers",
             "x": titles,
             "y": means,
             "text": [f" {figure(mean)}" for mean in means],
@@ -81,7 +84,7 @@ def differences(result: StudyResult) -> dict[str, Any]:
     return {
         "data": traces,
         "layout": {
-            "height": 360,
+            "height": max(360, 88 + ROW_HEIGHT * len(rows)),
             "margin": {"l": 112, "r": 12, "t": 40, "b": 48},
             "showlegend": False,
             "xaxis": {

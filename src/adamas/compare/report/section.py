@@ -68,6 +68,7 @@ def said(result: StudyResult) -> dict[str, Any]:
         "sentences": [unbroken(text) for text in sentences if text],
         "warnings": [unbroken(text) for text in result.warnings],
         "code": result.code,
+        "groups": result.record.settings.workload.groups,
         "findings": result.findings,
     }
 

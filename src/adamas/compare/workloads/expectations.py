@@ -72,7 +72,7 @@ def deep(result: StudyResult) -> list[Finding]:
                     f"With the loss {TIMES}{factor}, the best weight decay of {result.arms[arm].arm.title} {stays}.",
                     f"From {best:.3g} to {louder:.3g} (lr {TIMES} weight_decay {steps[0]:.3g} to {steps[1]:.3g}), "
                     f"{ratio:.3g} times" + (" (at the end of the sweep)." if at_end else "."),
-                    None if at_end or math.isnan(ratio) else expected / STEP < ratio < expected * STEP,
+                    None if at_end or math.isnan(ratio) else expected / STEP**0.5 < ratio < expected * STEP**0.5,
                 )
             )
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from rich.console import Console
 import adamas
 from adamas import streams
 from adamas.importing import uncollected
-from adamas.leaving import leave_last
+from adamas.leaving import leave_last, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from adamas.bench.settings import Settings as BenchSettings
@@ -186,8 +185,7 @@ def compare(**given: Any) -> None:
             from adamas.compare.command import compare as conduct_and_report
     except ModuleNotFoundError as error:
         missing(error, "compare")
-    with waiting:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are stopped, nothing is lost
+    with waiting, terminated_as_interrupted():
         try:
             out = Console(file=streams.kept_for_the_result(), highlight=False, emoji=False)
             voice = Voice(out, Console(stderr=True, emoji=False))

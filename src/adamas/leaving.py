@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import NoReturn
 
 
@@ -48,6 +50,16 @@ def leave_last(work: Callable[[], object]) -> None:
     except SystemExit as error:
         codes.append(exit_code(error))
         raise
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Generator[None]:
+    """Take SIGTERM, as a cluster's scheduler sends it, for Ctrl-C while the block runs."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def exit_code(error: SystemExit) -> int:

@@ -17,6 +17,7 @@ from adamas.compare.settings import Settings
 from adamas.compare.study import JobFailedError
 from adamas.compare.verdict import Verdict
 from tests.compare.conftest import ROOT
+from tests.compare.studies import descendants, until
 
 
 def invoke(*arguments: str):  # type: ignore[no-untyped-def]
@@ -229,6 +230,66 @@ def job(seed, device):
     evaluate = lambda split: {"mse": loss(torch.eye(4)), "l1": 1.0}
     return Job(model, batches, loss, evaluate, 2, 3, metric="mse", stackable=True)
 """
+
+
+LOADER_JOB = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from adamas.compare import Job
+
+def job(seed, device):
+    model = nn.Linear(4, 1)
+    data = torch.randn(64, 5, generator=torch.Generator().manual_seed(7))
+    order = torch.Generator().manual_seed(seed)
+    loader = DataLoader(TensorDataset(data[:32]), 8, shuffle=True, num_workers=1, generator=order)
+    loss = lambda batch: (model(batch[0][:, :4]) - batch[0][:, 4:]).square().mean()
+    return Job(model, lambda epoch: loader, loss, lambda split: {"loss": loss([data[32:]])}, 1, len(loader))
+"""
+
+
+def test_a_job_may_start_processes_of_its_own(tmp_path: Path) -> None:
+    """A data loader's workers are forked from ours, and close standard input, which a thread of ours waits at.
+
+    They waited for that thread's lock for ever. And an end of the study leaves nothing beside its database.
+    """
+    (tmp_path / "my_job.py").write_text(LOADER_JOB)
+    command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--budget", "quick", "--trials", "29"]
+    command += ["--seeds", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True)
+    assert set(json.loads(done.stdout)["studies"][0]["arms"]) == {"none", "adam_l2", "adamw"}
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "trials.db"]
+
+
+def test_being_told_to_end_is_as_good_as_an_interrupt(tmp_path: Path) -> None:
+    """As by a cluster's scheduler: nobody goes on working, and the way to continue is said."""
+    (tmp_path / "my_job.py").write_text(NOISY_JOB)
+    command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--metric", "l1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    until(lambda: (tmp_path / "report" / "trials.db").exists(), "the study")
+    workers = descendants(process.pid)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "every finished run is kept. Continue with: adamas compare my_job.py --metric l1 --resume" in said
+    assert workers
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers' end")
+
+
+@pytest.mark.parametrize("out", ["/proc/nowhere", "a_file"])
+def test_a_folder_that_cannot_be_is_told_of_as_what_was_typed(out: str, tmp_path: Path) -> None:
+    (tmp_path / "a_file").write_text("")
+    found = invoke("compare", "digits", "--out", str(tmp_path / out))
+    assert found.exit_code == 2
+    assert f"out={tmp_path / out} cannot hold the trials" in " ".join(found.stderr.split())
+    assert "postgresql" not in found.stderr
+
+
+def test_a_starting_file_is_one_of_pythons(tmp_path: Path) -> None:
+    found = invoke("compare", "--init", str(tmp_path / "my job.txt"))
+    assert found.exit_code == 2
+    assert "must end in .py" in found.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_standard_output_is_the_results_alone(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_a_foreman_gives_up_when_workers_keep_dying(work: str, tmp_path: Path) -
     said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == GAVE_UP
     assert (tmp_path / "notes").read_text() in ("....", ".....")  # two, three anew; the last may be stopped unbegun
-    assert ("no" in said) is ("no" in work)
+    assert ("RuntimeError: no" in said or "\nno\n" in f"\n{said}") is ("no" in work)
+    code = {"os._exit(3)": 3, "os.kill(os.getpid(), 9)": -9}.get(work, 1)
+    assert f"a worker ended with exit code {code}" in said
 
 
 @forks

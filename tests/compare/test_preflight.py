@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from adamas.cli import app
 from adamas.compare import preflight
+from adamas.compare.arms import ARMS
 from adamas.compare.margin import Margin
 from adamas.compare.study import ChangedError, conduct
 from tests.compare.tiny_job import TINY, Settings
@@ -36,7 +37,7 @@ OWN_LOOP = {
 
 def write(folder: Path, body: str) -> str:
     """A file with a job; returns what the user types."""
-    head = "import random, torch\nfrom torch import nn\nfrom adamas.compare import Job, OwnLoop\n"
+    head = "import random, torch\nfrom torch import nn\nfrom adamas.compare import Job, OwnLoop; CALLS = []\n"
     path = folder / "my_job.py"
     path.write_text(f"{head}\n{body}")
     return f"{path}:job"
@@ -85,6 +86,24 @@ def test_a_job_that_is_fine(tmp_path: Path) -> None:
     assert (workload.name, workload.metric, workload.stackable, workload.device) == ("my_job", "loss", False, "cpu")
     assert preflight.find(job_file(tmp_path, more="stackable=True"), "cpu", None).stackable
     assert preflight.find(own_loop_file(tmp_path), "cpu", None).metric == "loss"
+
+
+def test_what_has_no_length_may_have_as_many_batches_as_it_likes(tmp_path: Path) -> None:
+    """A data loader over a stream has a `__len__` that raises."""
+    head = """
+        class Stream:
+            def __iter__(self):
+                return iter(torch.randn(12, 4).split(4))
+            def __len__(self):
+                return len(None)
+    """
+    assert preflight.find(job_file(tmp_path, head=head, batches="lambda epoch: Stream()"), "cpu", None)
+
+
+def test_parameter_groups_of_the_jobs_own_are_what_is_pasted(tmp_path: Path) -> None:
+    assert not preflight.find(job_file(tmp_path), "cpu", None).groups
+    assert preflight.find(job_file(tmp_path, more="parameter_groups=[{'params': [model.weight]}]"), "cpu", None).groups
+    assert "AdamW(parameter_groups, lr=0.01, weight_decay=0.5)" in ARMS["adamw"].code(0.01, 0.5, groups=True)
 
 
 def test_job_is_what_a_function_is_called_unless_said(tmp_path: Path) -> None:
@@ -190,12 +209,40 @@ MISTAKES = [
     (
         "scheduler that needs a figure",
         {"more": "scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"},
-        ("scheduler(optimizer), stepped after every step, raised TypeError", "metrics"),
+        ("scheduler(optimizer), stepped after every step without arguments, raised TypeError", "metrics", "an OwnLoop"),
     ),
     (
         "not stackable",
         {"loss": "lambda batch: model(batch).mean() * model(batch).mean().item()", "more": "stackable=True"},
-        ("two copies of the weights together, as stackable=True has it, raised", ".item()"),
+        ("two copies of the weights together, as stackable=True has it, raised", ".item()", "without stackable=True"),
+    ),
+    (
+        "loss calls backward",
+        {
+            "head": "def lost(batch):\n    loss = model(batch).square().mean()\n    loss.backward()\n    return loss",
+            "loss": "lost",
+        },
+        ("the backward pass raised RuntimeError", "leave backward() to the comparison"),
+    ),
+    (
+        "another number of batches",
+        {"steps_per_epoch": "4"},
+        ("steps_per_epoch=4, but batches(0) has 3", "steps_per_epoch=len(loader)"),
+    ),
+    (
+        "the test split raises",
+        {"evaluate": "lambda split: {'loss': {'validation': 1.0}[split]}"},
+        ('evaluate("test") raised KeyError', "line"),
+    ),
+    (
+        "other names on the test split",
+        {"evaluate": "lambda split: {'loss': 1.0} if split == 'validation' else {'mse': 1.0}"},
+        ('evaluate("test") returned mse, and evaluate("validation") loss', "the same names"),
+    ),
+    (
+        "figures that remember",
+        {"head": "CALLS.append(seed)", "evaluate": "lambda split: {'loss': float(len(CALLS))}"},
+        ('built twice from seed 0, evaluate("validation") gave loss 1 and 2', "follow from the model alone"),
     ),
     (
         "seed not used up",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar, Literal
@@ -19,8 +19,8 @@ import pytest
 from adamas.compare import followup
 from adamas.compare.arms import DEFAULT, JUDGED
 from adamas.compare.budgets import BUDGETS
-from adamas.compare.cell import Cell
-from adamas.compare.result import StudyResult
+from adamas.compare.cell import Cell, Outcome
+from adamas.compare.result import StudyResult, summarise
 from adamas.compare.settings import Settings
 from adamas.compare.stages import Stages
 from tests.compare.test_calibration import WORKLOAD, World, no_permutations, study
@@ -134,6 +134,24 @@ def test_a_verdict_against_an_arm_that_gained_nothing_says_so_whatever_its_colum
     gained = study(Narrow({"none": 1.2, "adam_l2": 0.9, "adamw": 1.0}), 0)
     assert gained.verdict.kind == "keep"
     assert not any("times apart" in sentence for sentence in gained.warnings)
+
+
+def test_two_arms_that_do_without_decay_are_not_told_apart_without_a_word() -> None:
+    """Their winners are Adam without decay twice: nothing that tells them apart is decay's."""
+    apart = Narrow({"none": 1.0, "adam_l2": 1.1, "adamw": 1.0})
+    (said, other) = (
+        summarise(replace(result.record, outcomes=weaker(result.record.outcomes, by)))
+        for result in [study(apart, 0)]
+        for by in (1e-9, 1.0)
+    )
+    assert (said.verdict.kind, other.verdict.kind) == ("switch", "switch")
+    assert said.warnings[0].startswith("Both arms do best with almost no decay")
+    assert not any("Both arms" in sentence for sentence in other.warnings)
+
+
+def weaker(outcomes: dict[Cell, Outcome], by: float) -> dict[Cell, Outcome]:
+    """The same, with decay that took off less."""
+    return {cell: replace(outcome, total_decay=by * outcome.total_decay) for cell, outcome in outcomes.items()}
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))

@@ -52,6 +52,7 @@ WORKLOADS = {
         Workload(
             name="modular",
             factory=f"{HERE}.modular:job",
+            revision=2,
             seeds_together=True,
             metric="cross_entropy",
             margin="0.05abs",

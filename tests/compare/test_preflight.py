@@ -237,7 +237,7 @@ MISTAKES = [
     (
         "other names on the test split",
         {"evaluate": "lambda split: {'loss': 1.0} if split == 'validation' else {'mse': 1.0}"},
-        ('evaluate("test") returned mse, and evaluate("validation") loss', "the same names"),
+        ("evaluate('test') returned mse, but not 'loss'", "the same names"),
     ),
     (
         "figures that remember",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -27,6 +28,20 @@ def test_each_file_gets_the_helpers_beside_it(tmp_path: Path, monkeypatch: pytes
     jobs = [user_code.function(where, "job", "a Job") for where in (first, second, first)]
     assert [job() for job in jobs] == [4, 9, 4]
     assert sys.modules["__main__"] is not None
+
+
+def test_a_module_that_imports_others_when_asked_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's and transformers' lazy ones do: what is being gone through would change on the way."""
+
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> str:
+            sys.modules[f"asked_for_{name}"] = ModuleType(name)
+            return "here.py"
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", {**sys.modules, "lazy": Lazy("lazy")})
+    assert user_code.function(write(tmp_path / "a", 2), "job", "a Job")() == 4
+    assert not any(name.startswith("asked_for") for name in sys.modules)
 
 
 def test_helpers_that_do_not_clash_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,8 @@ def make_way(folder: Path) -> None:
     sys.path.insert(0, str(folder))
     elsewhere = {
         name
-        for name, module in sys.modules.items()
-        if (file := getattr(module, "__file__", None)) and is_users(file) and not Path(file).is_relative_to(folder)
+        for name, module in list(sys.modules.items())  # as they stand: to ask a lazy one would import others
+        if (file := vars(module).get("__file__")) and is_users(file) and not Path(file).is_relative_to(folder)
     }
     own = {name for name in elsewhere if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()}
     for name in list(sys.modules):

@@ -289,6 +289,24 @@ def test_a_job_that_only_memorises_is_piloted_by_its_training_loss() -> None:
     assert found.lr == runs[1].lr
 
 
+def test_rows_reach_from_one_range_of_good_rates_to_the_next() -> None:
+    """Which of them suits an arm is not known from the pilot; of `digits-deep` each arm does best in another."""
+    two = replace(PILOT, basins=(-6, -3))
+    found = grids(DECAYING, dict.fromkeys(DECAYING, two), two, STANDARD)
+    assert {grid.lrs for grid in found.values()} == {(1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)}
+    runs = cells(ARMS["none"], STANDARD)
+    for values, expected in (
+        ((1.8, 1.5, 1.47, 1.85, 1.84, 1.42), (-7, -3)),
+        ((1.8, 1.5, 1.47, 1.46, 1.84, 1.42), (-7, -3)),
+        ((2.1, 1.5, 0.87, 0.73, 0.75, 1.9), ()),
+        ((1.0, 1.2, 1.3, math.inf, 1.4, 1.2), ()),  # nearly is within a tenth
+        ((1.0, math.inf, 1.3, 1.4, 1.4, 1.05), (-8, -3)),
+    ):
+        outcomes = dict(zip(runs, map(pilot_outcome, values), strict=True))
+        outcomes |= {cell: Outcome(False) for cell, value in zip(runs, values, strict=True) if math.isinf(value)}
+        assert read(ARMS["none"], outcomes, "loss").basins == expected
+
+
 def test_learning_rates_of_the_ladder() -> None:
     assert all(step_of(ladder(step)) == step for step in range(-20, 20))
 

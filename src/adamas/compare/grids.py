@@ -65,7 +65,7 @@ def grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Budg
         scale: 10th, 50th and 90th percentile of sqrt(v_hat) in Adam's pilot.
         budget: how many rows and columns.
     """
-    lrs = tuple(ladder(pilot.step + offset) for offset in budget.lrs)
+    lrs = rows(pilot, budget)
     if arm.decay == "none":
         return Grid(arm.name, lrs, (0.0,), tuple(range(budget.repeats)))
     decays = sorted(
@@ -76,6 +76,18 @@ def grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Budg
         low, _, high = scale
         decays = np.geomspace(decays[0] * low, decays[-1] * high, len(decays)).tolist()
     return Grid(arm.name, lrs, tuple(decays))
+
+
+def rows(pilot: Pilot, budget: Budget) -> tuple[float, ...]:
+    """The learning rates of an arm: around the pilot's best, or from one range of good rates to the next.
+
+    Which range suits an arm is not known from the pilot, which has no decay. The same number of rows is then further
+    apart, and the closer looks make up for it.
+    """
+    if not pilot.basins:
+        return tuple(ladder(pilot.step + offset) for offset in budget.lrs)
+    low, high = pilot.basins
+    return tuple(round_to(float(rate), 2) for rate in np.geomspace(ladder(low), ladder(high + 1), len(budget.lrs)))
 
 
 def grids(arms: Mapping[str, Arm], pilots: Mapping[str, Pilot], adam: Pilot, budget: Budget) -> dict[str, Grid]:

@@ -17,6 +17,7 @@ from adamas.compare.cell import Cell, Outcome
 SEED = 0
 BEYOND = 2  # learning rates at a time beyond an end
 ROUNDS = 3  # of those, at most
+NEARLY = 0.1  # of the best figure: a rate that is worse by less may be better once decay acts
 LEARNED = 0.9  # of the untrained loss: below that a run has learned something
 
 
@@ -37,6 +38,8 @@ class Pilot:
         learns_early: whether the best run had left the untrained weights' loss well behind half-way: only then may a
             run that has not be given up.
         rates: the learning rates tried, ascending.
+        basins: steps of the lowest and the highest learning rate that are nearly as good as the best, with worse ones
+            between them; empty where there is one range of good rates.
     """
 
     step: int
@@ -46,6 +49,7 @@ class Pilot:
     memorises: bool = False
     learns_early: bool = False
     rates: tuple[float, ...] = ()
+    basins: tuple[int, ...] = ()
 
     @property
     def lr(self) -> float:
@@ -134,7 +138,21 @@ def read(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:
     if arm.built_in and not scale[0] > 0:
         raise UnusableJobError("no weight of the job ever received a gradient: there is nothing to compare")
     early = best.fit is not None and best.fit <= LEARNED
-    return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates)
+    other = () if memorises else basins({step: outcome.validation[metric] for step, outcome in feasible})
+    return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates, other)
+
+
+def basins(found: Mapping[int, float]) -> tuple[int, ...]:
+    """The lowest and the highest step that are nearly as good as the best, if one between them is not.
+
+    Example:
+        >>> basins({-8: 1.5, -7: 1.0, -6: 1.4, -5: 0.95}), basins({-8: 1.5, -7: 1.0, -6: 0.95, -5: 1.4})
+        ((-7, -5), ())
+    """
+    lowest = min(found.values())
+    good = [step for step, value in found.items() if value <= lowest + NEARLY * abs(lowest)]
+    between = [step for step in found if good[0] < step < good[-1]]
+    return () if set(between) <= set(good) else (good[0], good[-1])
 
 
 def learned_nothing(outcome: Outcome, metric: str) -> bool:

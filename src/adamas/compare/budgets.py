@@ -57,7 +57,7 @@ class Budget:
 
         Example:
             >>> [(budget.name, budget.trials, budget.repeats) for budget in BUDGETS.values()]
-            [('quick', 35, 3), ('standard', 59, 3), ('thorough', 129, 6)]
+            [('quick', 32, 3), ('standard', 59, 3), ('thorough', 129, 6)]
         """
         share = self.trials // (3 * len(self.lrs))
         return max(SEARCH_SEEDS, min(MOST_REPEATS, share), math.ceil(self.trials / MOST_RATES))
@@ -114,7 +114,7 @@ BUDGETS = {
             pilot=(-8, -7, -6, -5),
             foreign_pilot=(-8, -6, -4, -2, 0),
             lrs=(0, 1, 2),
-            timescales=(10, 1.78, 0.316, 0.0562, 0.01),
+            timescales=(10, 1, 1 / 10, 1 / 100),
             lines=1,
             line=4,
             refined=8,

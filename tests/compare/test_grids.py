@@ -231,6 +231,14 @@ def test_edges_are_told() -> None:
     assert "lowest learning rate" in str(edge(1e-3, 1e-2))
 
 
+def test_rows_far_apart_have_neighbours_too() -> None:
+    """As far as over two ranges of rates; a closer look between them sees the decays of both."""
+    grid = Grid("adamw", (1e-4, 1e-2, 1.0), (1e-6, 1e-5, 1e-4)).cells()
+    between = Cell("refine", "adamw", 1e-3, 1e-5 / 1e-3, 0)
+    outcomes = {cell: outcome(0.0 if cell == between else 1.0) for cell in [*grid, between]}
+    assert winner(ARMS["adamw"], [*grid, between], outcomes, "loss", repeats=1).at_edge is None
+
+
 def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
     grid = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3)).cells()
     between = [Cell("refine", "adamw", 5.3e-3, decay / 5.3e-3, 0) for decay in (5e-5, 1e-4, 2e-4)]
@@ -301,6 +309,7 @@ def test_rows_reach_from_one_range_of_good_rates_to_the_next() -> None:
         ((2.1, 1.5, 0.87, 0.73, 0.75, 1.9), ()),
         ((1.0, 1.2, 1.3, math.inf, 1.4, 1.2), ()),  # nearly is within a tenth
         ((1.0, math.inf, 1.3, 1.4, 1.4, 1.05), (-8, -3)),
+        ((2.0, math.inf, 1.0, math.inf, 1.05, 1.5), (-6, -4)),
     ):
         outcomes = dict(zip(runs, map(pilot_outcome, values), strict=True))
         outcomes |= {cell: Outcome(False) for cell, value in zip(runs, values, strict=True) if math.isinf(value)}

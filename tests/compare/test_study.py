@@ -32,8 +32,9 @@ from adamas.compare.contract import to_json
 from adamas.compare.result import StudyResult, summarise
 from adamas.compare.settings import Settings
 from adamas.compare.snapshot import Snapshot
+from adamas.compare.specification import specification
 from adamas.compare.storage import open_storage, record_heartbeats
-from adamas.compare.study import ChangedError, DiscardedError, JobFailedError, conduct, discard
+from adamas.compare.study import ChangedError, Conductor, DiscardedError, JobFailedError, conduct, discard
 from adamas.compare.task import Task
 from adamas.compare.trials import CELL, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
 from adamas.compare.worker import Worker
@@ -156,6 +157,28 @@ def test_who_is_at_work_on_a_study_that_another_began_afresh_is_told(tmp_path: P
     with pytest.raises(DiscardedError, match="began 'adamas compare tiny' afresh"):
         conduct(given, interfere)
     assert finished(given) == {}
+
+
+def test_a_study_that_is_gone_is_missed_though_no_run_ends(tmp_path: Path) -> None:
+    """Else the tool would wait for ever: of the new study as few runs have ended as of the old one."""
+    given = settings(tmp_path)
+    with trials_of(given) as trials, Conductor(given, trials.storage, lambda snapshot: None, None) as conductor:
+        conductor.open(specification(given))
+        conductor._return_lost()
+        discard_it(given)
+        conductor._next_look = 0.0
+        with pytest.raises(KeyError, match="tiny"):
+            conductor._return_lost()
+
+
+def test_two_who_begin_afresh_at_once_leave_one_study(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    with trials_of(given):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: discard_it(given), range(8)))
+        storage = open_storage(given.storage_url, create=False)
+        assert [study.study_name for study in storage.get_all_studies()] == [given.study_name]
+        storage.engine.dispose()
 
 
 def test_nothing_is_written_to_the_study_that_took_the_place_of_a_discarded_one(tmp_path: Path) -> None:

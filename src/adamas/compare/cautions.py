@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adamas.compare.result import ArmResult
 
 NEAR_ZERO = 1e-3  # of the untrained weights' figure
+NARROW = 1.5  # ratio of them up to which nothing to speak of lies between two
 WIDE = 20  # ratio of a grid's neighbouring decays from which on a whole window may lie between two; AdamW's is up to 10
 INERT = 0.1  # D below which a weight without gradient keeps over 90 % of itself: decay has hardly begun
 
@@ -87,10 +88,10 @@ def missed_window(record: Record, verdict: Verdict, over_none: Mapping[str, Diff
         return []
     step = record.grids[against].decay_step
     useless = against in over_none and relation(over_none[against], record.settings.margin) != "lower"
-    if step < WIDE and not useless:
+    if step < WIDE and not (useless and step > NARROW):
         return []
     return [
-        f"The decays of {ARMS[against].title}'s grid lie {step:.0f} times apart"
+        f"The decays of {ARMS[against].title}'s grid lie {step:.3g} times apart"
         + (", and it was not shown to gain by any" if useless else "")
         + ": if the job wants one in a narrow window between two of them, the search may have missed it. With a larger "
         "--budget or more --trials they lie closer."
@@ -102,4 +103,4 @@ def near_zero(record: Record, arms: dict[str, ArmResult]) -> bool:
     metric, margin = record.settings.workload.metric, record.settings.margin
     untrained = [outcome.untrained[metric] for outcome in record.outcomes.values() if outcome.untrained]
     means = [arms[name].test[metric].mean for name in JUDGED if arms[name].test]
-    return margin.relative and bool(untrained and means) and max(means) < NEAR_ZERO * max(untrained)
+    return margin.relative and bool(untrained and means) and max(map(abs, means)) < NEAR_ZERO * max(map(abs, untrained))

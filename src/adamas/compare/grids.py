@@ -81,8 +81,8 @@ def grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Budg
 def rows(pilot: Pilot, budget: Budget) -> tuple[float, ...]:
     """The learning rates of an arm: around the pilot's best, or from one range of good rates to the next.
 
-    Which range suits an arm is not known from the pilot, which has no decay. The same number of rows is then further
-    apart, and the closer looks make up for it.
+    Which range suits an arm is not known from the pilot, which has no decay. Rows are as many as ever, and the closer
+    looks make up for those that are further apart.
     """
     if not pilot.basins:
         return tuple(ladder(pilot.step + offset) for offset in budget.lrs)

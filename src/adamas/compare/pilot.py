@@ -138,7 +138,8 @@ def read(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:
     if arm.built_in and not scale[0] > 0:
         raise UnusableJobError("no weight of the job ever received a gradient: there is nothing to compare")
     early = best.fit is not None and best.fit <= LEARNED
-    other = () if memorises else basins({step: outcome.validation[metric] for step, outcome in feasible})
+    figures = {step: outcome.validation[metric] if outcome.feasible else math.inf for step, outcome in found.items()}
+    other = () if memorises else basins(figures)
     return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates, other)
 
 
@@ -146,7 +147,7 @@ def basins(found: Mapping[int, float]) -> tuple[int, ...]:
     """The lowest and the highest step that are nearly as good as the best, if one between them is not.
 
     Example:
-        >>> basins({-8: 1.5, -7: 1.0, -6: 1.4, -5: 0.95}), basins({-8: 1.5, -7: 1.0, -6: 0.95, -5: 1.4})
+        >>> basins({-8: 1.5, -7: 1.0, -6: math.inf, -5: 0.95}), basins({-8: 1.5, -7: 1.0, -6: 0.95, -5: 1.4})
         ((-7, -5), ())
     """
     lowest = min(found.values())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from adamas.compare.arms import Arm
 from adamas.compare.cell import Cell, Outcome
 
 Point = tuple[float, float]  # (lr, torch's weight decay)
-RUNG = 3.4  # between neighbours of the ladder 1, 3, 10, or less
 WEAKEST = "the weakest decay tried"
 FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
 
@@ -71,10 +71,17 @@ def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], me
             "each of its seeds: their losses diverged, evaluate() returned none, or half-way they had learned nothing. "
             "A longer warm-up, or clipped gradients, may steady the job"
         )
-    return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, list(scores(cells, outcomes, metric))), confirmed)
+    points = list(scores(cells, outcomes, metric))
+    return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, points, rung(cells)), confirmed)
 
 
-def edge(lr: float, weight_decay: float, points: list[Point]) -> str | None:
+def rung(cells: Sequence[Cell]) -> float:
+    """The largest ratio of neighbouring learning rates of the grid, and a little more: rates are rounded."""
+    rates = sorted({cell.lr for cell in cells if cell.stage == "search"})
+    return 1.02 * max((high / low for low, high in pairwise(rates)), default=1.0)
+
+
+def edge(lr: float, weight_decay: float, points: list[Point], rung: float) -> str | None:
     """The limit of the explored region that a chosen cell lies on.
 
     A decay is the strongest, or weakest, where no cell within a rung of the learning rate has a stronger, or weaker one
@@ -83,7 +90,7 @@ def edge(lr: float, weight_decay: float, points: list[Point]) -> str | None:
     lrs = [point[0] for point in points]
     if lr in (min(lrs), max(lrs)):
         return f"the {'lowest' if lr == min(lrs) else 'highest'} learning rate tried"
-    near = {rate * decay for rate, decay in points if max(rate, lr) < RUNG * min(rate, lr)}
+    near = {rate * decay for rate, decay in points if max(rate, lr) < rung * min(rate, lr)}
     if weight_decay > 0 and len(near) > 1:
         if lr * weight_decay > 0.99 * max(near):  # decays are rounded to 3 digits
             return "the strongest decay tried"

@@ -178,8 +178,10 @@ class Conductor:
         return still
 
     def _return_lost(self) -> None:
-        """Look for lost trials, every second or so."""
+        """Look for lost trials, and whether the study itself is lost, every second or so."""
         if time.monotonic() >= self._next_look:
+            if not self._trials.are_kept():
+                raise KeyError(self._settings.study_name)
             self._trials.return_lost()
             self._next_look = time.monotonic() + LOST_SECONDS
 
@@ -203,9 +205,11 @@ def discard(name: str, storage: RDBStorage) -> None:
     SQLite would give it the same, and whoever is at work on the old one would take part in the new.
     """
     keeper = f"{name}, discarded {uuid4().hex}"
-    with contextlib.suppress(KeyError):
+    with contextlib.suppress(KeyError):  # it is not there, or another process was faster
         number = storage.get_study_id_from_name(name)
         optuna.create_study(study_name=keeper, storage=storage)
-        storage.delete_study(number)
-        optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
-        optuna.delete_study(study_name=keeper, storage=storage)
+        try:
+            storage.delete_study(number)
+            optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+        finally:
+            optuna.delete_study(study_name=keeper, storage=storage)

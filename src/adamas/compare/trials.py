@@ -32,7 +32,7 @@ ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(0.0, 1e6),
-    "weight_decay": FloatDistribution(0.0, 1e12),
+    "weight_decay": FloatDistribution(0.0, 1e30),
     "seed": IntDistribution(0, 2**31 - 1),
 }
 

@@ -58,15 +58,17 @@ def make_way(folder: Path) -> None:
     if str(folder) in sys.path:
         sys.path.remove(str(folder))
     sys.path.insert(0, str(folder))
-    elsewhere = {
-        name
-        for name, module in list(sys.modules.items())  # as they stand: to ask a lazy one would import others
-        if (file := vars(module).get("__file__")) and is_users(file) and not Path(file).is_relative_to(folder)
-    }
-    own = {name for name in elsewhere if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()}
+    own = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    clashing = {name for name in own & set(sys.modules) - {"__main__"} if is_elsewhere(sys.modules[name], folder)}
     for name in list(sys.modules):
-        if name.partition(".")[0] in own - {"__main__"}:
+        if name.partition(".")[0] in clashing:
             del sys.modules[name]
+
+
+def is_elsewhere(module: ModuleType, folder: Path) -> bool:
+    """Whether a module is the user's, and not from a folder; a lazy one is not asked, which would import others."""
+    file = vars(module).get("__file__")
+    return bool(file) and is_users(file) and not Path(file).is_relative_to(folder)
 
 
 def run_file(path: Path) -> ModuleType:

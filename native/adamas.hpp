@@ -1,4 +1,4 @@
-// What the parts of the native kernel share: plain data, no templates with code, no Python, no torch.
+// Plain data that the parts of the native kernel share: no templates with code, no Python, no framework.
 #pragma once
 
 #include <stdint.h>
@@ -21,7 +21,7 @@ struct Factors {
 enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };
 constexpr int kDtypes = 4;
 
-// How moments and weights are stored (adamas.kernels.bucket.Storage); not `plain`, the step goes through stored.inc.
+// How moments and weights are stored (adamas.kernels.bucket.Storage); where it is not `plain`, stored.inc steps.
 enum class Moments : uint8_t { wide, bfloat16, packed16, packed12 };
 
 struct Storage {
@@ -32,17 +32,21 @@ struct Storage {
   bool plain() const { return moments == Moments::wide && !master_bits && !stochastic; }
 };
 
-// Of a step's random bits (adamas.formats.random_bits).
+// The key of a step's random bits (adamas.formats.random_bits).
 struct Key {
   uint32_t first, second;
 };
+
+// Where weight decay acts: in the gradient, on the weight, or on the weight where the update does not oppose it.
+enum class Decay : uint8_t { none, l2, decoupled, cautious };
 
 struct Step {
   Factors<float> f32;
   Factors<double> f64;
   Storage storage;
   Key key;
-  bool l2, decoupled, amsgrad, moves, averages, zero_grad;
+  Decay decay;
+  bool amsgrad, moves, averages, zero_grad;
 };
 
 // One parameter with everything that belongs to it: `count` elements in the same order in each array.

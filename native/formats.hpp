@@ -19,7 +19,7 @@ constexpr int kBlockSize = 256;
 
 // The memory that a later block will read, asked for little by little: a core has a dozen requests under way at most,
 // and what is asked for beyond them makes it wait.
-struct Ahead {
+struct Prefetcher {
   static constexpr int kStreams = 5, kParts = 4;
   struct Stream {
     const char* next;
@@ -27,7 +27,7 @@ struct Ahead {
   } streams[kStreams];
   int count = 0;
   void add(const void* from, int64_t bytes) { streams[count++] = {static_cast<const char*>(from), bytes / kParts}; }
-  inline void some() {
+  inline void next_part() {
     for (int s = 0; s < count; ++s) {
       const char* const from = streams[s].next;
       for (int64_t line = 0; line < streams[s].bytes; line += 64) __builtin_prefetch(from + line);
@@ -79,15 +79,15 @@ inline int before_wrap(int64_t at, int n) {
 }
 
 // `up`, or for an infinity or NaN the upper half of its own pattern, quiet.
-inline uint32_t unless_endless(uint32_t bits, uint32_t up) {
+inline uint32_t inf_or_nan_or(uint32_t bits, uint32_t up) {
   const uint32_t size = magnitude(bits);
-  const uint32_t endless = (bits & 0xFFFF0000u) | (mask(size > kInfinity) & 0x400000u);
-  return size >= kInfinity ? endless : up;
+  const uint32_t inf_or_nan = (bits & 0xFFFF0000u) | (mask(size > kInfinity) & 0x400000u);
+  return size >= kInfinity ? inf_or_nan : up;
 }
 
 // formats/rounding.py: the pattern of x as bfloat16, rounded without bias by 16 random bits.
-inline uint16_t brief(float x, uint32_t random16) {
-  return static_cast<uint16_t>(unless_endless(bits_of(x), bits_of(x) + random16) >> 16);
+inline uint16_t round_to_bfloat16(float x, uint32_t random16) {
+  return static_cast<uint16_t>(inf_or_nan_or(bits_of(x), bits_of(x) + random16) >> 16);
 }
 
 // formats/rounding.py: weight - change without its lowest kCut bits, rounded without bias.
@@ -178,8 +178,8 @@ struct PackedBlock {
     encode_v_as<false>(block, n);
   }
 
-  // The same where v_low is that of the smallest positive v; kUsual says that all are positive and finite.
-  template <bool kUsual, class Block>
+  // The same where v_low is that of the smallest positive v; kAllPositive says that all are positive and finite.
+  template <bool kAllPositive, class Block>
   static void encode_v_as(Block& block, int n) {
     float* __restrict m = block.m;
     const float* __restrict v = block.v;
@@ -197,7 +197,7 @@ struct PackedBlock {
       const float gap = float_of(above) - float_of(below), part = float_of(bits) - float_of(below);
       const float threshold = uniform_of_high(random[i]) * gap;
       uint32_t point;
-      if constexpr (kUsual) {
+      if constexpr (kAllPositive) {
         const uint32_t up = mask(threshold < part);
         point = (above & up) | (below & ~up);
         codes[i] = code - up;
@@ -270,9 +270,9 @@ inline void join_masters24(const uint16_t* __restrict high, const int8_t* __rest
     const __m512i lower = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low + i)));
     const __m512i whole = _mm512_slli_epi32(upper, 16);
     const __m512i bits = _mm512_add_epi32(whole, _mm512_slli_epi32(lower, 8));
-    const __mmask16 endless = _mm512_cmpge_epi32_mask(_mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF)),
-                                                      _mm512_set1_epi32(static_cast<int>(kInfinity)));
-    _mm512_storeu_ps(theta + i, _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, endless, whole)));
+    const __mmask16 inf_or_nan = _mm512_cmpge_epi32_mask(_mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF)),
+                                                         _mm512_set1_epi32(static_cast<int>(kInfinity)));
+    _mm512_storeu_ps(theta + i, _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, inf_or_nan, whole)));
   }
 #elif defined(__AVX2__)
   for (; i + 8 <= n; i += 8) {
@@ -280,19 +280,19 @@ inline void join_masters24(const uint16_t* __restrict high, const int8_t* __rest
     const __m256i lower = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(low + i)));
     const __m256i whole = _mm256_slli_epi32(upper, 16);
     const __m256i bits = _mm256_add_epi32(whole, _mm256_slli_epi32(lower, 8));
-    const __m256i endless = _mm256_cmpgt_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7FFFFFFF)),
-                                               _mm256_set1_epi32(static_cast<int>(kInfinity - 1)));
-    _mm256_storeu_ps(theta + i, _mm256_castsi256_ps(_mm256_blendv_epi8(bits, whole, endless)));
+    const __m256i inf_or_nan = _mm256_cmpgt_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7FFFFFFF)),
+                                                  _mm256_set1_epi32(static_cast<int>(kInfinity - 1)));
+    _mm256_storeu_ps(theta + i, _mm256_castsi256_ps(_mm256_blendv_epi8(bits, whole, inf_or_nan)));
   }
 #endif
   for (; i < n; ++i) theta[i] = join_master(high[i], static_cast<int32_t>(low[i]) * 256);
 }
 
-inline uint32_t quieted(uint32_t bits) { return unless_endless(bits, bits); }
+inline uint32_t quiet_nan(uint32_t bits) { return inf_or_nan_or(bits, bits); }
 
 inline uint32_t nearest24(float x) {
-  const uint32_t bits = bits_of(x), endless = mask(magnitude(bits) >= kInfinity);
-  return (bits & endless) | (((bits + 0x80u) & ~0xFFu) & ~endless);
+  const uint32_t bits = bits_of(x), inf_or_nan = mask(magnitude(bits) >= kInfinity);
+  return (bits & inf_or_nan) | (((bits + 0x80u) & ~0xFFu) & ~inf_or_nan);
 }
 
 }  // namespace

@@ -4,21 +4,10 @@
 #pragma once
 
 #include <stdint.h>
-#include <string.h>
+
+#include "bits.hpp"
 
 namespace {
-
-inline uint32_t bits_of(float x) {
-  uint32_t u;
-  memcpy(&u, &x, sizeof u);
-  return u;
-}
-
-inline float float_of(uint32_t u) {
-  float x;
-  memcpy(&x, &u, sizeof x);
-  return x;
-}
 
 template <class T>
 struct Plain {
@@ -40,9 +29,6 @@ struct BFloat16 {
   }
 };
 
-// All ones where the condition holds, else 0: a choice that compilers do not turn into a branch, and so can vectorise.
-inline uint32_t mask(bool condition) { return condition ? 0xFFFFFFFFu : 0u; }
-
 struct Float16 {
   using Stored = uint16_t;
   using Compute = float;
@@ -52,8 +38,8 @@ struct Float16 {
     const uint32_t u = h;
     const uint32_t magnitude = (u & 0x7FFFu) << 13;
     const uint32_t finite = bits_of(float_of(magnitude) * 0x1p112f);
-    const uint32_t endless = mask(magnitude >= (0x7C00u << 13)) & 0x7F800000u;  // infinity and NaN
-    return float_of(finite | endless | ((u & 0x8000u) << 16));
+    const uint32_t inf_or_nan = mask(magnitude >= (0x7C00u << 13)) & 0x7F800000u;
+    return float_of(finite | inf_or_nan | ((u & 0x8000u) << 16));
   }
   static inline uint16_t store(float x) {
     const uint32_t u = bits_of(x);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,11 +82,48 @@ def test_planted_bugs_are_rejected(bug: str, dtype: torch.dtype) -> None:
 
 def test_a_planted_bug_in_the_kernel_itself_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel whose second moment decays and never sees the gradient: nothing but its numbers tells."""
-    right = eager._in_place
 
-    def wrong(name: str, first: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        forgets_the_gradient = name == "add_" and bool((first >= 0).all())  # only v is never negative
-        return first if forgets_the_gradient else right(name, first, *args, **kwargs)
+    class Forgetful:
+        def __getattr__(self, name: str) -> object:
+            return getattr(torch, name)
 
-    monkeypatch.setattr(eager, "_in_place", wrong)
+        def _foreach_add_(self, first: list[torch.Tensor], other: object) -> None:
+            forgets_the_gradient = isinstance(other, list | tuple) and bool(
+                (first[0] >= 0).all()
+            )  # only v is never negative
+            if not forgets_the_gradient:
+                torch._foreach_add_(first, other)
+
+    monkeypatch.setattr(eager, "lists", Forgetful())
     assert not within_bounds(operands(torch.float64), CASE, 3, stepped(RIGHT))
+
+
+CAUTIOUS = Case("cautious", {**CASE.values, "decay": "corrected", "base_lr": 4e-3, "cautious_decay": True})
+CAREFUL = StepScalars.of(CAUTIOUS.hyper, 3)
+PLANTED_DECAYS = {
+    "lr in place of lr^2": CAREFUL._replace(decay=StepScalars.of(replace(CAUTIOUS.hyper, decay="lr"), 3).decay),
+    "lr / base_lr in place of lr^2": CAREFUL._replace(decay=1e-3 / 4e-3 * 0.1),
+    "decays everywhere": CAREFUL._replace(cautious=False),
+    "decays nowhere": CAREFUL._replace(decay=0.0),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED_DECAYS)
+def test_planted_bugs_in_decay_are_rejected(bug: str) -> None:
+    assert within_bounds(operands(torch.float64), CAUTIOUS, 3, stepped(CAREFUL)), "the right rule must pass"
+    assert not within_bounds(operands(torch.float64), CAUTIOUS, 3, stepped(PLANTED_DECAYS[bug]))
+
+
+def inverted(param: torch.Tensor, exp_avg: torch.Tensor, s: StepScalars) -> torch.Tensor:
+    return param.masked_fill(exp_avg.sign() * param.sign() > 0, 0.0)
+
+
+def of_a_neighbour(param: torch.Tensor, exp_avg: torch.Tensor, s: StepScalars) -> torch.Tensor:
+    """With the sign of another element's update."""
+    return param.masked_fill(exp_avg.roll(1).sign() * param.sign() < 0, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [inverted, of_a_neighbour])
+def test_a_planted_mask_is_rejected(wrong: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager, "_decaying", wrong)
+    assert not within_bounds(operands(torch.float64), CAUTIOUS, 3, stepped(CAREFUL))

@@ -1,4 +1,4 @@
-"""Rules about weight decay: conventions, total decay, timescale, equilibrium. Pure functions of numbers.
+"""Rules about weight decay: modes, conventions, total decay, timescale, equilibrium. Pure functions of numbers.
 
 Two conventions are in use. torch, optax, Keras, MLX and Paddle shrink a weight by `lr * weight_decay` a step ("lr");
 the AdamW paper and Adamas' `decay="independent"` shrink it by `weight_decay` alone, times the schedule.
@@ -8,6 +8,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any, Literal, get_args
+
+DecayMode = Literal["none", "l2", "lr", "independent", "corrected"]
+DECAY_MODES: tuple[DecayMode, ...] = get_args(DecayMode)
+USES_BASE_LR: tuple[DecayMode, ...] = ("independent", "corrected")
+
+
+def share_per_step(decay: DecayMode, weight_decay: Any, lr: Any, base_lr: float) -> Any:
+    """The share of a weight that decoupled decay takes away in one step; 0 for "none" and "l2".
+
+    - "lr": `lr * weight_decay` (torch).
+    - "independent": `weight_decay * lr / base_lr` (arXiv 1711.05101, Algorithm 2).
+    - "corrected": `weight_decay * lr**2 / base_lr` (AdamC, arXiv 2506.02285; also arXiv 2512.08217). Under a schedule
+      the norm of a weight then settles at a value that does not depend on lr; at the base lr it equals "lr".
+
+    Args:
+        decay: the mode.
+        weight_decay: lambda, a number or a 0-d tensor.
+        lr: the learning rate of this step, likewise.
+        base_lr: the learning rate that a schedule starts from; > 0 for the modes of `USES_BASE_LR`.
+
+    Example:
+        >>> share_per_step("corrected", weight_decay=0.5, lr=0.25, base_lr=1.0)
+        0.03125
+    """
+    if decay == "independent":
+        return weight_decay * (lr / base_lr)
+    if decay == "corrected":
+        return lr * weight_decay * (lr / base_lr)
+    return lr * weight_decay if decay == "lr" else 0.0
 
 
 def to_independent(weight_decay: float, lr: float) -> float:
@@ -94,6 +124,48 @@ def adam_l2_equilibrium_rms(lr: float, weight_decay: float, sigma: float) -> flo
         0.2
     """
     return math.sqrt(lr * sigma / (2.0 * weight_decay))
+
+
+def linear_schedule(start: float, end: float, step: int, total_steps: int) -> float:
+    """The value after `step` steps on a line from `start` to `end`, which is reached after `total_steps` and kept.
+
+    Example:
+        >>> linear_schedule(0.25, 0.75, step=1, total_steps=2)
+        0.5
+    """
+    return end if step >= total_steps else start + (end - start) * (step / total_steps)
+
+
+def cosine_schedule(start: float, end: float, step: int, total_steps: int) -> float:
+    """The value after `step` steps on half a cosine from `start` to `end`, flat at both; `end` from `total_steps` on.
+
+    Example:
+        >>> cosine_schedule(0.25, 0.75, step=1, total_steps=2)
+        0.5
+    """
+    if step >= total_steps:
+        return end
+    return start + (end - start) * 0.5 * (1.0 - math.cos(math.pi * step / total_steps))
+
+
+def constant_product(weight_decay: float, base_lr: float, lr: float) -> float:
+    """The weight decay at `lr` whose product with it is weight_decay * base_lr; infinite where no float is.
+
+    Example:
+        >>> constant_product(0.25, base_lr=0.5, lr=0.125)
+        1.0
+    """
+    return math.inf if lr == 0.0 else weight_decay * base_lr / lr
+
+
+def scaled_weight_decay(weight_decay: float, factor: float) -> float:
+    """The weight decay times the factor that a schedule gives a step.
+
+    Example:
+        >>> scaled_weight_decay(0.25, factor=0.5)
+        0.125
+    """
+    return weight_decay * factor
 
 
 def layer_lr(lr: float, layer_decay: float, layers_above: int) -> float:

@@ -4,6 +4,21 @@
     m      first moment     v  second moment      u  update              lambda  weight decay
 
 Kingma & Ba 2015 (arXiv 1412.6980), Algorithm 1; Loshchilov & Hutter 2019 (arXiv 1711.05101), Algorithm 2.
+
+Decoupled decay subtracts `share * theta` beside the update, where `share` is
+    "lr"           alpha * lambda                    PyTorch and every other framework
+    "independent"  lambda * alpha / alpha_base       Loshchilov & Hutter: alpha / alpha_base is their schedule eta_t
+    "corrected"    lambda * alpha^2 / alpha_base     AdamC, Defazio 2025 (arXiv 2506.02285): lambda_t = lambda * alpha /
+                   alpha_max in place of lambda. Chou 2025 (arXiv 2512.08217) derives the same alpha^2 without AdamC's
+                   assumption of normalisation layers, as what keeps the norm of weights steady under a schedule.
+
+Cautious weight decay, Chen et al. 2025 (arXiv 2510.12402), element by element:
+    theta_t = theta_{t-1} - alpha (u_t + lambda I(u_t theta_{t-1} >= 0) theta_{t-1})
+Decay rests where u_t and theta_{t-1} have strictly opposite signs; where one of the two is 0 it acts. Signs are
+compared here, since the product of two small numbers may underflow to 0.
+
+An infinite theta stays infinite under decoupled decay, as in PyTorch, which computes theta * (1 - share). The decay
+term uses theta clamped to finite numbers, because inf - inf would be NaN. Coupled decay gives NaN, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -16,6 +31,7 @@ from numpy.typing import NDArray
 from adamas.scalars import Hyper
 
 Array = NDArray[np.float64]
+LARGEST = np.finfo(np.float64).max
 
 
 class State(NamedTuple):
@@ -64,13 +80,20 @@ def step(theta: Array, g: Array, state: State, hyper: Hyper) -> tuple[Array, Sta
         epsilon = epsilon / np.sqrt(c2)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where eps = 0 and every gradient was 0
         u = m_hat / (np.sqrt(v_hat + hyper.eps_root) + epsilon)
+    state = State(m, v, v_max, t)
     if alpha == 0:
-        return theta + 0.0, State(m, v, v_max, t)
+        return theta + 0.0, state
+    share = 0.0  # of theta that decoupled decay takes away
     if hyper.decay == "lr":
-        return theta - alpha * u - alpha * lam * theta, State(m, v, v_max, t)  # AdamW as every framework has it
-    if hyper.decay == "independent":
-        return theta - alpha * u - alpha / hyper.base_lr * lam * theta, State(m, v, v_max, t)  # AdamW as published
-    return theta - alpha * u, State(m, v, v_max, t)
+        share = alpha * lam  # AdamW as every framework has it
+    elif hyper.decay == "independent":
+        share = alpha / hyper.base_lr * lam  # AdamW as published
+    elif hyper.decay == "corrected":
+        share = alpha**2 / hyper.base_lr * lam  # AdamC
+    decayed = np.clip(theta, -LARGEST, LARGEST)
+    if hyper.cautious_decay:
+        decayed = np.where(np.sign(u) * np.sign(theta) < 0, 0.0, decayed)
+    return theta - alpha * u - share * decayed, state
 
 
 def clip(gs: list[Array], max_norm: float) -> list[Array]:

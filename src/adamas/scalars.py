@@ -6,11 +6,14 @@ folded here, once a step, into the factors of
     g      <- grad_factor * grad + l2 * param
     m      <- beta1 * m + beta1_complement * g          (or m + beta1_complement * (g - m), whichever errs less)
     v      <- beta2 * v + (beta2_complement * g) * g
-    param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * param)
+    param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * finite(param))
     ema    <- ema + average * (param - ema)                    (where an average of the weights is kept)
 
 With bias corrections c1 = 1 - beta1^t and c2 = 1 - beta2^t, `mhat / (sqrt(vhat) + eps)` equals
 `(sqrt(c2)/c1) * m / (sqrt(v) + eps*sqrt(c2))`, so the corrections cost the kernel nothing and one rounding less.
+
+`finite` clamps to the largest finite number, so that an infinite weight stays infinite, as in torch: inf - inf is NaN.
+With `cautious` the decay term is 0 where m and param have opposite signs: m has the sign of the update.
 """
 
 from __future__ import annotations
@@ -20,10 +23,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
+from adamas.decay import DECAY_MODES, USES_BASE_LR, DecayMode, share_per_step
 from adamas.formats.random_bits import Key, step_key
-
-Decay = Literal["l2", "lr", "independent"]
-DECAYS: tuple[Decay, ...] = ("l2", "lr", "independent")
 
 
 def _number(value: Any) -> float:
@@ -38,6 +39,8 @@ def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> N
     if hasattr(value, "detach"):
         return
     if not at_least <= _number(value) < below:
+        if isinstance(value, str):
+            raise ValueError(f"{name}: {value!r} is a str ({rule}): write it without quotes, or convert it by float()")
         raise ValueError(f"{name}: {value} ({rule})")
 
 
@@ -60,8 +63,9 @@ class Hyper:
         eps: added to the root, >= 0.
         weight_decay: lambda, >= 0.
         decay: "l2" adds lambda*theta to the gradient (Adam); "lr" multiplies theta by 1 - lr*lambda (AdamW as in
-            torch); "independent" by 1 - lambda*lr/base_lr (arXiv 1711.05101, Algorithm 2).
-        base_lr: the learning rate that a schedule starts from; > 0, read by "independent" only.
+            torch); "independent" by 1 - lambda*lr/base_lr (arXiv 1711.05101, Algorithm 2); "corrected" by
+            1 - lambda*lr^2/base_lr (arXiv 2506.02285); "none" ignores lambda.
+        base_lr: the learning rate that a schedule starts from; > 0, read by "independent" and "corrected" only.
         amsgrad: "off", "raw" (maximum of v: torch, Keras) or "corrected" (maximum of vhat: optax).
         maximize: ascend instead of descend.
         eps_mode: "alg1" adds eps after the bias correction of v (the paper's Algorithm 1: torch, optax);
@@ -69,6 +73,8 @@ class Hyper:
         eps_root: added inside the root, to the corrected v (optax), >= 0.
         bias_correction: divide the moments by 1 - beta^t.
         ema_decay: memory of the weights' moving average, in [0, 1); None keeps none.
+        cautious_decay: decoupled decay does not act on elements whose update and weight have opposite signs
+            (arXiv 2510.12402).
 
     Raises:
         ValueError: naming the value, the rule and the fix.
@@ -85,7 +91,7 @@ class Hyper:
     beta2: Any = 0.999
     eps: float = 1e-8
     weight_decay: Any = 0.0
-    decay: Decay = "l2"
+    decay: DecayMode = "l2"
     base_lr: float = 0.0
     amsgrad: Literal["off", "raw", "corrected"] = "off"
     maximize: bool = False
@@ -93,6 +99,7 @@ class Hyper:
     eps_root: float = 0.0
     bias_correction: bool = True
     ema_decay: float | None = None
+    cautious_decay: bool = False
 
     def __post_init__(self) -> None:
         """Check every field: the wording up to the bracket is torch's, which its own tests look for."""
@@ -106,16 +113,21 @@ class Hyper:
             rule = "ema_decay must lie in [0, 1), or be None for no average of the weights"
             _check("Invalid ema_decay value", self.ema_decay, 0.0, 1.0, rule)
         for name, allowed in (
-            ("decay", DECAYS),
+            ("decay", DECAY_MODES),
             ("amsgrad", ("off", "raw", "corrected")),
             ("eps_mode", ("alg1", "hat")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}")
-        if self.decay == "independent" and not 0.0 < self.base_lr < math.inf:
+        if self.decay in USES_BASE_LR and not 0.0 < self.base_lr < math.inf:
             raise ValueError(
-                f"base learning rate {self.base_lr} must be > 0 for decay='independent', which divides by it: "
+                f"base learning rate {self.base_lr} must be > 0 for decay={self.decay!r}, which divides by it: "
                 "construct with the schedule's peak lr, or use decay='lr'"
+            )
+        if self.cautious_decay and self.decay == "l2":
+            raise ValueError(
+                "cautious_decay=True must go with decoupled weight decay, and decay='l2' adds it to the gradient: "
+                "use AdamW (decay='lr', 'independent' or 'corrected'), or cautious_decay=False"
             )
 
 
@@ -141,6 +153,7 @@ class StepScalars(NamedTuple):
         moves: whether parameters may change: False exactly when lr is the number 0.
         random: the key of the step's random bits (`adamas.formats.random_bits`); None where there are none.
         skip: a 0-d tensor that says on the device whether this step is to change nothing; None where the host decided.
+        cautious: whether decoupled decay leaves alone the elements whose update and weight have opposite signs.
     """
 
     grad_factor: Any
@@ -159,6 +172,7 @@ class StepScalars(NamedTuple):
     moves: bool
     random: Key | None = None
     skip: Any = None
+    cautious: bool = False
 
     @classmethod
     def of(
@@ -190,9 +204,6 @@ class StepScalars(NamedTuple):
         c2 = 1 - hyper.beta2**step if hyper.bias_correction else 1.0
         corrected = hyper.amsgrad == "corrected"
         root = c2**0.5
-        decay = {"l2": 0.0, "lr": lr * hyper.weight_decay, "independent": 0.0}[hyper.decay]
-        if hyper.decay == "independent":
-            decay = hyper.weight_decay * (lr / hyper.base_lr)
         return cls(
             grad_factor=-grad_factor if hyper.maximize else grad_factor,
             l2=hyper.weight_decay if hyper.decay == "l2" else 0.0,
@@ -203,12 +214,13 @@ class StepScalars(NamedTuple):
             step_size=lr / c1 if corrected else lr * root / c1,
             eps=hyper.eps if corrected or hyper.eps_mode == "hat" else hyper.eps * root,
             eps_root=hyper.eps_root if corrected else hyper.eps_root * c2,
-            decay=decay,
+            decay=share_per_step(hyper.decay, hyper.weight_decay, lr, hyper.base_lr),
             max_factor=1 / c2 if corrected else 1.0,
             average=_average(hyper.ema_decay, average_begins),
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(lr, "detach") or lr != 0,
             random=None if seed is None else step_key(int(seed), step),
+            cautious=hyper.cautious_decay,
         )
 
 

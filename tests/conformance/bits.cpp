@@ -122,8 +122,7 @@ int main() {
       step.f32 = factors<float>(l2, decoupled);
       step.f64 = factors<double>(l2, decoupled);
       step.key = {0x12345678u, 0x9ABCDEF0u};
-      step.l2 = l2;
-      step.decoupled = decoupled;
+      step.decay = l2 ? Decay::l2 : decoupled ? Decay::decoupled : Decay::none;
       step.amsgrad = mode / 3 % 2 == 1;
       step.moves = mode < 6;
       step.averages = mode % 2 == 0;

@@ -36,11 +36,18 @@ class Case:
         return self.hyper.ema_decay is not None
 
 
+CAUTIOUS = {"decay": "lr", "cautious_decay": True}
 CASES = [
     Case("plain"),
     Case("l2", {"weight_decay": 0.1}),
     Case("decoupled", {"weight_decay": 0.1, "decay": "lr"}),
     Case("independent", {"weight_decay": 1e-3, "decay": "independent", "base_lr": 2e-3}),
+    Case("corrected", {"weight_decay": 0.1, "decay": "corrected", "base_lr": 4e-3}),
+    Case("cautious", {"weight_decay": 0.1, **CAUTIOUS}),
+    Case("cautious-corrected", {"lr": 0.5, "weight_decay": 0.5, **CAUTIOUS, "decay": "corrected", "base_lr": 2.0}),
+    Case("cautious-amsgrad", {"amsgrad": "raw", "weight_decay": 0.1, **CAUTIOUS}),
+    Case("cautious-average", {"ema_decay": 0.99, "weight_decay": 0.1, **CAUTIOUS}),
+    Case("undecayed", {"weight_decay": 0.1, "decay": "none"}),
     Case("amsgrad", {"amsgrad": "raw"}),
     Case("amsgrad-l2", {"amsgrad": "raw", "weight_decay": 0.1}),
     Case("amsgrad-decoupled", {"amsgrad": "raw", "weight_decay": 0.1, "decay": "lr"}),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from adamas.kernels import stored, triton
+from adamas.formats import stored
+from adamas.kernels import triton
 from adamas.kernels.bucket import Bucket, Storage, state_names
 from adamas.scalars import StepScalars
 from tests.conformance.cases import device_of

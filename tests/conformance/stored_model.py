@@ -81,7 +81,9 @@ class Model:
             second = self.state["max_exp_avg_sq"] = np.maximum(self.state["max_exp_avg_sq"], v * s["max_factor"])
         change = s["step_size"] * (m / (np.sqrt(second + s["eps_root"]) + s["eps"]))
         if scalars.decay != 0:
-            change = change + s["decay"] * theta
+            largest = np.finfo(f32).max
+            decay = s["decay"] * np.clip(theta, -largest, largest)
+            change = change + np.where(scalars.cautious & (np.sign(m) * np.sign(theta) < 0), f32(0), decay)
         self._store(m, v, theta, change, scalars)
         if "ema" in self.state:
             self.average(scalars)

@@ -21,7 +21,8 @@ SIZE = 600 if INTERPRETED else 5000  # Triton's interpreter takes a second for 1
 def stepped_by(request: pytest.FixtureRequest) -> None:
     """Skips what a kernel is not for."""
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    if parameters.get("kernel") == "triton" and parameters.get("dtype") == torch.float64:
+    kernel = parameters.get("kernel", "")
+    if kernel == "triton" and parameters.get("dtype") == torch.float64:
         pytest.skip("triton is not for float64: see test_triton")
 
 

@@ -39,12 +39,14 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def with_specials(operands: Operands) -> Operands:
-    """Plants infinities, NaN, signed zeros and subnormals among the operands."""
+    """Plants infinities, NaN, signed zeros, subnormals and the largest numbers of each dtype among the operands."""
     specials = [float("inf"), -float("inf"), float("nan"), 0.0, -0.0, 1e-45, -1e-40, 3e38, 6e-8, 65504.0]
     for tensors in (operands.params, operands.grads, *operands.moments, operands.emas):
         for tensor in tensors:
-            flat = tensor.view(-1)
+            flat, largest = tensor.view(-1), torch.finfo(tensor.dtype).max
             for i, value in enumerate(specials[: flat.numel()]):
+                if math.isfinite(value):
+                    value = min(value, largest)  # torch 2.6 refuses to write 3e38 into float16
                 flat[(i * 7 + len(flat) // 3) % flat.numel()] = value
     return operands
 
@@ -292,3 +294,62 @@ def test_backward_through_a_stepped_parameter_is_noticed() -> None:
     operands.step("native", StepScalars.of(Hyper(), 1))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("isa", native.isas())
+def test_infinite_weights_stay_infinite_under_decay(isa: str, dtype: torch.dtype) -> None:
+    """As in torch.optim.AdamW; theta - (update + decay * theta) would be inf - inf."""
+    infinite = torch.tensor([math.inf, -math.inf, 1.0, -2.0, torch.finfo(dtype).max, math.nan] * 7, dtype=dtype)
+    operands = Operands.drawn([tuple(infinite.shape)], dtype, False)
+    operands.params[0].copy_(infinite)
+    hyper = Hyper(lr=1e-2, weight_decay=0.1, decay="lr")
+    for scalars in (StepScalars.of(hyper, 1), cautious(StepScalars.of(hyper, 1))):
+        step_on(isa, operands, scalars)
+        for value in (math.inf, -math.inf):
+            assert (operands.params[0][infinite == value] == value).all()
+        assert operands.params[0][~infinite.isinf() & ~infinite.isnan()].isfinite().all()
+        assert operands.params[0][infinite.isnan()].isnan().all()
+
+
+def cautious(scalars: StepScalars) -> Any:
+    """The same step with decay only where the update does not oppose the weight; the field after `skip`."""
+    return (*scalars[:16], True)
+
+
+@pytest.mark.parametrize("amsgrad", ["off", "raw"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("isa", native.isas())
+def test_cautious_decay_acts_where_update_and_weight_agree(isa: str, dtype: torch.dtype, amsgrad: str) -> None:
+    """Each element is bit for bit that of the step with decay, or where the signs differ of the one without."""
+    beta = Hyper(amsgrad=amsgrad)
+    decayed = Hyper(lr=1e-2, weight_decay=0.5, decay="lr", amsgrad=amsgrad)
+    free = Hyper(lr=1e-2, amsgrad=amsgrad)
+    assert beta.beta1 == decayed.beta1
+
+    def after(scalars: Any) -> Operands:
+        operands = with_specials(Operands.drawn([(5000,), (3, 5), ()], dtype, amsgrad != "off"))
+        operands.grads[0][::7] = 0
+        operands.moments[0][0][::7] = 0  # no update: decay acts
+        operands.params[0][1::7] *= 1e-30 if dtype != torch.float16 else 1e-3  # a product of signs would underflow
+        step_on(isa, operands, scalars)
+        return operands
+
+    got, with_decay, without = after(cautious(StepScalars.of(decayed, 3))), *map(after, (
+        StepScalars.of(decayed, 3), StepScalars.of(free, 3)))  # fmt: skip
+    start = with_specials(Operands.drawn([(5000,), (3, 5), ()], dtype, amsgrad != "off"))
+    start.params[0][1::7] *= 1e-30 if dtype != torch.float16 else 1e-3
+    chosen = 0
+    for i, theta in enumerate(start.params):
+        m = got.moments[0][i]
+        opposed = ((m > 0) & (theta < 0)) | ((m < 0) & (theta > 0))
+        chosen += int(opposed.sum())
+        assert same_bits(got.params[i], torch.where(opposed, without.params[i], with_decay.params[i]))
+        assert same_bits(m, with_decay.moments[0][i])
+    assert 1000 < chosen < 4000
+
+
+def test_coupled_decay_is_never_cautious() -> None:
+    plain, other = (Operands.drawn([(500,)], torch.float32, False) for _ in range(2))
+    scalars = StepScalars.of(Hyper(weight_decay=0.1, decay="l2"), 3)
+    assert all(map(same_bits, step_on("", plain, scalars), step_on("", other, cautious(scalars))))

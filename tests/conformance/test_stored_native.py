@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from adamas.kernels import native, stored
+from adamas.formats import stored
+from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, Storage, state_names
 from adamas.scalars import Hyper, StepScalars
-from adamas.torch.state import conform
+from adamas.state.conform import conform
 from tests.conformance.stored_model import Model, patterns
 
 pytestmark = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
@@ -111,3 +112,34 @@ def same_numbers(model: Model, param: torch.Tensor, state: dict[str, torch.Tenso
 def test_every_bit_is_the_specifications(dtype: str, storage: Storage, isa: str) -> None:
     for shape, hyper in zip(SHAPES, [*HYPERS.values()] * 3, strict=False):
         stepped(storage, dtype, shape, hyper, isa)
+
+
+def first_step(dtype: str, storage: Storage, scalars: tuple, isa: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A parameter with infinite and tiny weights after its first step, and the gradient."""
+    torch.manual_seed(1)
+    param, grad = (torch.randn(16, 300).to(getattr(torch, dtype)) for _ in range(2))
+    param.view(-1)[:4] = torch.tensor([float("inf"), -float("inf"), 0.0, 1e-7])
+    grad.view(-1)[::5] = 0
+    state = conform({}, param, storage, (), "parameter")
+    prepared = native.prepare(Bucket([param], [state], storage))
+    native.take(prepared, [grad])
+    prepared.table.step([scalars], None, False, 1, isa)
+    return param, grad
+
+
+@pytest.mark.parametrize("isa", native.isas())
+@pytest.mark.parametrize(("dtype", "storage"), STORAGES, ids=str)
+def test_cautious_decay_and_infinite_weights(dtype: str, storage: Storage, isa: str) -> None:
+    """Of the steps with and without decay each element is the one that its signs ask for; infinity stays infinity."""
+    hyper = {"lr": 1e-2, "decay": "lr"}
+    decayed, free = (StepScalars.of(Hyper(weight_decay=wd, **hyper), 1, seed=5) for wd in (0.5, 0.0))
+    got, grad = first_step(dtype, storage, (*decayed[:16], True), isa)
+    with_decay, without = (first_step(dtype, storage, scalars, isa)[0] for scalars in (decayed, free))
+    torch.manual_seed(1)
+    theta = torch.randn(16, 300).to(getattr(torch, dtype))
+    theta.view(-1)[:4] = torch.tensor([float("inf"), -float("inf"), 0.0, 1e-7])
+    opposed = ((grad > 0) & (theta < 0)) | ((grad < 0) & (theta > 0))
+    assert torch.equal(got, torch.where(opposed, without, with_decay))
+    assert not torch.equal(got, with_decay)
+    for param in (got, with_decay, without):
+        assert param.view(-1)[:2].tolist() == [float("inf"), -float("inf")]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from adamas.kernels import stored, triton
+from adamas.formats import stored
+from adamas.kernels import triton
 from adamas.kernels.bucket import PLAIN, Bucket, Storage
 from adamas.scalars import Hyper, StepScalars
-from adamas.torch.state import conform
+from adamas.state.conform import conform
 from tests.conformance.mirrored import DEVICE, DTYPES, NEEDS_A_GPU, Mirrored
 from tests.conformance.test_stored_native import HYPERS, STORAGES
 from tests.conftest import INTERPRETED

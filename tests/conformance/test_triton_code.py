@@ -173,7 +173,7 @@ def test_a_kernel_is_compiled_once_for_all_steps(compiled_kernels: list[str]) ->
     import torch
 
     from adamas.kernels.bucket import Bucket
-    from adamas.torch.state import conform
+    from adamas.state.conform import conform
 
     storage = Storage("packed16", 24, True)
     for count in (1, 16, 17):

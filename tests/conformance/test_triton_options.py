@@ -131,6 +131,61 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(wrong: str, kno
     assert torch.equal(mirrored.bucket.params[1], second)
 
 
+def transposed(m: Mirrored) -> None:
+    m.bucket.params[0].data = m.bucket.params[0].data.t()
+
+
+def of_another_shape(m: Mirrored) -> None:
+    m.bucket.params[0].data = m.bucket.params[0].data.reshape(10, 40)
+
+
+def another_dtype_at_the_address(m: Mirrored) -> None:
+    m.bucket.params[0].data = m.bucket.params[0].data.view(torch.int32)
+
+
+def another_state_at_the_address(m: Mirrored) -> None:
+    state = m.bucket.states[0]
+    state["exp_avg"] = state["exp_avg"].view(-1)
+
+
+def a_view_of_another_dtype_as_state(m: Mirrored) -> None:
+    state = m.bucket.states[0]
+    state["exp_avg_sq"] = state["exp_avg_sq"].view(torch.int32)
+
+
+CHANGES = {
+    "param.data = param.data.t()": transposed,
+    "param.data of another shape": of_another_shape,
+    "param.data of another dtype": another_dtype_at_the_address,
+    "param resized to less": lambda m: m.bucket.params[0].resize_(19, 20),
+    "param resized to as many": lambda m: m.bucket.params[0].resize_(40, 10),
+    "another state at the address": another_state_at_the_address,
+    "a state of another dtype at the address": a_view_of_another_dtype_as_state,
+    "a state resized to less": lambda m: m.bucket.states[0]["exp_avg"].resize_(5),
+    "a state transposed in place": lambda m: m.bucket.states[0]["exp_avg"].transpose_(0, 1),
+    "a state of another shape": lambda m: m.bucket.states[0]["exp_avg"].resize_(40, 10),
+}
+
+
+@pytest.mark.parametrize("storage", [PLAIN, Storage("packed16")], ids=str)
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changed_without_moving_is_found(change: str, storage: Storage) -> None:
+    """Addresses and counts stay, or room is left: what lies beyond would be read and written."""
+    mirrored = Mirrored([(20, 20), (7,)], "float32", storage)
+    mirrored.step([StepScalars.of(Hyper(), 1, seed=7)])
+    if not storage.plain:
+        states = mirrored.bucket.states[0]
+        states |= {"exp_avg": states["packed16"], "exp_avg_sq": states["exp_avg_scale"]}
+    before = mirrored.bucket.params[1].clone()
+    CHANGES[change](mirrored)
+    if not storage.plain:
+        states |= {"packed16": states.pop("exp_avg"), "exp_avg_scale": states.pop("exp_avg_sq")}
+    grads = [torch.ones_like(param) for param in mirrored.bucket.params]
+    with pytest.raises(MismatchError):
+        triton.take(mirrored.prepared, grads)
+    assert torch.equal(mirrored.bucket.params[1], before)
+
+
 def test_moments_that_moved_are_found() -> None:
     mirrored = Mirrored([(300,), (7,)], "float32", PLAIN)
     mirrored.step([StepScalars.of(Hyper(), 1)])

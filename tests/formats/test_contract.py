@@ -64,7 +64,7 @@ def test_moments_follow_in_every_kernel(kernel: str) -> None:
 
 def test_rounding_to_nearest_does_not_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: with random bits stuck in the middle v freezes, as in every 8-bit Adam that rounds so."""
-    monkeypatch.setattr("adamas.kernels.stored.random_bits", lambda key, index: index * 0 + 0x80008000)
+    monkeypatch.setattr("adamas.formats.stored.random_bits", lambda key, index: index * 0 + 0x80008000)
     found = followed("packed16", 0.99, "eager", steps=300)
     assert found[0] > 0.1
 

@@ -274,12 +274,12 @@ def test_hyperparameters_follow_the_names_of_their_group() -> None:
 
 
 def test_names_that_agree_nowhere_are_refused() -> None:
-    """A prefix that one side has (`module.`) must not silently lose all state."""
+    """Names of another model must not silently lose all state."""
     _, optimizer = trained(AdamW, named=True)
     saved = optimizer.state_dict()
-    saved["param_groups"][0]["param_names"] = [f"module.{name}" for name in saved["param_groups"][0]["param_names"]]
+    saved["param_groups"][0]["param_names"] = [f"head.{name}" for name in saved["param_groups"][0]["param_names"]]
     _, target = trained(AdamW, named=True)
-    with pytest.raises(ValueError, match=r"no parameter name agrees .* here 'a' ..., there 'module.a'"):
+    with pytest.raises(ValueError, match=r"no parameter name agrees .* here 'a' ..., there 'head.a'"):
         target.load_state_dict(saved)
 
 

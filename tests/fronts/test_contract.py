@@ -217,6 +217,7 @@ SCHEDULERS = {
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")  # SequentialLR's, in torch 2.6
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_act_as_on_torchs(name: str) -> None:
     """Learning rates and, with OneCycleLR and CyclicLR, betas written between steps."""
@@ -314,6 +315,7 @@ def test_copies_continue_bit_for_bit(how: str) -> None:
     assert torch.equal(weights(model), weights(other_model))
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")  # the compiler's own
 def test_torch_compile_of_a_step() -> None:
     model, optimizer = model_with(AdamW)
     twin, plain = model_with(AdamW)

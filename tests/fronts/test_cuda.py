@@ -224,7 +224,7 @@ def test_a_graph_of_a_step_goes_on_as_steps_do(dtype: torch.dtype, options: dict
         with torch.cuda.graph(graph):
             ours.step()
     gradients = [param.grad for param in params]
-    ours._plan = None  # nobody but the graph needs it to live
+    ours._conductor.plan = None  # nobody but the graph needs it to live
     train(theirs, mirrors)
     for lr in (1e-2, 1e-2, 3e-3, 0.0):
         rate.fill_(lr)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import adamas
-from adamas.kernels import stored
+from adamas.formats import stored
 from adamas.kernels.bucket import Storage
 from tests.conftest import needs_native
 

@@ -123,9 +123,15 @@ def test_differentiable_step_has_the_derivatives_of_finite_differences() -> None
     inputs = tuple(value.double().requires_grad_() for value in values)
     for ours, theirs in PAIRS:
         assert torch.autograd.gradcheck(lambda *args, ours=ours: after_two_steps(ours, *args), inputs)
-        got, want = (
-            torch.autograd.grad(after_two_steps(each, inputs[0], inputs[1], 0.8, 0.95).square().sum(), inputs[:2])
-            for each in (ours, theirs)
-        )
-        for a, b in zip(got, want, strict=True):
+
+        def slopes(optimizer_class: Any) -> Any:
+            loss = after_two_steps(optimizer_class, inputs[0], inputs[1], 0.8, 0.95).square().sum()
+            return torch.autograd.grad(loss, inputs[:2])
+
+        got = slopes(ours)
+        if torch.__version__ < "2.7":  # 2.6 writes over what the derivative of its own second step needs
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                slopes(theirs)
+            continue
+        for a, b in zip(got, slopes(theirs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)

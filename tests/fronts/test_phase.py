@@ -664,7 +664,7 @@ def test_clipping_in_a_recorded_step_is_refused() -> None:
         optimizer.step()
     assert not optimizer.state
     optimizer.max_norm = None
-    optimizer._plan = Plan(optimizer.param_groups, optimizer.state, may_skip=False)
+    optimizer._conductor.plan = Plan(optimizer.param_groups, optimizer.state, may_skip=False)
     optimizer.max_norm = 1.0  # the groups are looked at again
     with pytest.raises(ValueError, match="max_norm is not for differentiable=True"):
         optimizer.step()
@@ -772,8 +772,8 @@ def test_a_changing_set_of_gradients_is_not_planned_anew(kernel: str) -> None:
                 each[i].grad = None
         optimizer.step()
         other.step()
-        assert plan in (None, optimizer._plan)
-        plan = optimizer._plan
+        assert plan in (None, optimizer._conductor.plan)
+        plan = optimizer._conductor.plan
     for a, b in zip(params, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
         assert optimizer.state[a]["step"] == other.state[b]["step"] < 60
@@ -822,10 +822,12 @@ def test_an_average_begins_at_the_first_step_that_the_device_takes() -> None:
     for step, value in enumerate([math.nan, math.inf, 1.0, 1.0]):
         param.grad = torch.full((3,), value, dtype=torch.float64)
         before = param.detach().clone()
-        counter = optimizer._skipped
+        counter = optimizer._conductor.skipped
         optimizer.step()
         if step:
-            assert optimizer._skipped is counter, "a graph that was captured goes on counting in the same tensor"
+            assert optimizer._conductor.skipped is counter, (
+                "a graph that was captured goes on counting in the same tensor"
+            )
         if step == 2:
             assert torch.equal(optimizer.state[param]["ema"], param.detach())
         if step == 3:

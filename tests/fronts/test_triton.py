@@ -77,7 +77,7 @@ def test_all_parameters_of_a_group_go_in_one_launch_and_their_norm_in_one_more(
 ) -> None:
     _, optimizer = train("triton", 2, max_norm=1.0, ema_decay=0.9, skip_nonfinite=True, capturable=capturable)
     assert launches == ["squares", "step"] * 2
-    assert len(optimizer._plan.buckets) == 1
+    assert len(optimizer._conductor.plan.buckets) == 1
 
 
 def test_parameters_that_may_be_skipped_on_the_device_stay_together(launches: list[str]) -> None:
@@ -258,7 +258,7 @@ def test_tables_made_for_a_graph_are_the_graphs_alone(monkeypatch: pytest.Monkey
     optimizer = AdamW(params, kernel="triton", capturable=True)
     give_gradients(params, 0)
     optimizer.step()
-    prepared = optimizer._plan.buckets[0].prepared
+    prepared = optimizer._conductor.plan.buckets[0].prepared
     before = (prepared.pointers, dict(prepared.owners), prepared.checked.table)
     give_gradients(params, 1)
     kept = len(capture._kept)

@@ -79,7 +79,8 @@ int main() {
   const Factors<float> f{0.5f, 0, 0.999f, 0.001f, 1e-3f, 1e-8f, 0, 1e-4f, 1, {1, 1, 0.1f}, {1, 1, 0.01f}};
   Step step{};
   step.f32 = f;
-  step.decoupled = step.amsgrad = step.moves = step.averages = step.zero_grad = true;
+  step.decay = Decay::decoupled;
+  step.amsgrad = step.moves = step.averages = step.zero_grad = true;
   for (const Isa* isa : usable_isas()) {
     Memory expected;
     const auto sums = square_all(isa->square[0], expected.tensors, 1);

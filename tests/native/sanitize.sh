@@ -19,7 +19,8 @@ cp "$work"/build/_native*.so "$work/src/adamas/kernels/"
 # Python and torch leak by design at exit; the kernel's table holds nothing that could.
 LD_PRELOAD="$(c++ -print-file-name=libasan.so):$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
   OMP_NUM_THREADS=2 PYTHONPATH="$work/src" "$python" -m pytest -q -x -p no:cacheprovider --require-native \
-  tests/conformance/test_native.py tests/conformance/test_accuracy.py tests/conformance/test_stored_native.py \
+  tests/conformance/test_native.py tests/conformance/test_native_state.py tests/conformance/test_accuracy.py \
+  tests/conformance/test_stored_native.py \
   tests/fronts/test_memory.py tests/fronts/test_phase.py tests/fronts/test_stored_state.py
 
 echo "== ThreadSanitizer"

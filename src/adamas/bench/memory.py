@@ -10,7 +10,7 @@ from adamas.bench.scenario import Scenario
 from adamas.formats.names import NARROWEST, SMALLEST
 from adamas.kernels import native
 from adamas.kernels.bucket import Bucket, moment_dtype, state_names
-from adamas.torch.storage import storage_of
+from adamas.state.format import storage_of
 
 
 def bytes_moved(scenario: Scenario) -> float:

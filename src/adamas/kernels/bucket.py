@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from adamas.formats.names import PARTS
+from adamas.formats.names import PLAIN, Storage, state_names
+from adamas.state.layout import MismatchError, is_dense, moment_dtype
+
+__all__ = ["PLAIN", "Bucket", "MismatchError", "Storage", "Traits", "is_dense", "moment_dtype", "state_names"]
 
 
-class MismatchError(ValueError):
-    """A tensor no longer fits the bucket it was put in; nothing has been written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How moments and weights are stored: see `adamas.formats`.
-
-    Args:
-        moments: "wide" for float32, or what is wider of the parameter's own; else a format of
-            `adamas.formats.moments`.
-        master_bits: 24 or 32 where a bfloat16 parameter is the upper part of a longer weight.
-        stochastic: whether a weight of 16 or 24 bits is rounded without bias, not to nearest.
-    """
-
-    moments: str = "wide"
-    master_bits: int | None = None
-    stochastic: bool = False
-
-    @property
-    def random(self) -> bool:
-        """Whether a step draws random bits."""
-        return self.moments in ("bfloat16", "packed16", "packed12") or (self.stochastic and self.master_bits != 32)
-
-    @property
-    def plain(self) -> bool:
-        """Whether moments are wide, and weights rounded to nearest without a master."""
-        return self == PLAIN
-
-
-PLAIN = Storage()
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Bucket:
     """Lists of equal length; element i of each belongs to parameter i.
 
@@ -57,6 +27,8 @@ class Bucket:
         averages: whether moving averages of the weights are kept.
         foreach: whether `eager` may hold temporaries for all tensors at once.
         differentiable: whether autograd is to record the step.
+        counts: whether `step` counts itself in each state's tensor "step", in place.
+        on_device: whether those counts lie on the parameters' device and are never read by the host.
     """
 
     params: list[Tensor]
@@ -66,10 +38,11 @@ class Bucket:
     averages: bool = False
     foreach: bool = False
     differentiable: bool = False
+    counts: bool = False
+    on_device: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """All that the choice of a kernel depends on.
 
     Args:
@@ -96,33 +69,6 @@ class Traits:
     differentiable: bool = False
 
 
-def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether elements of this layout fill one block of memory, each once, in some order of the dimensions.
-
-    Example:
-        >>> is_dense((2, 3), (1, 2)), is_dense((2, 3), (6, 2)), is_dense((2, 3), (0, 1))
-        (True, False, False)
-    """
-    if 0 in shape:
-        return True
-    expected = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size > 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tuple[str, ...]:
-    """The keys of a state's tensors, in the kernels' order."""
-    return (
-        *PARTS[storage.moments],
-        *(("param_low",) if storage.master_bits else ()),
-        *(("max_exp_avg_sq",) if amsgrad else ()),
-        *(("ema",) if averages else ()),
-    )
-
-
 def tell_autograd(written: list[Tensor]) -> None:
     """Tell autograd, which may have saved tensors for a backward pass, that they have changed behind its back."""
     try:
@@ -130,13 +76,6 @@ def tell_autograd(written: list[Tensor]) -> None:
     except TypeError:  # older than the lists that torch 2.7 takes
         for tensor in written:
             torch.autograd.graph.increment_version(tensor)
-
-
-def moment_dtype(param: Tensor) -> torch.dtype:
-    """The dtype of a parameter's wide moments and average: its own, at least float32; complex if it is complex."""
-    if param.dtype == torch.complex32:
-        return torch.complex64
-    return param.dtype if param.dtype.is_complex else torch.promote_types(param.dtype, torch.float32)
 
 
 def param_traits(

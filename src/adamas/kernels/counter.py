@@ -1,99 +1,145 @@
-"""Step counts of a bucket: one tensor for all, of which each parameter's `state["step"]` is a view.
+"""Step counts of a bucket: the tensors "step" in its states, read before a step and counted in place after it.
 
-torch keeps a 0-d tensor for each parameter and adds 1 to them one by one, which for small parameters costs more than
-the step itself. Here one write serves all parameters of a bucket.
+Whoever holds such a tensor (a user, another process through shared memory) sees the count, and what others write to it
+is what the next step counts from. torch adds 1 to each tensor by itself, which for small parameters costs more than the
+step; here new counts are views of one tensor, so that one addition counts all of them.
 """
 
 from __future__ import annotations
 
+from operator import is_, itemgetter
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from adamas.kernels.bucket import Bucket, MismatchError
 
-class StepCounter:
-    """The counts of a bucket's steps, and the 0-d float32 tensors that show them in the states.
+Upcoming = tuple[list[Any], list[int] | None]  # numbers of different steps, and which of them each parameter takes
 
-    Counts are host integers: they go on where torch's float32 counters stop, at 2**24.
+
+def counter_of(bucket: Bucket) -> HostCounter | DeviceCounter | None:
+    """The counter of a bucket's states; None where its steps are not counted."""
+    if not bucket.counts:
+        return None
+    steps = [state["step"] for state in bucket.states]
+    return DeviceCounter(bucket, steps) if bucket.on_device else HostCounter(bucket, steps)
+
+
+def new_steps(counts: list[int]) -> list[Tensor]:
+    """0-d float32 tensors on the host that hold these counts: views of one."""
+    with torch.inference_mode(False):
+        return list(torch.tensor(counts, dtype=torch.float32, device="cpu").unbind()) if counts else []
+
+
+class _Counter:
+    """The tensors that count a bucket's steps."""
+
+    def __init__(self, bucket: Bucket, steps: list[Tensor]) -> None:
+        self._bucket, self._steps = bucket, steps
+
+    def check(self) -> None:
+        """Raise MismatchError where a state has another tensor now."""
+        try:
+            same = all(map(is_, map(itemgetter("step"), self._bucket.states), self._steps))
+        except KeyError:
+            same = False
+        if not same:
+            raise MismatchError("a state has another step than before")
+
+
+class HostCounter(_Counter):
+    """Counts that the host reads.
+
+    The integers beside the tensors go on where float32 stops, at 2**24.
 
     Args:
-        counts: steps taken so far, a number a parameter.
+        bucket: the bucket.
+        steps: the tensors in its states: float32, of one element, on the host.
 
     Example:
-        >>> counter = StepCounter([3, 3])
+        >>> steps = new_steps([3, 3])
+        >>> counter = HostCounter(Bucket([], [{"step": step} for step in steps]), steps)
+        >>> _ = counter.upcoming()
         >>> counter.advance([])
         >>> counter.advance([0])  # the first parameter had no gradient
-        >>> counter.upcoming(), counter.views
-        ([5, 6], [tensor(4.), tensor(5.)])
+        >>> counter.upcoming(), steps
+        (([5, 6], [0, 1]), [tensor(4.), tensor(5.)])
     """
 
-    def __init__(self, counts: list[int]) -> None:
-        self._same = counts[0] if counts and min(counts) == max(counts) else None  # one number for all, or
-        self._each = counts  # where that is None, a number each
-        with torch.inference_mode(False):
-            self._all = torch.tensor(counts, dtype=torch.float32, device="cpu")
-            self.views: list[Tensor] = list(self._all.unbind()) if counts else []
-        self._version = self._all._version
+    def __init__(self, bucket: Bucket, steps: list[Tensor]) -> None:
+        super().__init__(bucket, steps)
+        self._whole, self._places = _shared_by(steps)
+        self._shown: list[float] = []  # what the tensors held when they were last looked at
+        self._counts: list[int] = []
 
-    def upcoming(self) -> int | list[int]:
-        """The number of the coming step, from 1: one number if it is the same for all, else a number a parameter."""
-        return [count + 1 for count in self._each] if self._same is None else self._same + 1
+    def upcoming(self) -> Upcoming:
+        """The numbers of the coming steps, from 1.
+
+        Raises:
+            ValueError: a tensor holds no number of steps.
+        """
+        shown = self._read()
+        if shown != self._shown:
+            wrong = next((x for x in shown if not 0 <= x < 2**53), None)
+            if wrong is not None:
+                raise ValueError(f"step={wrong} must be a number of steps, >= 0 and finite")
+            self._shown, self._counts = shown, [int(x) for x in shown]
+        different = {count: n for n, count in enumerate(dict.fromkeys(self._counts))}
+        coming = [count + 1 for count in different]
+        return coming, None if len(coming) < 2 else [different[count] for count in self._counts]
 
     def advance(self, absent: list[int], skip: None = None) -> None:
-        """Count one step of all parameters but those `absent`."""
-        if self._same is not None and not absent:
-            self._same += 1
-            self._all.fill_(float(self._same))
+        """Count one step of all parameters but those `absent`, after `upcoming`."""
+        left_out = set(absent)
+        if self._whole is not None and self._places is None and not absent:
+            self._whole.add_(1)
+        elif self._whole is not None:
+            places = range(len(self._steps)) if self._places is None else self._places.tolist()
+            self._whole[[place for i, place in enumerate(places) if i not in left_out]] += 1
         else:
-            before = self._each if self._same is None else [self._same] * len(self.views)
-            left_out = set(absent)
-            self._each = [count + (i not in left_out) for i, count in enumerate(before)]
-            self._same = self._each[0] if min(self._each) == max(self._each) else None
-            self._all.copy_(torch.tensor(self._each, dtype=torch.float32, device="cpu"))
-        self._version = self._all._version
+            for i, step in enumerate(self._steps):
+                if i not in left_out:
+                    step.add_(1)
+        self._counts = [count + (i not in left_out) for i, count in enumerate(self._counts)]
+        self._shown = self._read()
 
-    def untouched(self) -> bool:
-        """Whether nobody else wrote to a view since: the views share the version counter of the whole."""
-        return self._all._version == self._version
+    def _read(self) -> list[float]:
+        if self._whole is not None:
+            return (self._whole if self._places is None else self._whole[self._places]).tolist()
+        return [float(step) for step in self._steps]
 
 
-class DeviceCounter:
-    """The counts of a bucket's steps as 0-d tensors on its device, never read by the host.
+def _shared_by(steps: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """The tensor of which all of these are elements, and their places in it: None for all of it in order."""
+    whole = steps[0]._base if steps else None
+    if whole is None or whole.dim() != 1 or whole.storage_offset() or not whole.is_contiguous():
+        return None, None
+    if any(step._base is not whole for step in steps):
+        return None, None
+    places = [step.storage_offset() for step in steps]
+    return whole, None if places == list(range(whole.numel())) else torch.tensor(places, device="cpu")
 
-    For steps that a graph captures or that the device may skip.
 
-    Args:
-        counts: steps taken so far, a number or a tensor for each parameter.
-        device: where the counts lie.
+class DeviceCounter(_Counter):
+    """Counts on the parameters' device, never read by the host: for steps that a graph captures or a device may skip.
+
+    They are 0-d float32 tensors.
     """
 
-    def __init__(self, counts: list[float | Tensor], device: torch.device) -> None:
-        # A counter that is already right is kept, not copied: a graph may be capturing this step.
-        self.views: list[Tensor] = [_on_device(count, device) for count in counts]
+    def upcoming(self) -> Upcoming:
+        """The numbers of the coming steps in one tensor, 0-d where there is but one parameter.
 
-    def upcoming(self) -> Tensor:
-        """The number of each parameter's coming step, in float64 where the device has it: 1 - beta2**t cancels.
-
-        A 0-d tensor where there is but one parameter.
+        In float64 where the device has it: 1 - beta2**t cancels.
         """
-        counts = self.views[0] if len(self.views) == 1 else torch.stack(self.views)
-        return (counts + 1).to(torch.float32 if counts.device.type == "mps" else torch.float64)
+        counts = self._steps[0] if len(self._steps) == 1 else torch.stack(self._steps)
+        return [(counts + 1).to(torch.float32 if counts.device.type == "mps" else torch.float64)], None
 
     def advance(self, absent: list[int], skip: Tensor | None = None) -> None:
         """Count one step of all parameters but those `absent`, unless the device says to skip it."""
         left_out = set(absent)
-        counted = [view for i, view in enumerate(self.views) if i not in left_out]
+        counted = [step for i, step in enumerate(self._steps) if i not in left_out]
         if counted:
             torch._foreach_add_(  # pyright: ignore[reportPrivateImportUsage]
                 counted, 1 if skip is None else [(~skip).to(torch.float32)] * len(counted)
             )
-
-    def untouched(self) -> bool:
-        """Writes by others count: the tensors are the only record."""
-        return True
-
-
-def _on_device(count: float | Tensor, device: torch.device) -> Tensor:
-    if not isinstance(count, Tensor):
-        return torch.full((), float(count), dtype=torch.float32, device=device)
-    fitting = count.dtype == torch.float32 and count.device == device and count.dim() == 0
-    return count if fitting else count.detach().to(device=device, dtype=torch.float32).reshape(())

@@ -2,27 +2,43 @@
 
 float32 arithmetic or better: parameters of 16 bits are widened, stepped and rounded back; what is stored in fewer bits
 is decoded, stepped and encoded, some million elements at a time.
+
+The rule is written twice, and each is tested against the reference:
+- `_step_list` works in place, with one operation for a whole list of tensors at a time. With foreach the list has all
+  tensors that are alike, otherwise one.
+- `_rule` is a pure function: for steps that autograd records, that a device may skip, that take their scalars from
+  tensors, or whose state is stored in fewer bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from adamas import formats
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, state_names
+from adamas.kernels.counter import DeviceCounter, HostCounter, Upcoming, counter_of
+from adamas.state.layout import ORDINARY, parts
 
 if TYPE_CHECKING:
-    from adamas.kernels.stored import Place
+    from adamas.formats.names import Storage
+    from adamas.formats.stored import Place
     from adamas.scalars import StepScalars
 
 NAME = "eager"
-
-Operand = Any  # a tensor, or with foreach a list of tensors
-Ops = Callable[..., Operand]
+Kind = tuple[torch.dtype, tuple[int, ...], torch.device, torch.layout]
+_kind: Any = attrgetter("dtype", "shape", "device", "layout")
+Tensors = dict[str, Any]  # of one parameter, or of some of its rows: "param", "grad" and its states by name
+PLAIN_TYPES = {*ORDINARY, type(None)}
+MULTIPLIED = ("grad_factor", "l2", "beta2", "beta2_complement", "max_factor", "step_size", "decay")
+WIDEST = {"mps": torch.float32}
+LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
+lists: Any = torch  # whose stubs do not have its list operations
+ELEMENTS = 1 << 20  # of a parameter that are decoded at once: random bits and patterns take 8 bytes each
 
 
 def refuses(traits: Traits) -> str | None:
@@ -30,54 +46,72 @@ def refuses(traits: Traits) -> str | None:
     return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Prepared:
-    """A bucket and the gradients of the coming step, which are let go after it."""
+    """A bucket, what its tensors must be, and the gradients of the coming step, which are let go after it.
+
+    Args:
+        bucket: the bucket.
+        params: dtype, shape, device and layout of each parameter when the bucket was prepared.
+        states: those of its states, by name.
+        in_place: whether list operations can step them: subclasses of tensors (DTensor) do not know them all, and a
+            lazily negated view cannot be written by them.
+        counter: of the steps; None where they are not counted.
+        grads: the gradients.
+    """
 
     bucket: Bucket
+    params: list[Kind]
+    states: list[dict[str, Kind]]
+    in_place: bool
+    counter: HostCounter | DeviceCounter | None
     grads: list[Tensor | None]
 
 
 def prepare(bucket: Bucket) -> Prepared:
-    """Nothing is kept but the bucket itself."""
-    return Prepared(bucket, [])
+    """What the parameters and states of a bucket must go on being; its storage was chosen for that."""
+    names, states = state_names(bucket.amsgrad, bucket.averages, bucket.storage), []
+    for i, param in enumerate(bucket.params):
+        if param.is_conj() or (param.is_neg() and param.is_complex()):
+            raise ValueError(f"param {i} is a lazily conjugated or negated view of other numbers: resolve it first")
+        kinds: dict[str, Any] = dict.fromkeys(names, (moment_dtype(param), param.shape))
+        kinds |= parts(bucket.storage, param)
+        states.append({name: (*kind, param.device, torch.strided) for name, kind in kinds.items()})
+    in_place = bucket.storage.plain and not bucket.differentiable and {*map(type, bucket.params)} <= PLAIN_TYPES
+    in_place = in_place and not any(map(Tensor.is_neg, bucket.params))
+    return Prepared(bucket, list(map(_kind, bucket.params)), states, in_place, counter_of(bucket), [])
 
 
-def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
-    """Take the gradients, after checking that they and the moments fit their parameters."""
+def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
+    """Take the gradients, by default those in `.grad`, after checking them, the parameters and the states."""
     bucket = prepared.bucket
-    for i, (param, state, grad) in enumerate(zip(bucket.params, bucket.states, grads, strict=True)):
-        if grad is None and not bucket.averages:
-            continue
+    grads = [param.grad for param in bucket.params] if grads is None else grads
+    if prepared.counter is not None:
+        prepared.counter.check()
+    members = zip(bucket.params, prepared.params, bucket.states, prepared.states, grads, strict=True)
+    for i, (param, kind, state, kinds, grad) in enumerate(members):
+        _check(f"param {i}", param, kind)
         if grad is not None:
-            if grad.layout is not torch.strided:
-                raise MismatchError(f"grad {i} is {grad.layout}")
-            _check_place(f"grad {i}", grad, param)
-        packed = {} if bucket.storage.plain else _parts(bucket, param)
-        for name in state_names(bucket.amsgrad, bucket.averages, bucket.storage):
+            _check(f"grad {i}", grad, (grad.dtype, *kind[1:]))
+        elif not bucket.averages:
+            continue
+        for name, expected in kinds.items():
             if name not in state:
                 raise MismatchError(f"{name} {i} is missing")
-            if name in packed:
-                if (state[name].dtype, state[name].shape) != packed[name] or state[name].device != param.device:
-                    raise MismatchError(f"{name} {i} does not fit a parameter of shape {tuple(param.shape)}")
-                continue
-            _check_place(f"{name} {i}", state[name], param)
-            if state[name].dtype != moment_dtype(param):
-                raise MismatchError(f"{name} {i} is {state[name].dtype}, its parameter {param.dtype}")
+            _check(f"{name} {i}", state[name], expected)
     prepared.grads = grads
 
 
-def _parts(bucket: Bucket, param: Tensor) -> dict[str, Any]:
-    from adamas.kernels import stored
+def _check(what: str, tensor: Tensor, kind: Kind) -> None:
+    if _kind(tensor) != kind:
+        found, wanted = ("{}, {} on {}, {}".format(x[0], tuple(x[1]), *x[2:]) for x in (_kind(tensor), kind))
+        raise MismatchError(f"{what} is {found}, not {wanted}")
 
-    return stored.parts(bucket.storage, param)
 
-
-def _check_place(what: str, tensor: Tensor, param: Tensor) -> None:
-    if tensor.shape != param.shape or tensor.device != param.device:
-        raise MismatchError(
-            f"{what} is {tuple(tensor.shape)} on {tensor.device}, its parameter {tuple(param.shape)} on {param.device}"
-        )
+def upcoming(prepared: Prepared) -> Upcoming:
+    """The numbers of the steps that are due, and which of them each parameter takes."""
+    assert prepared.counter is not None, "a bucket that counts"
+    return prepared.counter.upcoming()
 
 
 def release(prepared: Prepared) -> None:
@@ -87,220 +121,193 @@ def release(prepared: Prepared) -> None:
 
 def squares(prepared: Prepared) -> list[Tensor]:
     """Each gradient's sum of squares, a 0-d tensor on its device: float64 where the device has it."""
-    grads = [grad for grad in prepared.grads if grad is not None]
+    grads = [_resolved(grad) for grad in prepared.grads if grad is not None]
     with torch.no_grad():
-        return [torch.linalg.vector_norm(_real(grad), dtype=_widest(grad.device)).square() for grad in grads]
-
-
-def _widest(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64
+        return [
+            torch.linalg.vector_norm(grad, dtype=WIDEST.get(grad.device.type, torch.float64)).square() for grad in grads
+        ]
 
 
 def step(
     prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
 ) -> None:
-    """Step every tensor of a bucket that has a gradient: with foreach all that take the same step at once."""
+    """Step every tensor of a bucket that has a gradient, and let the averages of all go on."""
     bucket, grads = prepared.bucket, prepared.grads
-    prepared.grads = []
-    names = state_names(bucket.amsgrad, bucket.averages)
-    if not bucket.storage.plain:
-        return _step_stored(bucket, grads, scalars, which, zero_grad)
-    members: list[list[list[Any]]] = [[] for _ in scalars]  # those of each different step
-    for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
+    in_place = prepared.in_place and {*map(type, grads)} <= PLAIN_TYPES
+    in_place = in_place and not any(isinstance(x, Tensor) for each in scalars for x in each)
+    scalars = [_factors(each, bucket.params[0]) for each in scalars] if in_place else scalars
+    alike: dict[Any, list[int]] = {}  # lists of torch's operations want tensors of the same dtype
+    for i, grad in enumerate(grads):
         if grad is not None or bucket.averages:
-            members[which[i] if which else 0].append([param, grad, *(state[name] for name in names)])
+            n = which[i] if which else 0
+            key = (n, None if grad is None else grad.dtype) if bucket.foreach else (n, i)
+            alike.setdefault(key, []).append(i)
     with torch.set_grad_enabled(bucket.differentiable):
-        for each, alike in zip(scalars, members, strict=True):
-            present = [member for member in alike if member[1] is not None]
-            if bucket.foreach and each.skip is None:
-                for uniform in _alike(present):
-                    _step_list([list(tensors) for tensors in zip(*uniform, strict=True)], each, bucket.averages)
+        for (n, _), members in alike.items():
+            if in_place:
+                _step_list(bucket, members, [grads[i] for i in members], scalars[n])
             else:
-                for member in present:
-                    _step_one(member, each, bucket)
-            if len(present) < len(alike):
-                for param, grad, *states in alike:
-                    if grad is None:
-                        _average(param, states[-1], each, _in_place if each.skip is None else _recorded)
+                for i in members:
+                    _step_purely(bucket, i, grads[i], scalars[n])
     if zero_grad:
-        _zero(grads)
+        for grad in grads:
+            if grad is not None:
+                grad.detach().zero_()
+    if prepared.counter is not None:
+        prepared.counter.advance([i for i, grad in enumerate(grads) if grad is None], scalars[0].skip)
+    prepared.grads = []
 
 
-def _zero(grads: list[Tensor | None]) -> None:
-    for grad in grads:
-        if grad is not None:
-            grad.detach().zero_()
+def _factors(s: StepScalars, param: Tensor) -> StepScalars:
+    """The scalars with factors as 0-d tensors on the CPU, where numbers take thrice the time; but for 0 and 1."""
+    if param.device.type != "cpu":
+        return s
+    dtype = torch.float64 if param.dtype in (torch.float64, torch.complex128) else torch.float32
+    factors = {name: getattr(s, name) for name in MULTIPLIED}
+    return s._replace(**{name: torch.tensor(x, dtype=dtype) for name, x in factors.items() if x not in (0, 1)})
 
 
-ELEMENTS = 1 << 20  # of a parameter that are decoded at once: random bits and patterns take 8 bytes each
+def _step_list(bucket: Bucket, members: list[int], grads: list[Any], s: StepScalars) -> None:
+    """Step the tensors of these numbers in place; all have a gradient, or none has and only their averages go on."""
+    names = state_names(bucket.amsgrad, bucket.averages)
+    params = [_real(bucket.params[i]) for i in members]
+    states = {name: [_real(bucket.states[i][name]) for i in members] for name in names}
+    dtype = states["exp_avg"][0].dtype
+    wide = _widened(params, dtype)
+    if grads[0] is not None:
+        change = _list_rule(wide, _widened([_resolved(grad) for grad in grads], dtype), states, s)
+        if s.moves:
+            lists._foreach_sub_(wide, change)
+        if s.moves and wide is not params:
+            lists._foreach_copy_(params, wide)
+            wide = _widened(params, dtype)  # as they are stored
+    if bucket.averages and s.average == 1:
+        lists._foreach_copy_(states["ema"], wide)
+    elif bucket.averages:
+        lists._foreach_lerp_(states["ema"], wide, s.average)
 
 
-@torch.no_grad()
-def _step_stored(
-    bucket: Bucket, grads: list[Tensor | None], scalars: list[StepScalars], which: list[int] | None, zero_grad: bool
-) -> None:
-    """Step tensors whose moments or weights are stored in fewer bits, one by one: decode, the rule, encode."""
-    from adamas.kernels import stored
-
-    for i, (param, grad, state) in enumerate(zip(bucket.params, grads, bucket.states, strict=True)):
-        if grad is None and not bucket.averages:
-            continue
-        each, place = scalars[which[i] if which else 0], stored.Place.of(param)
-        names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
-        tensors: dict[str, Any] = {"param": param.detach(), "grad": grad, **{name: state[name] for name in names}}
-        tensors = {name: x if x is None else stored.local(x) for name, x in tensors.items()}
-        if param.ndim == 0 or param.numel() <= ELEMENTS:
-            _step_rows(tensors, place, each, bucket)
-            continue
-        rows = tensors["param"].shape[0]
-        some = max(1, ELEMENTS * rows // param.numel())
-        for row in range(0, rows, some):
-            part = {name: x if x is None else x[row : row + some] for name, x in tensors.items()}
-            _step_rows(part, place.from_row(row), each, bucket)
-    if zero_grad:
-        _zero(grads)
+def _widened(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return tensors if tensors[0].dtype == dtype else [tensor.to(dtype) for tensor in tensors]
 
 
-def _step_rows(tensors: dict[str, Any], place: Place, scalars: StepScalars, bucket: Bucket) -> None:
-    """Step some rows of a parameter, or let their average go on, where there is no gradient."""
-    from adamas.kernels import stored
-
-    storage, param, grad = bucket.storage, tensors["param"], tensors["grad"]
-    if grad is not None:
-        random = None if scalars.random is None else stored.random_of(scalars.random, param, place)
-        wide = stored.weight(storage, tensors, param)
-        moments = stored.moments(storage, tensors, param)
-        maxima = [tensors["max_exp_avg_sq"]] if bucket.amsgrad else []
-        operands = [wide, grad.detach().to(wide.dtype), *moments, *maxima]
-        change, first, second, *greatest = _rule(_recorded, operands, scalars, wide.dtype)
-        if storage.moments == "wide":
-            results = {"exp_avg": first, "exp_avg_sq": second}
-        else:
-            results = stored.encoded_moments(storage, first, second, random)
-        if greatest:
-            results["max_exp_avg_sq"] = greatest[0]
-        if scalars.moves:
-            results |= stored.encoded_weight(storage, wide, change, param.dtype, random)
-        for name, value in results.items():
-            stored.put(tensors[name], value, scalars.skip)
-    if bucket.averages:
-        _put(
-            tensors["ema"],
-            _mean(_recorded, tensors["ema"], stored.weight(storage, tensors, param), scalars.average),
-            scalars.skip,
-        )
-
-
-def _alike(members: list[list[Tensor]]) -> list[list[list[Tensor]]]:
-    """Members (parameter, gradient, states) by device and dtypes: torch's list operations want uniform lists."""
-    alike: dict[tuple[Any, ...], list[list[Tensor]]] = {}
-    for member in members:
-        param, grad, *_ = member
-        alike.setdefault((param.device, param.dtype, grad.dtype), []).append(member)
-    return list(alike.values())
-
-
-def _foreach(name: str, first: list[Tensor], *args: Any, **kwargs: Any) -> list[Tensor]:
-    """Torch's list operation of that name; in-place ones return their list too."""
-    result = getattr(torch, f"_foreach_{name}")(first, *args, **kwargs)
-    return first if name.endswith("_") else result
-
-
-def _in_place(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return getattr(first, name)(*args, **kwargs)
-
-
-def _recorded(name: str, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Never in place, so that what autograd saved, or a skipped step, stays as it was."""
-    return args[0] if name == "copy_" else getattr(first, name.rstrip("_"))(*args, **kwargs)
-
-
-def _step_list(tensors: list[list[Tensor]], scalars: StepScalars, averages: bool) -> None:
-    """Step a uniform list of tensors with one operation for all at a time."""
-    params, grads, *states = ([_real(tensor) for tensor in group] for group in tensors)
-    dtype = states[0][0].dtype
-    wide = params if params[0].dtype == dtype else [param.to(dtype) for param in params]
-    grads = grads if grads[0].dtype == dtype else [grad.to(dtype) for grad in grads]
-    emas = states.pop() if averages else []
-    change, *_ = _rule(_foreach, [wide, grads, *states], scalars, dtype)
-    if scalars.moves:
-        _foreach("sub_", wide, change)
-    if wide is not params and scalars.moves:
-        _foreach("copy_", params, wide)
-    if emas:
-        stored = params if wide is params else [param.to(dtype) for param in params]
-        _mean(_foreach, emas, stored, scalars.average)
-
-
-def _step_one(tensors: list[Tensor], scalars: StepScalars, bucket: Bucket) -> None:
-    """Step one parameter: in place, or recorded by autograd and copied back, or copied back unless told to skip."""
-    param, grad, *states = (_real(tensor) for tensor in tensors)
-    dtype = states[0].dtype
-    ema, differentiable = states.pop() if bucket.averages else None, bucket.differentiable
-    in_place = not differentiable and scalars.skip is None
-    apply = _in_place if in_place else _recorded
-    wide = param.clone() if differentiable and param.dtype == dtype else param.to(dtype)
-    operands = [wide, grad.to(dtype), *(state.clone() if differentiable else state for state in states)]
-    change, *results = _rule(apply, operands, scalars, dtype)
-    for state, result in zip(states, results, strict=True):
-        _put(state, result, scalars.skip)
-    if scalars.moves:
-        _put(param, apply("sub_", wide, change), scalars.skip)
-    if ema is not None:
-        _average(param, ema, scalars, apply)
-
-
-def _average(param: Tensor, ema: Tensor, scalars: StepScalars, apply: Ops) -> None:
-    """Let the average of one parameter go on."""
-    param, ema = _real(param), _real(ema)
-    _put(ema, _mean(apply, ema, param.to(ema.dtype), scalars.average), scalars.skip)
-
-
-def _put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
-    """Write a result to where it belongs, if it is not there already, unless the device says to skip."""
-    if value is not target:
-        target.copy_(value if skip is None else torch.where(skip, target, value))
-
-
-def _mean(apply: Ops, ema: Operand, stored: Operand, weight: Any) -> Operand:
-    """The moving average of the weights as they are stored; with a weight of 1 it begins as their copy."""
-    if isinstance(weight, Tensor):
-        return apply("lerp_", ema, stored, weight.to(ema.dtype))
-    return apply("copy_", ema, stored) if weight == 1 else apply("lerp_", ema, stored, weight)
-
-
-def _rule(apply: Ops, operands: list[Operand], scalars: StepScalars, dtype: torch.dtype) -> list[Operand]:
-    """The recurrence of `adamas.scalars`, in the operations of `apply`; the parameter's change, and its new moments.
-
-    Args:
-        apply: calls the torch operation of a name on tensors or on lists of them.
-        operands: parameter, gradient, first moment, second moment and, with amsgrad, its running maximum.
-        scalars: the factors of this step.
-        dtype: in which it is computed.
-    """
-    s = scalars._replace(**{k: x.to(dtype) for k, x in scalars._asdict().items() if isinstance(x, Tensor)})
-    param, grad, exp_avg, exp_avg_sq, *max_exp_avg_sq = operands
+def _list_rule(
+    params: list[Tensor], grads: list[Tensor], states: dict[str, list[Tensor]], s: StepScalars
+) -> list[Tensor]:
+    """The recurrence of `adamas.scalars`: the parameters' changes; moments and maxima are written in place."""
+    exp_avgs, second = states["exp_avg"], states["exp_avg_sq"]
     if not _is(1, s.grad_factor):
-        grad = apply("mul", grad, s.grad_factor)
+        grads = lists._foreach_mul(grads, s.grad_factor)
     if not _is(0, s.l2):
-        grad = apply("add", grad, apply("mul", param, s.l2))
-    exp_avg = apply("lerp_", exp_avg, grad, s.beta1_complement)
-    square = apply("mul", apply("mul", grad, s.beta2_complement), grad)  # in this order grad**2 is never formed
-    exp_avg_sq = apply("add_", apply("mul_", exp_avg_sq, s.beta2), square)
-    second = exp_avg_sq
+        grads = lists._foreach_add(grads, lists._foreach_mul(params, s.l2))
+    lists._foreach_lerp_(exp_avgs, grads, s.beta1_complement)
+    squares = lists._foreach_mul(grads, s.beta2_complement)
+    lists._foreach_mul_(squares, grads)  # in this order grad**2 is never formed
+    lists._foreach_mul_(second, s.beta2)
+    lists._foreach_add_(second, squares)
+    del squares  # whose memory the next temporary takes
     if s.amsgrad:
-        candidate = exp_avg_sq if _is(1, s.max_factor) else apply("mul", exp_avg_sq, s.max_factor)
-        second = max_exp_avg_sq[0] = apply("clamp_min_", max_exp_avg_sq[0], candidate)
-    if not _is(0, s.eps_root):
-        second = apply("add", second, s.eps_root)
-    denominator = apply("add_", apply("sqrt", second), _at_least_tiny(s.eps, dtype))
-    change = apply("mul_", apply("div", exp_avg, denominator), s.step_size)
+        second = second if _is(1, s.max_factor) else lists._foreach_mul(second, s.max_factor)
+        lists._foreach_clamp_min_(states["max_exp_avg_sq"], second)
+        second = states["max_exp_avg_sq"]
+    if s.eps_root != 0:
+        second = lists._foreach_add(second, s.eps_root)
+    denominators = lists._foreach_sqrt(second)
+    lists._foreach_add_(denominators, _at_least_tiny(s.eps, params[0].dtype))
+    change = lists._foreach_div(exp_avgs, denominators)
+    del denominators
+    lists._foreach_mul_(change, s.step_size)
     if not _is(0, s.decay):
-        change = apply("add_", change, apply("mul", param, s.decay))
+        decays = [_decaying(param, exp_avg, s) for param, exp_avg in zip(params, exp_avgs, strict=True)]
+        lists._foreach_mul_(decays, s.decay)
+        lists._foreach_add_(change, decays)
+    return change
+
+
+def _rule(tensors: Tensors, grad: Tensor, s: StepScalars) -> tuple[Tensor, list[Tensor]]:
+    """The same recurrence as a pure function: the parameter's change, and its new moments and running maximum."""
+    param, exp_avg, exp_avg_sq = tensors["param"], tensors["exp_avg"], tensors["exp_avg_sq"]
+    s = s._replace(**{k: x.to(param.dtype) for k, x in s._asdict().items() if isinstance(x, Tensor)})
+    grad = grad * s.grad_factor
+    if not _is(0, s.l2):
+        grad = grad + param * s.l2
+    exp_avg = exp_avg.lerp(grad, s.beta1_complement)
+    exp_avg_sq = exp_avg_sq * s.beta2 + grad * s.beta2_complement * grad
+    results, second = [exp_avg, exp_avg_sq], exp_avg_sq
+    if s.amsgrad:
+        second = tensors["max_exp_avg_sq"].clamp_min(exp_avg_sq * s.max_factor)
+        results.append(second)
+    change = exp_avg / ((second + s.eps_root).sqrt() + _at_least_tiny(s.eps, param.dtype)) * s.step_size
+    if not _is(0, s.decay):
+        change = change + _decaying(param, exp_avg, s) * s.decay
     if isinstance(s.step_size, Tensor) and not s.step_size.requires_grad:
         # lr = 0 moves nothing, not even where the change is not a number.
         change = change.masked_fill(s.step_size == 0, 0.0)
-    return [change, exp_avg, exp_avg_sq, *max_exp_avg_sq]
+    return change, results
+
+
+def _decaying(param: Tensor, exp_avg: Tensor, s: StepScalars) -> Tensor:
+    """What decoupled decay acts on: the weight, made finite; 0 where a cautious decay leaves the element alone."""
+    largest = LARGEST[param.dtype]
+    finite = param.clamp(-largest, largest)
+    # The product of two signs does not underflow, as one of the numbers could.
+    return finite.masked_fill(exp_avg.sign() * param.sign() < 0, 0.0) if s.cautious else finite
+
+
+def _step_purely(bucket: Bucket, i: int, grad: Tensor | None, s: StepScalars) -> None:
+    """Step one parameter without writing before all is known: whole, or some rows at a time where it is decoded."""
+    stored = formats.stored
+    param, names = bucket.params[i], state_names(bucket.amsgrad, bucket.averages, bucket.storage)
+    tensors: Tensors = {"param": param, **{name: bucket.states[i][name] for name in names}}
+    if grad is not None:
+        tensors["grad"] = grad
+    if bucket.storage.plain:
+        tensors = {name: _resolved(x) if name == "grad" else _real(x) for name, x in tensors.items()}
+        return _step_rows(tensors, None, s, bucket)
+    place, tensors = stored.Place.of(param), {name: stored.local(x) for name, x in tensors.items()}
+    if param.ndim == 0 or param.numel() <= ELEMENTS:
+        return _step_rows(tensors, place, s, bucket)
+    rows = tensors["param"].shape[0]
+    some = max(1, ELEMENTS * rows // param.numel())
+    for row in range(0, rows, some):
+        _step_rows({name: x[row : row + some] for name, x in tensors.items()}, place.from_row(row), s, bucket)
+    return None
+
+
+def _step_rows(tensors: Tensors, place: Place | None, s: StepScalars, bucket: Bucket) -> None:
+    """Step some rows of a parameter, or let their average go on, where there is no gradient."""
+    stored = formats.stored
+    storage, param = bucket.storage, tensors["param"]
+    if "grad" in tensors:
+        # What autograd saves must not be written to below.
+        read = {name: x.clone() for name, x in tensors.items()} if bucket.differentiable else tensors
+        random = stored.random_of(s.random, param, place) if s.random and place else None
+        weight = _weight(storage, read)
+        moments = dict(zip(("exp_avg", "exp_avg_sq"), stored.moments(storage, read, param), strict=True))
+        change, results = _rule({**read, **moments, "param": weight}, read["grad"].to(weight.dtype), s)
+        new = dict(zip(("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), results, strict=False))
+        if storage.moments != "wide":
+            new |= stored.encoded_moments(storage, new.pop("exp_avg"), new.pop("exp_avg_sq"), random)
+        if s.moves:
+            new |= stored.encoded_weight(storage, weight, change, param.dtype, random)
+        for name, value in new.items():
+            stored.put(tensors[name], value, s.skip)
+    if bucket.averages:
+        stored.put(tensors["ema"], _averaged(tensors["ema"], _weight(storage, tensors), s.average), s.skip)
+
+
+def _weight(storage: Storage, tensors: Tensors) -> Tensor:
+    """The weight as the rule sees it: float32 or wider, with the low bits where there are some."""
+    stored = formats.stored
+    param = tensors["param"]
+    return param.to(moment_dtype(param)) if storage.plain else stored.weight(storage, tensors, param)
+
+
+def _averaged(ema: Tensor, weight: Tensor, share: Any) -> Tensor:
+    """The average of the weights after this one has come in; with a share of 1 it begins as its copy."""
+    if isinstance(share, Tensor):
+        return ema.lerp(weight, share.to(ema.dtype))
+    return weight if share == 1 else ema.lerp(weight, share)
 
 
 def _is(number: int, scalar: Any) -> bool:
@@ -318,3 +325,8 @@ def _at_least_tiny(eps: Any, dtype: torch.dtype) -> Any:
 def _real(tensor: Tensor) -> Tensor:
     """A complex tensor as one of pairs of real numbers: Adam treats the two parts apart."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _resolved(grad: Tensor) -> Tensor:
+    """A gradient of real numbers, which may be a lazily conjugated or negated view of others."""
+    return _real(grad.resolve_conj().resolve_neg())

@@ -87,3 +87,12 @@ def unfit(norm: Any, found_inf: Any) -> Any:
     if found_inf is not None:
         verdicts.append((torch.as_tensor(found_inf) != 0).reshape(()).to(device, non_blocking=True))
     return torch.stack(verdicts).any()
+
+
+def unscale(grads: list[Tensor], scale: Any, skip: Tensor | None) -> None:
+    """Divide gradients by a loss scale in place, as torch's fused step does; not where the device skips the step."""
+    if skip is not None:
+        scale = torch.where(skip, 1.0, torch.as_tensor(scale, device=skip.device))
+    if grads:
+        with torch.no_grad():
+            torch._foreach_div_([grad.detach() for grad in grads], scale)  # pyright: ignore[reportPrivateImportUsage]

@@ -7,34 +7,21 @@ built, `refuses` says so and `eager` takes its place.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from itertools import pairwise
-from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names, tell_autograd
+from adamas.kernels.counter import HostCounter, Upcoming
+from adamas.kernels.extension import missing
+from adamas.kernels.extension import native as _native
 
 if TYPE_CHECKING:
     from adamas.scalars import StepScalars
 
 NAME = "native"
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-try:
-    _native: Any = import_module("adamas.kernels._native")
-    missing: str | None = None
-except ModuleNotFoundError:
-    _native = None
-    missing = "the native kernel was not built"
-except ImportError as error:
-    _native = None
-    missing = f"the native kernel cannot be loaded ({error})"
-else:
-    EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    _native.use_torch(torch.Tensor, torch.nn.Parameter, EXCHANGE)
 
 
 def isas() -> list[str]:
@@ -53,7 +40,7 @@ def refuses(traits: Traits) -> str | None:
     if traits.grad_dtype != traits.dtype:
         return f"the gradient is {traits.grad_dtype}, the parameter {traits.dtype}"
     if not traits.plain:
-        return "the parameter or its gradient is a tensor subclass"
+        return "the parameter or its gradient is a tensor subclass, or a program is being traced"
     if not traits.dense:
         return "the parameter has gaps in memory (a strided view)"
     if traits.storage.moments == "float16":
@@ -65,43 +52,58 @@ def refuses(traits: Traits) -> str | None:
     return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Prepared:
-    """A bucket, the addresses of its tensors and, until the step is done, its gradients.
+    """A bucket and the table that reads it; until a step is done, the table holds its gradients.
 
-    `grads` are those the table reads; `copied` maps the index of one that is a copy to the original.
+    `copied` maps the index of a gradient that the table holds a copy of to the original.
     """
 
     bucket: Bucket
     table: Any
-    grads: list[Tensor | None]
     copied: dict[int, Tensor]
+    counter: HostCounter | None  # None where the table counts
 
 
 def prepare(bucket: Bucket) -> Prepared:
-    """Make the table that keeps the tensors' addresses from one step to the next."""
+    """Make the table that remembers the checked tensors from one step to the next."""
     storage = bucket.storage
     names = list(state_names(bucket.amsgrad, bucket.averages, storage))
-    table = _native.Table(names, storage.moments, storage.master_bits or 0, storage.stochastic)
-    return Prepared(bucket, table, [], {})
+    counts = bucket.counts and all(state["step"].dtype == torch.float32 for state in bucket.states)
+    table = _native.Table(names, storage.moments, storage.master_bits or 0, storage.stochastic, counts)
+    counter = HostCounter(bucket, [state["step"] for state in bucket.states]) if bucket.counts and not counts else None
+    return Prepared(bucket, table, {}, counter)
 
 
-def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
-    """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied."""
+def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
+    """Check every tensor and take the gradients, by default those in `.grad`.
+
+    Gradients that are laid out otherwise than their parameter are copied.
+    """
     bucket, table = prepared.bucket, prepared.table
+    if prepared.counter is not None:
+        prepared.counter.check()
     copied: dict[int, Tensor] = {}
     try:
         copy = table.take(bucket.params, bucket.states, grads)
         if copy:
-            grads = list(grads)
+            taken: list[Any] = table.grads()
             for i in copy:
-                copied[i] = grads[i]  # pyright: ignore[reportArgumentType] - the table read it
+                copied[i] = taken[i]
                 grad = torch.empty_like(bucket.params[i], requires_grad=False, memory_format=torch.preserve_format)
-                grads[i] = grad.copy_(copied[i].detach())
-            table.take(bucket.params, bucket.states, grads)
+                taken[i] = grad.copy_(copied[i].detach())
+            table.take(bucket.params, bucket.states, taken)
     except _native.Mismatch as error:
         raise MismatchError(str(error)) from None
-    prepared.grads, prepared.copied = grads, copied
+    prepared.copied = copied
+
+
+def upcoming(prepared: Prepared) -> Upcoming:
+    """The numbers of the coming steps, each once, and for each parameter the index of its own; None if all are equal.
+
+    For a bucket that `counts`, between `take` and `step`. The index of a parameter without a gradient means nothing.
+    """
+    return prepared.table.upcoming() if prepared.counter is None else prepared.counter.upcoming()
 
 
 def squares(prepared: Prepared) -> list[float]:
@@ -111,68 +113,31 @@ def squares(prepared: Prepared) -> list[float]:
 
 def release(prepared: Prepared) -> None:
     """Let the gradients go."""
-    prepared.grads, prepared.copied = [], {}
+    prepared.table.release()
+    prepared.copied = {}
 
 
 def step(
     prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
 ) -> None:
     """Step every tensor of a bucket whose gradient was taken, in one call and torch's number of threads."""
-    prepared.table.step(scalars, which, zero_grad, torch.get_num_threads())
-    written, grads = prepared.bucket.params, prepared.grads
-    if absent(grads):
-        written = [param for param, grad in zip(written, grads, strict=True) if grad is not None]
+    table, written = prepared.table, prepared.bucket.params
+    missed = table.absent()
+    if missed:
+        left_out = set(missed)
+        written = [param for i, param in enumerate(written) if i not in left_out]
+    if zero_grad:
+        written = written + [grad for grad in table.grads() if grad is not None]
+    table.step(scalars, which, zero_grad, torch.get_num_threads())
+    if prepared.counter is not None:
+        prepared.counter.advance(missed)
     if zero_grad:
         for original in prepared.copied.values():
             original.detach().zero_()
-        written = written + [grad for grad in grads if grad is not None]
-    release(prepared)
+    prepared.copied = {}
     tell_autograd(written)
 
 
 def touch(prepared: Prepared) -> None:
     """Read and write what a step would, computing nothing: how fast the memory allows a step to be."""
     prepared.table.touch(torch.get_num_threads())
-
-
-def same_objects(a: list[Any], b: list[Any]) -> bool:
-    """Whether `a[i] is b[i]` for all i."""
-    return _native.same_objects(a, b) if _native is not None else len(a) == len(b) and all(map(is_, a, b))
-
-
-def grads_of(tensors: list[Tensor]) -> list[Tensor | None]:
-    """The gradients of tensors."""
-    return _native.grads_of(tensors) if _native is not None else [tensor.grad for tensor in tensors]
-
-
-def disjoint(tensors: list[Tensor | None]) -> bool:
-    """Whether no two of the tensors share memory; False where that cannot be told."""
-    if _native is not None and _native.disjoint(tensors):
-        return True
-    present = [tensor for tensor in tensors if tensor is not None]
-    if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in present):
-        return False
-    spans = sorted(
-        (
-            x.data_ptr(),
-            x.data_ptr() + (1 + sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))) * x.itemsize,
-        )
-        for x in present
-        if x.numel()
-    )
-    return all(end <= begin for (_, end), (begin, _) in pairwise(spans))
-
-
-def absent(grads: list[Tensor | None]) -> list[int]:
-    """The indices of those that are None."""
-    return _native.absent(grads) if _native is not None else [i for i, grad in enumerate(grads) if grad is None]
-
-
-def items_are(dicts: list[dict[str, Any]], key: str, values: list[Tensor]) -> bool:
-    """Whether `dicts[i][key] is values[i]` for all i."""
-    if _native is not None:
-        return _native.items_are(dicts, key, values)
-    try:
-        return len(dicts) == len(values) and all(map(is_, map(itemgetter(key), dicts), values))
-    except KeyError:
-        return False

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
-from operator import attrgetter, is_, itemgetter
+from itertools import chain, compress
+from operator import attrgetter, eq, is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from adamas.formats.names import BITS, PACKED
-from adamas.kernels.bucket import Bucket, MismatchError, Traits, is_dense, moment_dtype, state_names, tell_autograd
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names, tell_autograd
 from adamas.kernels.capture import is_captured, keep
+from adamas.kernels.counter import DeviceCounter, HostCounter, Upcoming, counter_of
+from adamas.state.layout import difference, is_dense, parts, same_order
 
 if TYPE_CHECKING:
     from adamas.kernels.gpu.factors import Factors
@@ -96,7 +98,7 @@ def refuses(traits: Traits) -> str | None:
     if traits.grad_dtype != traits.dtype:
         return f"the gradient is {traits.grad_dtype}, the parameter {traits.dtype}"
     if not traits.plain:
-        return "the parameter or its gradient is a tensor subclass"
+        return "the parameter or its gradient is a tensor subclass, or a program is being traced"
     if traits.storage.moments == "float16":
         return "float16 moments have no Triton kernel"
     if not traits.storage.plain and not traits.row_major:
@@ -106,26 +108,31 @@ def refuses(traits: Traits) -> str | None:
     return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Checked:
     """What was true of a bucket's tensors when they were last checked, and the table that was made of it.
 
     Args:
-        states: the tensors of all states, in the order of names.
-        marks: of parameters and states: see `_marks`.
+        tensors: the parameters, then those of all states, in the order of names; held, so that no other tensor takes
+            the place of one in memory.
+        marks: their addresses, whether they are contiguous, and their dtypes.
+        shapes: theirs.
+        strides: of those that are not contiguous, by their index.
         cut: of the tensors into programs.
         table: their addresses and sizes on the device.
         which: the numbers of their steps in that table.
     """
 
-    states: list[Any]
-    marks: list[int]
+    tensors: list[Tensor]
+    marks: list[Any]
+    shapes: list[torch.Size]
+    strides: dict[int, tuple[int, ...]]
     cut: Cut
     table: Tensor
     which: list[int] | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Prepared:
     """A bucket, its tables on the device and, until the step is done, its gradients.
 
@@ -141,6 +148,7 @@ class Prepared:
         addresses: theirs, 0 where there is none.
         copied: the index of each one that is a copy -> the original.
         pointers: the addresses of gradients on the device, and on the host.
+        counter: of the steps; None where they are not counted.
     """
 
     bucket: Bucket
@@ -153,45 +161,56 @@ class Prepared:
     addresses: list[int] = field(default_factory=list)
     copied: dict[int, Tensor] = field(default_factory=dict)
     pointers: tuple[Tensor, list[int]] | None = None
+    counter: HostCounter | DeviceCounter | None = None
 
 
 def prepare(bucket: Bucket) -> Prepared:
     """What is kept from one step to the next: tables are made when they are first needed."""
     names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
-    return Prepared(bucket, names, bucket.params[0].device)
+    return Prepared(bucket, names, bucket.params[0].device, counter=counter_of(bucket))
 
 
-ADDRESS, COUNT, DEVICE = Tensor.data_ptr, Tensor.numel, Tensor.get_device
+ADDRESS, DEVICE, SHAPE = Tensor.data_ptr, Tensor.get_device, attrgetter("shape")
 CONTIGUOUS, NEGATIVE, DTYPE = Tensor.is_contiguous, Tensor.is_neg, attrgetter("dtype")
 
 
-def take(prepared: Prepared, grads: list[Tensor | None]) -> None:
-    """Check every tensor and take the gradients; those laid out otherwise than their parameter are copied.
+def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
+    """Check every tensor and take the gradients, by default those in `.grad`; those in another layout are copied.
 
     Who has no gradient is looked at too: it is in the table, and a set of gradients that changes costs nothing.
     """
     bucket, checked = prepared.bucket, prepared.checked
+    if prepared.counter is not None:
+        prepared.counter.check()
     try:
         states: list[Any] = list(chain.from_iterable(map(itemgetter(*prepared.names), bucket.states)))
     except KeyError as name:
         raise MismatchError(f"{name} is missing") from None
-    marks = _marks(bucket.params, states)
-    if not (
-        checked is not None
-        and len(checked.states) == len(states)
-        and all(map(is_, states, checked.states))
-        and marks == checked.marks
-    ):
-        _check_all(prepared, states, marks)
-    _take_gradients(prepared, grads)
+    tensors = bucket.params + states
+    if checked is None or not _are_as_they_were(tensors, checked):
+        _check_all(prepared, tensors)
+    _take_gradients(prepared, [param.grad for param in bucket.params] if grads is None else grads)
 
 
-def _marks(params: list[Tensor], states: list[Tensor]) -> list[int]:
-    """What shows that tensors are where they were: numbers, since a thousand shapes would keep the collector busy."""
-    return [*map(ADDRESS, params), *map(ADDRESS, states), *map(COUNT, params)]
+def _are_as_they_were(tensors: list[Tensor], checked: Checked) -> bool:
+    """Whether these are the tensors that were checked, and lie in memory as they did.
+
+    No list is made of shapes and strides: thousands of tuples would keep Python's collector busy.
+    """
+    return (
+        len(tensors) == len(checked.tensors)
+        and all(map(is_, tensors, checked.tensors))
+        and _marks(tensors) == checked.marks
+        and all(map(eq, map(SHAPE, tensors), checked.shapes))
+        and all(tensors[i].stride() == strides for i, strides in checked.strides.items())
+    )
 
 
-def _check_all(prepared: Prepared, states: list[Any], marks: list[int]) -> None:
+def _marks(tensors: list[Tensor]) -> list[Any]:
+    return [*map(ADDRESS, tensors), *map(CONTIGUOUS, tensors), *map(DTYPE, tensors)]
+
+
+def _check_all(prepared: Prepared, tensors: list[Tensor]) -> None:
     """Check every tensor, and make the table of what is to be looked at in the next step."""
     from adamas.kernels.gpu import table
 
@@ -202,7 +221,9 @@ def _check_all(prepared: Prepared, states: list[Any], marks: list[int]) -> None:
     cut = table.Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage)
     made = table.rows(_rows(prepared), cut, None, prepared.device)
     # What is made while a graph is captured is there once that is replayed: the next step makes its own.
-    prepared.checked = Checked(states, [] if is_captured(prepared.device) else marks, cut, made, None)
+    marks = [] if is_captured(prepared.device) else _marks(tensors)
+    strides = {i: tensor.stride() for i, tensor in enumerate(tensors) if not tensor.is_contiguous()}
+    prepared.checked = Checked(tensors, marks, list(map(SHAPE, tensors)), strides, cut, made, None)
 
 
 def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
@@ -213,7 +234,7 @@ def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
     room = torch.empty_like(param, requires_grad=False, memory_format=torch.preserve_format)
     copies = {"param": room}
     for name in prepared.names:
-        if name in state and not _same_order(state[name], room):
+        if name in state and not same_order(state[name], room):
             copies[name] = torch.empty_like(room, dtype=state[name].dtype)
     return copies
 
@@ -225,29 +246,16 @@ def _check(prepared: Prepared, i: int) -> None:
         raise MismatchError(f"param {i} is {param.dtype} on {param.device}, the bucket another")
     copies = prepared.dense.get(i, {})
     place = copies.get("param", param)
-    parts: dict[str, Any] = {}
-    if not bucket.storage.plain:
-        from adamas.kernels import stored
-
-        parts = stored.parts(bucket.storage, param)
-        if not param.is_contiguous():
-            raise MismatchError(f"param {i} is not row-major")
+    in_rows = parts(bucket.storage, param)
+    if in_rows and not param.is_contiguous():
+        raise MismatchError(f"param {i} is not row-major")
     for name in prepared.names:
         tensor = state.get(name)
         if tensor is None:
             raise MismatchError(f"{name} {i} is missing")
-        dtype, shape = parts.get(name, (moment_dtype(param), tuple(param.shape)))
-        if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape) or tensor.device != param.device:
-            raise MismatchError(f"{name} {i} does not fit a parameter of shape {tuple(param.shape)}")
-        in_order = tensor.is_contiguous() if name in parts else name in copies or _same_order(tensor, place)
-        if not in_order or (name in parts and tensor.data_ptr() % 2):
-            raise MismatchError(f"{name} {i} is laid out otherwise than its parameter")
-
-
-def _same_order(a: Tensor, b: Tensor) -> bool:
-    """Whether element k of one lies where element k of the other does: equal strides, where they count."""
-    strides = zip(a.shape, a.stride(), b.stride(), strict=True)
-    return a.numel() == 0 or all(size == 1 or mine == other for size, mine, other in strides)
+        why = difference(tensor, param, in_rows.get(name), tensor if name in copies else place)
+        if why is not None:
+            raise MismatchError(f"{name} {i} {why}")
 
 
 def _rows(prepared: Prepared) -> list[list[int]]:
@@ -266,27 +274,24 @@ def _rows(prepared: Prepared) -> list[list[int]]:
 
 def _take_gradients(prepared: Prepared, grads: list[Tensor | None]) -> None:
     """Take gradients that fit, or copies of them that do."""
-    params, copied = prepared.bucket.params, dict[int, Tensor]()
+    params, checked, copied = prepared.bucket.params, _known(prepared), dict[int, Tensor]()
     given = [grad for grad in grads if grad is not None]
-    owners = params
-    if len(given) < len(params):
-        owners = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
+    shapes = compress(checked.shapes, [grad is not None for grad in grads])
     if not (
         {*map(type, given)} <= ORDINARY
         and {*map(DTYPE, given)} <= {params[0].dtype}
         and {*map(DEVICE, given)} <= {params[0].get_device()}
-        and list(map(COUNT, given)) == list(map(COUNT, owners))
+        and all(map(eq, map(SHAPE, given), shapes))
     ):
         raise MismatchError("a gradient is not an ordinary tensor of its parameter's dtype and shape, on its device")
-    if not (all(map(CONTIGUOUS, given)) and all(map(CONTIGUOUS, owners))) or any(map(NEGATIVE, given)):
+    in_order = all(i >= len(params) for i in checked.strides) and all(map(CONTIGUOUS, given))
+    if not in_order or any(map(NEGATIVE, given)):
         grads = list(grads)
         for i, grad in enumerate(grads):
             place = prepared.dense.get(i, {}).get("param", params[i])
             if grad is None:
                 continue
-            if grad.shape != place.shape:
-                raise MismatchError(f"grad {i} is {tuple(grad.shape)}, its parameter {tuple(place.shape)}")
-            if grad.is_neg() or not _same_order(grad, place):
+            if grad.is_neg() or not same_order(grad, place):
                 copied[i] = grad
                 grads[i] = torch.empty_like(place, requires_grad=False).copy_(grad.detach())
     prepared.grads, prepared.copied = grads, copied
@@ -301,6 +306,12 @@ def squares(prepared: Prepared) -> list[Tensor]:
     sums = torch.empty(programs, dtype=torch.float64, device=prepared.device)
     _launch(norm.squares, programs, prepared.device, (tables, sums, _word(prepared.bucket)), {"num_warps": 8})
     return [sums]
+
+
+def upcoming(prepared: Prepared) -> Upcoming:
+    """The numbers of the steps that are due, and which of them each parameter takes."""
+    assert prepared.counter is not None, "a bucket that counts"
+    return prepared.counter.upcoming()
 
 
 def release(prepared: Prepared) -> None:
@@ -339,6 +350,8 @@ def step(
         for original in prepared.copied.values():
             original.detach().zero_()
     tell_autograd(_written(prepared, zero_grad))
+    if prepared.counter is not None:
+        prepared.counter.advance([i for i, grad in enumerate(prepared.grads) if grad is None], scalars[0].skip)
     release(prepared)
 
 
@@ -369,8 +382,14 @@ def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tab
 
 
 def _checked(prepared: Prepared) -> Checked:
-    if prepared.checked is None or len(prepared.grads) != len(prepared.bucket.params):
+    if len(prepared.grads) != len(prepared.bucket.params):
         raise MismatchError("no gradients were taken for this step")
+    return _known(prepared)
+
+
+def _known(prepared: Prepared) -> Checked:
+    if prepared.checked is None:
+        raise MismatchError("no tensors were checked for this step")
     return prepared.checked
 
 
@@ -403,6 +422,7 @@ def _options(bucket: Bucket, scalars: StepScalars, given: Factors, zero_grad: bo
         scaled=given.scaled,
         l2=given.l2,
         decoupled=given.decoupled,
+        cautious=scalars.cautious,
         usual=given.usual,
         moves=scalars.moves,
         zero_grad=zero_grad,

@@ -1,5 +1,6 @@
 """Adam and AdamW for PyTorch: `from adamas.torch import AdamW` where it said `from torch.optim import AdamW`."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from adamas.torch.optimizer import Adam, AdamW
@@ -7,14 +8,17 @@ from adamas.torch.param_groups import param_groups
 
 if TYPE_CHECKING:
     from adamas.torch.release import release_gradients
+    from adamas.torch.weight_decay_schedule import WeightDecaySchedule
 
-__all__ = ["Adam", "AdamW", "param_groups", "release_gradients"]
+__all__ = ["Adam", "AdamW", "WeightDecaySchedule", "param_groups", "release_gradients"]
+
+# Imported when they are asked for: many programs need only the optimizers.
+_LATER = {"WeightDecaySchedule": "weight_decay_schedule", "release_gradients": "release"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what few need when it is asked for."""
-    if name == "release_gradients":
-        from adamas.torch.release import release_gradients
-
-        return release_gradients
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import what is not imported with the optimizers."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f"adamas.torch.{_LATER[name]}"), name)
+    return found

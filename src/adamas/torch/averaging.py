@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from adamas.torch.optimizer import Adam
+from adamas.torch.conductor import Conductor
+from adamas.torch.uninterrupted import Uninterrupted
 
 
 @contextmanager
-def swapped(optimizer: Adam) -> Generator[None]:
+def swapped(optimizer: Optimizer, conductor: Conductor) -> Generator[None]:
     """Within this context the weights are their moving averages; afterwards they are as before, bit for bit.
 
     Meanwhile the weights themselves are kept aside, at the cost of a copy. Batch norms' statistics belong to the
@@ -21,7 +24,8 @@ def swapped(optimizer: Adam) -> Generator[None]:
     been stepped with `ema_decay` stay what they are.
 
     Raises:
-        RuntimeError: there is no average, or this context is already entered.
+        RuntimeError: there is no average, this context is already entered, or the optimizer is one process's part of a
+            ZeroRedundancyOptimizer.
 
     Example:
         >>> from adamas.torch import AdamW
@@ -36,23 +40,40 @@ def swapped(optimizer: Adam) -> Generator[None]:
         >>> print(round(weight.item(), 4))
         2.0
     """
-    if optimizer._swapped:
+    if conductor.swapped:
         raise RuntimeError("averaged() inside averaged(): the weights are their averages already")
+    if _is_a_part(optimizer):
+        raise RuntimeError(
+            "averaged() of one process's part of a ZeroRedundancyOptimizer: each process has the averages of its own "
+            "weights only, and replicas would differ. Use torch.optim.swa_utils.AveragedModel"
+        )
     params = [param for group in optimizer.param_groups for param in group["params"]]
     averages = {param: optimizer.state[param]["ema"] for param in params if "ema" in optimizer.state.get(param, {})}
     if not averages:
         raise RuntimeError("no weight has an average yet: construct with ema_decay, and step, or load such a state")
     kept = {param: param.detach().clone(memory_format=torch.preserve_format) for param in averages}
-    optimizer._swapped = True
     try:
-        _write(averages)
+        with Uninterrupted():
+            conductor.swapped = True
+            _write(averages)
         yield
     finally:
-        _write(kept)
-        optimizer._swapped = False
+        with Uninterrupted():
+            if conductor.swapped:
+                _write(kept)
+            conductor.swapped = False
 
 
-def _write(values: dict[torch.Tensor, torch.Tensor]) -> None:
+def _write(values: dict[Tensor, Tensor]) -> None:
     with torch.no_grad():
         for param, value in values.items():
             param.copy_(value)
+
+
+def _is_a_part(optimizer: Optimizer) -> bool:
+    """Whether a ZeroRedundancyOptimizer steps through this optimizer."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    if module is None:
+        return False
+    wholes = (each for each in gc.get_objects() if type(each) is module.ZeroRedundancyOptimizer)
+    return any(each.__dict__.get("optim") is optimizer for each in wholes)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
+from typing import Any, NamedTuple
 
-from adamas.kernels import eager, native, triton
-from adamas.kernels.bucket import Traits
+from torch import Tensor
 
-KERNELS: dict[str, ModuleType] = {
-    module.NAME: module for module in (native, triton, eager)
-}  # in the order they are tried
+from adamas.kernels.bucket import Traits, param_traits
+from adamas.state.format import storage_of
+from adamas.torch.tracing import is_tracing
+
+NAMES = ("native", "triton", "eager")  # in the order they are tried
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class _Kernels(dict[str, ModuleType]):
+    """The kernels by name, each imported when it is first asked for."""
+
+    def __missing__(self, name: str) -> ModuleType:
+        self[name] = module = import_module(f"adamas.kernels.{name}")
+        return module
+
+
+KERNELS = _Kernels()
+
+
+class Request(NamedTuple):
     """What the user asked for: None leaves the choice to us, True demands, False excludes.
 
     Args:
@@ -28,8 +40,7 @@ class Request:
     foreach: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A kernel's name and the reason it was chosen."""
 
     kernel: str
@@ -38,8 +49,8 @@ class Choice:
 
 def check_request(request: Request) -> None:
     """Raise on a kernel that does not exist."""
-    if request.kernel is not None and request.kernel not in KERNELS:
-        known = ", ".join(map(repr, KERNELS))
+    if request.kernel is not None and request.kernel not in NAMES:
+        known = ", ".join(map(repr, NAMES))
         raise ValueError(f"kernel={request.kernel!r} must be None (automatic) or one of {known}")
     if request.kernel not in (None, "eager") and (request.foreach or request.fused is False):
         raise ValueError(f"kernel={request.kernel!r} contradicts foreach=True and fused=False: leave them at None")
@@ -83,4 +94,14 @@ def choose(traits: Traits, request: Request) -> Choice:
     if refusal:
         return Choice("eager", refusal)
     reason = f"{traits.dtype} on {traits.device}".replace("torch.", "")
-    return Choice(fused, f"{reason}, {native.isas()[0]}" if fused == "native" else reason)
+    return Choice(fused, f"{reason}, {KERNELS[fused].isas()[0]}" if fused == "native" else reason)
+
+
+def choose_for(param: Tensor, group: dict[str, Any]) -> Choice:
+    """The kernel for a parameter of a group with the gradient it has; without one, as if it were like the parameter."""
+    grad = param if param.grad is None else param.grad
+    host_scalars = not (group["capturable"] or group["differentiable"])
+    traits = param_traits(param, grad, host_scalars, storage_of(param, group), bool(group["differentiable"]))
+    if is_tracing(param):
+        traits = traits._replace(plain=False)
+    return choose(traits, Request(group["kernel"], group["fused"], group["foreach"]))

@@ -1,4 +1,4 @@
-"""Parameter groups: which keys they have, what values are allowed, and what a step reads from them."""
+"""Parameter groups: which keys they have, whether their values are allowed, and what a step reads from them."""
 
 from __future__ import annotations
 
@@ -8,44 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamas.decay import USES_BASE_LR
+from adamas.options import BASE_LR, GROUP_KEYS, KNOWN_KEYS, OPTIMIZER_KEYS, check_allowed
 from adamas.scalars import Hyper
+from adamas.state.format import check_together
 from adamas.torch.dispatch import Request, check_request
-from adamas.torch.storage import STORAGE_KEYS, check_storage
 
 Group = dict[str, Any]
-
-# What a step reads from a group; compared each step, so that whatever a scheduler or a user changed takes effect.
-HYPER_KEYS = (
-    "lr",
-    "betas",
-    "eps",
-    "weight_decay",
-    "maximize",
-    "decoupled_weight_decay",
-    "decay",
-    "decay_base_lr",
-    "ema_decay",
-    "seed",
-)
-FLAG_KEYS = ("amsgrad", "foreach", "capturable", "differentiable", "fused", "kernel", *STORAGE_KEYS)
-# Decided at construction: a checkpoint does not change them.
-CONSTRUCTED_KEYS = (
-    "decoupled_weight_decay",
-    "decay",
-    "ema_decay",
-    "foreach",
-    "capturable",
-    "differentiable",
-    "fused",
-    "kernel",
-    *STORAGE_KEYS,
-)
-KNOWN_KEYS = ("params", "param_names", *HYPER_KEYS, *FLAG_KEYS)
-WHOLE_KEYS = ("max_norm", "skip_nonfinite")  # of the optimizer as a whole, not of a group
 TENSORS = frozenset((Tensor, torch.nn.Parameter))
-
-# AdamW's default, told from an explicit 0.01 by identity: `decay="independent"` must not take it silently.
-DEFAULT_WEIGHT_DECAY = float("1e-2")
 
 
 def refuse_near_misses(group: Group) -> None:
@@ -59,7 +29,7 @@ def refuse_near_misses(group: Group) -> None:
     """
     unknown: list[str] = []
     for key in group:
-        if key in WHOLE_KEYS:
+        if key in OPTIMIZER_KEYS:
             raise ValueError(f"{key} concerns the gradients of all groups together: give it to the constructor")
         if key in KNOWN_KEYS or key[-1:].isdigit():  # beta3 is nobody's typo
             continue
@@ -76,12 +46,41 @@ def refuse_near_misses(group: Group) -> None:
             raise ValueError(f"parameter group key {key!r} is not known: did you mean {near[0]!r}?")
 
 
-def check(group: Group) -> Hyper:
-    """The hyperparameters of a complete group, if all of its values are allowed; the wording begins as torch's does."""
+def with_plain_values(group: Group) -> Group:
+    """The group with NumPy's numbers as Python's, and `betas` as a tuple: what a checkpoint can hold without pickle."""
+    plain = {key: plain_number(value) if key in GROUP_KEYS else value for key, value in group.items()}
+    betas = plain.get("betas")
+    if betas is not None and _is_pair(betas):
+        plain["betas"] = tuple(plain_number(beta) for beta in betas)  # a list changed in place would not be noticed
+    return plain
+
+
+def _is_pair(values: Any) -> bool:
+    """Whether these are two in order: a tuple, a list, OmegaConf's ListConfig, an array."""
+    return hasattr(values, "__getitem__") and not isinstance(values, str) and len(values) == 2
+
+
+def plain_number(value: Any) -> Any:
+    """A number of another library as Python's; tensors, and what is no number, as they are."""
+    if type(value) in (bool, int, float) or isinstance(value, str | Tensor) or value is None:
+        return value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()  # NumPy's numbers, and its arrays without dimensions
+    return float(value) if isinstance(value, Real) else value
+
+
+def check(group: Group, constructing: bool = False) -> Hyper:
+    """The hyperparameters of a complete group, if all of its values are allowed; the wording begins as torch's does.
+
+    Args:
+        group: the group.
+        constructing: whether its values are given by a user, not written by a scheduler: OneCycleLR and CyclicLR leave
+            one beta a number beside one that is a tensor.
+    """
     lr, betas = group["lr"], group["betas"]
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
+    if not _is_pair(betas):
         raise ValueError(f"betas={betas!r} must be a pair (beta1, beta2)")
-    if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+    if constructing and isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
         raise ValueError(f"betas must be either both floats or both Tensors, not {betas!r}")
     listwise = group["foreach"] and not group["capturable"]
     for name, value in (("lr", lr), ("betas[0]", betas[0]), ("betas[1]", betas[1])):
@@ -89,16 +88,9 @@ def check(group: Group) -> Hyper:
             raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(f"Tensor {name} must be 1-element")
-    for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"):
-        if not isinstance(group[flag], bool | int):
-            raise ValueError(f"{flag}={group[flag]!r} must be True or False")
-    for flag in ("foreach", "fused"):
-        if group[flag] not in (None, True, False):
-            raise ValueError(f"{flag}={group[flag]!r} must be None, True or False")
-    if group["decay"] not in ("lr", "independent"):
-        raise ValueError(f"decay={group['decay']!r} must be 'lr' or 'independent'; for L2 in the gradient use Adam")
+    check_allowed({key: group[key] for key in GROUP_KEYS})
     check_request(Request(group["kernel"], group["fused"], group["foreach"]))
-    check_storage(group)
+    check_together(group)
     if group["ema_decay"] is not None and group["differentiable"]:
         raise ValueError("ema_decay is not for differentiable=True: average the weights outside of the step")
     if group["fused"] and group["differentiable"]:
@@ -124,7 +116,7 @@ def read(group: Group) -> Hyper:
 
     def value(x: Any) -> Any:
         if not isinstance(x, Tensor):
-            return x if type(x) in (bool, int, float) or not isinstance(x, Real) else float(x)  # NumPy's numbers
+            return plain_number(x)
         return float(x.detach()) if as_number else x.reshape(())
 
     beta1, beta2 = group["betas"]
@@ -136,10 +128,11 @@ def read(group: Group) -> Hyper:
         eps=value(group["eps"]),
         weight_decay=value(group["weight_decay"]),
         decay=decay,
-        base_lr=group.get("decay_base_lr", base_lr(group)) if decay == "independent" else 0.0,
+        base_lr=group.get(BASE_LR, base_lr(group)) if decay in USES_BASE_LR else 0.0,
         amsgrad="raw" if group["amsgrad"] else "off",
         maximize=bool(group["maximize"]),
         ema_decay=None if group["ema_decay"] is None else value(group["ema_decay"]),
+        cautious_decay=bool(group["cautious_decay"]),
     )
 
 
@@ -157,18 +150,13 @@ def has_tensors(group: Group) -> bool:
     return not TENSORS.isdisjoint(map(type, values))
 
 
-def refuse_integers(params: list[Any]) -> None:
-    """Raise on a parameter that has no gradient by its dtype."""
-    for i, entry in enumerate(params):
-        name, param = entry if isinstance(entry, tuple) else (f"parameter {i}", entry)
-        if isinstance(param, Tensor) and not (param.is_floating_point() or param.is_complex()):
-            raise ValueError(
-                f"{name} is {param.dtype}: an optimizer needs floating point or complex tensors. "
-                "Pass [p for p in model.parameters() if p.requires_grad]"
-            )
+def name_of(group: Group, place: int, fallback: str) -> str:
+    """The name of a group's parameter; `fallback` where it has none, or where the list of names was left behind."""
+    names = group.get("param_names") or ()
+    return names[place] if len(names) == len(group["params"]) else fallback
 
 
 def base_lr(group: Group) -> float:
-    """The learning rate a group begins with, by which `decay="independent"` divides."""
-    lr = group["lr"]
+    """The learning rate that a group begins with."""
+    lr = plain_number(group["lr"])
     return float(lr.detach()) if isinstance(lr, Tensor) else lr

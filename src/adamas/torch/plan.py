@@ -8,27 +8,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from operator import itemgetter
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from adamas.kernels import native
-from adamas.kernels.bucket import Bucket, Storage, param_traits
+from adamas.formats.names import Storage
+from adamas.kernels import lists
+from adamas.kernels.bucket import Bucket
 from adamas.kernels.capture import keep
-from adamas.kernels.counter import DeviceCounter, StepCounter
+from adamas.kernels.counter import new_steps
+from adamas.options import PLAN_KEYS, STEP_KEYS
 from adamas.scalars import Hyper, StepScalars, check_rate
-from adamas.torch.dispatch import KERNELS, Choice, Request, choose
-from adamas.torch.groups import FLAG_KEYS, HYPER_KEYS, Group, check, extras, has_host_scalars, has_tensors, read
-from adamas.torch.state import State, conform, is_complete, steps_taken
-from adamas.torch.storage import check_parameters, storage_of
+from adamas.state.conform import conform, is_complete, steps_taken
+from adamas.state.format import check_parameter, storage_of
+from adamas.state.layout import ORDINARY, State, is_expanded
+from adamas.torch.dispatch import KERNELS, Choice, choose_for
+from adamas.torch.groups import Group, check, extras, has_host_scalars, has_tensors, name_of, read
+from adamas.torch.tracing import is_faking, is_tracing
 
 ACCELERATORS = ("cuda", "xpu")
 
-hyper_values, flag_values = itemgetter(*HYPER_KEYS), itemgetter(*FLAG_KEYS)
+step_values, plan_values = itemgetter(*STEP_KEYS), itemgetter(*PLAN_KEYS)
 
 Groups = list[Group]
 States = defaultdict[Tensor, State]
@@ -41,46 +43,35 @@ class Due(NamedTuple):
     which: list[int] | None
 
 
-@dataclass(slots=True)
 class PlannedBucket:
-    """Parameters that are stepped in one call, with the kernel that does it."""
+    """Parameters that are stepped in one call, with the kernel that does it.
 
-    group: int
-    kernel: ModuleType
-    bucket: Bucket
-    counter: StepCounter | DeviceCounter
-    prepared: Any
-    begins: Any  # whether averages begin at the next step; a 0-d tensor where only the device knows
-    absent: list[int] = field(default_factory=list)  # who has no gradient at this step
+    Args:
+        group: the number of their group.
+        choice: the kernel that steps them.
+        bucket: the parameters and their states.
+        begins: whether averages of the weights begin at the next step; a 0-d tensor where only the device knows.
+    """
+
+    def __init__(self, group: int, choice: Choice, bucket: Bucket, begins: Any) -> None:
+        self.group, self.bucket = group, bucket
+        self.begins: Any = begins
+        self.kernel = KERNELS[choice.kernel]
+        self.prepared = self.kernel.prepare(bucket)
 
     def take(self) -> None:
         """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
-        grads = native.grads_of(self.bucket.params)
-        self.absent = native.absent(grads)
-        self.kernel.take(self.prepared, grads)
-
-    def upcoming(self) -> tuple[list[Any], list[int] | None]:
-        """The numbers of the different steps that are due, and which of them each parameter takes: None if all one."""
-        counts = self.counter.upcoming()
-        if not isinstance(counts, list):
-            return [counts], None
-        different = {count: n for n, count in enumerate(dict.fromkeys(counts))}
-        return list(different), [different[count] for count in counts]
+        self.kernel.take(self.prepared)
 
     def step(self, due: Due, zero_grad: bool) -> None:
         """Step the parameters that have a gradient, and count it."""
         self.kernel.step(self.prepared, due.scalars, due.which, zero_grad)
-        skip = due.scalars[0].skip
-        self.counter.advance(self.absent, skip)
-        if skip is None or self.begins is False:
+        skip, begins = due.scalars[0].skip, self.begins
+        if skip is None or begins is False:
             self.begins = False
         else:
-            self.begins.logical_and_(skip)  # in place: a graph that captured this step goes on reading it
-            keep(self.begins, self.begins.device)
-
-    def counts_are_ours(self) -> bool:
-        """Whether every state still shows this bucket's counter, and nobody else wrote to it."""
-        return self.counter.untouched() and native.items_are(self.bucket.states, "step", self.counter.views)
+            begins.logical_and_(skip)  # in place: a graph that captured this step goes on reading it
+            keep(begins, begins.device)
 
 
 class Plan:
@@ -106,6 +97,7 @@ class Plan:
         self._states: list[State] = []
         self._may_skip, self._begun = may_skip, begun
         self.committed = False
+        self._tracing = is_tracing()
         members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
         self.buckets = list(_bucketed(members, groups))
         self.on_accelerator = any(member.param.device.type in ACCELERATORS for member in members)
@@ -113,7 +105,7 @@ class Plan:
         # CPU and others do not, or some have their steps counted by the host, the host decides for all.
         devices = {member.param.device for member in members}
         accelerated = all(device.type in ACCELERATORS for device in devices)
-        counted = all(member.device_counts for member in members)
+        counted = all(member.on_device for member in members)
         self.on_device = (counted and (accelerated or len(devices) == 1)) or (
             self.on_accelerator and accelerated and not may_skip
         )
@@ -129,15 +121,15 @@ class Plan:
         self.committed = True
         for bucket in self.buckets:
             for i, (param, complete) in enumerate(zip(bucket.bucket.params, bucket.bucket.states, strict=True)):
-                for key in states[param].keys() - complete.keys():
-                    del states[param][key]
-                states[param].update(complete)
-                bucket.bucket.states[i] = states[param]
+                mine = states[param]
+                for key in mine.keys() - complete.keys():
+                    del mine[key]
+                mine.update(complete)
+                bucket.bucket.states[i] = mine
         self._states = list(states.values())
 
     def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
         """The parameters of a group that have a gradient, or have had one, checked; nothing is written yet."""
-        names = group.get("param_names")
         # An average begins as a copy of the weights after a group's first step with one. Who gets a first gradient
         # later has not moved before: its average begins at the weight before that step, as if it had been kept.
         begun = self._begun or any("ema" in states.get(p, {}) for p in group["params"])
@@ -146,23 +138,20 @@ class Plan:
             if param in self._seen:
                 continue  # listed twice, which torch warns of when the group is made: stepped once
             self._seen.add(param)
-            name = names[i] if names else f"parameter {i} of group {index}"
+            name = name_of(group, i, f"parameter {i} of group {index}")
             before = states.get(param, {})
-            check_parameters([(name, param)], group)
-            storage = storage_of(param, group)
-            if param.grad is None and not is_complete(before, param, storage, extras(group)):
+            storage = storage_of(param, group) if param.grad is not None or before else None
+            if storage is None or (param.grad is None and not is_complete(before, param, storage, extras(group))):
                 self._resting.append(param)
                 continue
-            if param.grad is not None and param.grad.layout is not torch.strided:
-                raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
-            if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
-                raise ValueError(
-                    f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it"
-                )
+            check_parameter(name, param, group)
+            _check_steppable(param, name)
             choice = choose_for(param, group)
             state = conform(before, param, storage, extras(group), name)
-            device_counts = bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS)
-            yield _Member(index, param, state, storage, choice, begins, device_counts)
+            on_device = (
+                bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS) or is_tracing(param)
+            )
+            yield _Member(index, param, state, storage, choice, begins, on_device)
 
     def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
         """Whether groups, states and gradients are still those that the buckets were made of.
@@ -173,19 +162,24 @@ class Plan:
         return (
             (may_skip is self._may_skip or not self.on_accelerator)
             and len(groups) == len(self._params)
-            and native.same_objects(list(states.values()), self._states)
-            and all(map(native.same_objects, (group["params"] for group in groups), self._params))
+            and lists.same_objects(list(states.values()), self._states)
+            and all(map(lists.same_objects, (group["params"] for group in groups), self._params))
             and [_flags(group) for group in groups] == self._flags
             and all(param.grad is None for param in self._resting)
-            and all(bucket.counts_are_ours() for bucket in self.buckets)
+            and is_tracing() is self._tracing
         )
 
-    def step(self, due: list[Due], zero_in_place: bool) -> None:
+    def take(self) -> None:
+        """Hand all gradients to the kernels, which check every tensor."""
+        for bucket in self.buckets:
+            bucket.take()
+
+    def step(self, dues: list[Due], zero_in_place: bool) -> None:
         """Step every bucket; then its gradients are let go, and zeroed where asked to."""
         # In the same pass only where no gradient is also another's: that one would be read as zeros.
-        in_pass = zero_in_place and native.disjoint([param.grad for param in self._present()])
-        for bucket, each in zip(self.buckets, due, strict=True):
-            bucket.step(each, in_pass)
+        in_pass = zero_in_place and lists.disjoint(self.gradients())
+        for bucket, due in zip(self.buckets, dues, strict=True):
+            bucket.step(due, in_pass)
         if zero_in_place and not in_pass:
             self._zero()
 
@@ -196,13 +190,14 @@ class Plan:
         if zero_in_place:
             self._zero()
 
-    def _present(self) -> Iterator[Tensor]:
-        """The parameters that have a gradient."""
-        return (param for bucket in self.buckets for param in bucket.bucket.params if param.grad is not None)
+    def gradients(self) -> list[Tensor]:
+        """The gradients that there are, each once."""
+        grads = (param.grad for bucket in self.buckets for param in bucket.bucket.params)
+        return list({id(grad): grad for grad in grads if grad is not None}.values())
 
     def _zero(self) -> None:
-        for param in self._present():
-            param.grad.detach().zero_()  # pyright: ignore[reportOptionalMemberAccess] - present
+        for grad in self.gradients():
+            grad.detach().zero_()
 
     def squares(self) -> list[Any]:
         """The sum of squares of each gradient taken."""
@@ -213,7 +208,7 @@ class Plan:
         if has_tensors(group):
             self._hypers[index] = None
             return (check(group) if has_host_scalars(group) else read(group)), None
-        known, values = self._hypers[index], hyper_values(group)
+        known, values = self._hypers[index], step_values(group)
         if known is not None and known[0] == values:
             return known[1], None
         if known is not None and known[0][1:] == values[1:] and type(values[0]) is float:
@@ -222,16 +217,26 @@ class Plan:
         known = self._hypers[index] = values, check(group)
         return known[1], None
 
-    def due(self, bucket: PlannedBucket, group: Group, grad_factor: Any, skip: Tensor | None) -> Due:
-        """What a bucket's next step is given."""
+    def due(self, groups: Groups, factor: Any, skip: Tensor | None) -> list[Due]:
+        """What each bucket's coming step is given.
+
+        Args:
+            groups: the optimizer's groups, as they are now.
+            factor: what gradients are multiplied with.
+            skip: a 0-d tensor that says on the device whether the step is to change nothing.
+        """
+        return [self._due(bucket, groups[bucket.group], factor, skip) for bucket in self.buckets]
+
+    def _due(self, bucket: PlannedBucket, group: Group, factor: Any, skip: Tensor | None) -> Due:
         hyper, lr = self._hyper(bucket.group, group)
-        different, which = bucket.upcoming()
-        device = bucket.bucket.params[0].device
-        grad_factor, skip = _on(device, grad_factor), _on(device, skip)
-        if skip is not None and bucket.begins is True:  # from the first step on, so that all take the same kernel
-            bucket.begins = torch.ones((), dtype=torch.bool, device=skip.device)
+        numbers, which = bucket.kernel.upcoming(bucket.prepared)
+        if factor.__class__ is not float or skip is not None:
+            device = bucket.bucket.params[0].device
+            factor, skip = _on(device, factor), _on(device, skip)
+            if skip is not None and bucket.begins is True:  # from the first step on: all take the same kernel
+                bucket.begins = torch.ones((), dtype=torch.bool, device=device)
         seed = group["seed"] if bucket.bucket.storage.random else None
-        scalars = [StepScalars.of(hyper, count, grad_factor, bucket.begins, seed, lr) for count in different]
+        scalars = [StepScalars.of(hyper, number, factor, bucket.begins, seed, lr) for number in numbers]
         return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
 
 
@@ -240,8 +245,7 @@ def _on(device: torch.device, scalar: Any) -> Any:
     return scalar.to(device, non_blocking=True) if isinstance(scalar, Tensor) else scalar
 
 
-@dataclass(slots=True)
-class _Member:
+class _Member(NamedTuple):
     """A parameter of the plan, its complete state and its kernel."""
 
     group: int
@@ -250,19 +254,23 @@ class _Member:
     storage: Storage
     choice: Choice
     begins: bool
-    device_counts: bool
+    on_device: bool  # whether its steps are counted there
 
 
-def choose_for(param: Tensor, group: Group) -> Choice:
-    """The kernel for a parameter of a group with the gradient it has; without one, as if it were like the parameter."""
-    grad = param if param.grad is None else param.grad
-    storage, differentiable = storage_of(param, group), bool(group["differentiable"])
-    traits = param_traits(param, grad, has_host_scalars(group), storage, differentiable)
-    return choose(traits, Request(group["kernel"], group["fused"], group["foreach"]))
+def _check_steppable(param: Tensor, name: str) -> None:
+    """Raise on a parameter that no kernel can step."""
+    if param.grad is not None and param.grad.layout is not torch.strided:
+        raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
+    if is_expanded(param):
+        raise ValueError(f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it")
+    if type(param) in ORDINARY and is_faking():
+        raise RuntimeError(f"{name} is no FakeTensor, and FakeTensorMode is active: convert it by mode.from_tensor")
+    if param.is_conj():
+        raise ValueError(f"{name} is a conjugated view, which cannot be written in place. resolve_conj() it")
 
 
 def _flags(group: Group) -> tuple[Any, ...]:
-    return (*flag_values(group), group["ema_decay"] is None)
+    return (*plan_values(group), group["ema_decay"] is None)
 
 
 def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]:
@@ -272,37 +280,42 @@ def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]
         param, choice = member.param, member.choice
         # A count that lies on a device is not looked at: what may differ between parameters is then a tensor, of which
         # triton takes each one's element, and eager a number.
-        alone = id(param) if member.device_counts and choice.kernel != "triton" else None
-        key: tuple[Any, ...] = (
-            member.group,
-            choice,
-            param.device,
-            param.dtype,
-            member.storage,
-            member.device_counts,
-            alone,
-        )
+        alone = id(param) if member.on_device and choice.kernel != "triton" else None
+        key = (member.group, choice, param.device, param.dtype, member.storage, member.on_device, alone)
         together.setdefault(key, []).append(member)
     for (index, choice, device, *_), alike in together.items():
-        group = groups[index]
-        if alike[0].device_counts:
-            counter = DeviceCounter([member.state.get("step", 0) for member in alike], device)
-        else:
-            counter = StepCounter([steps_taken(member.state) for member in alike])
-        for member, view in zip(alike, counter.views, strict=True):
-            member.state["step"] = view
+        group, first = groups[index], alike[0]
+        _give_steps(alike)
         bucket = Bucket(
             params=[member.param for member in alike],
             states=[member.state for member in alike],
-            storage=alike[0].storage,
+            storage=first.storage,
             amsgrad=bool(group["amsgrad"]),
             averages=group["ema_decay"] is not None,
             foreach=_foreach(group, device),
             differentiable=bool(group["differentiable"]),
+            counts=True,
+            on_device=first.on_device,
         )
-        module = KERNELS[choice.kernel]
-        prepared = module.prepare(bucket)
-        yield PlannedBucket(index, module, bucket, counter, prepared, alike[0].begins)
+        yield PlannedBucket(index, choice, bucket, first.begins)
+
+
+def _give_steps(members: list[_Member]) -> None:
+    """Give each state a counter that can be counted in place: its own where that is possible, else a new one."""
+    lacking: list[_Member] = []
+    for member in members:
+        step, device = member.state.get("step"), member.param.device
+        if member.on_device:
+            if not isinstance(step, Tensor):
+                member.state["step"] = torch.full((), float(step or 0), dtype=torch.float32, device=device)
+            elif not (step.dtype == torch.float32 and step.device == device and step.dim() == 0):
+                member.state["step"] = step.detach().to(device=device, dtype=torch.float32).reshape(())
+            continue
+        steps_taken(member.state)  # which raises where it is no number of steps
+        if not (type(step) is Tensor and step.device.type == "cpu" and step.numel() == 1):
+            lacking.append(member)
+    for member, step in zip(lacking, new_steps([steps_taken(member.state) for member in lacking]), strict=True):
+        member.state["step"] = step
 
 
 def _foreach(group: Group, device: torch.device) -> bool:

@@ -11,27 +11,23 @@ import weakref
 from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.optim import Optimizer
 
 from adamas.kernels import gradient
-from adamas.kernels.bucket import MismatchError
-from adamas.scalars import grad_factor
-from adamas.torch.groups import Group, check
-from adamas.torch.plan import Plan
-from adamas.torch.state import State
+from adamas.state.layout import ORDINARY
+from adamas.torch.conductor import Conductor, Order
+from adamas.torch.groups import Group, name_of
+from adamas.torch.plan import Plan, States
 
-if TYPE_CHECKING:
-    from adamas.torch.optimizer import Adam
-
-ORDINARY = (Tensor, nn.Parameter)
 REDUCING = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
-def release_gradients(model: nn.Module, optimizer: Adam, *, grad_scaler: Any = None) -> Release:
+def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: Any = None) -> Release:
     """Step each parameter of `optimizer` in backward, as soon as its gradient is complete, and free the gradient.
 
     Keep calling `optimizer.step()` after backward: schedulers count it, it steps whatever has a gradient still, and
@@ -59,8 +55,9 @@ def release_gradients(model: nn.Module, optimizer: Adam, *, grad_scaler: Any = N
         ValueError: the model reduces its gradients after they are complete (DistributedDataParallel, FSDP), it lacks a
             parameter of the optimizer, the optimizer is differentiable, or gradients are released already.
         TypeError: an optimizer that is not from Adamas.
-        RuntimeError: in backward, inside `averaged()` or of `checkpoint(..., use_reentrant=True)`, whose backwards
-            inside of backward may complete a gradient in several parts.
+        RuntimeError: in backward, where a process group has several processes, inside `averaged()`, or of
+            `checkpoint(..., use_reentrant=True)`, whose backwards inside of backward may complete a gradient in several
+            parts.
 
     Example:
         >>> from adamas.torch import AdamW
@@ -86,9 +83,10 @@ class Release:
         grad_scaler: as there.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Adam, grad_scaler: Any = None) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, grad_scaler: Any = None) -> None:
         _check(model, optimizer)
         self._optimizer, self._scaler = optimizer, grad_scaler
+        self._conductor: Conductor = optimizer._conductor  # pyright: ignore - of both of our classes
         self._plans: dict[Tensor, Plan] = {}
         self._paused = False
         self._backward = -1  # autograd's number of the backward that steps
@@ -104,7 +102,7 @@ class Release:
         self._hook = _Hook(self)
         for index in range(len(optimizer.param_groups)):
             self.watch(index)
-        optimizer._release = self
+        self._conductor.release = self
 
     @staticmethod
     def admit(group: Group) -> None:
@@ -130,8 +128,8 @@ class Release:
             hook.remove()
         self._hooks = []
         self.forget()
-        if self._optimizer._release is self:
-            self._optimizer._release = None
+        if self._conductor.release is self:
+            self._conductor.release = None
 
     def forget(self) -> None:
         """The optimizer's state is another now: let go what belonged to the old one."""
@@ -157,7 +155,7 @@ class Release:
         if place is None:
             return
         try:
-            if self._optimizer._swapped:
+            if self._conductor.swapped:
                 raise RuntimeError(
                     "backward inside averaged() would step averages. Leave it first, or remove the release"
                 )
@@ -218,6 +216,8 @@ class Release:
         backward = torch._C._current_graph_task_id()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
         if backward == self._backward:
             return
+        _check_alone()
+        self._conductor.tell(self._optimizer.param_groups)
         if _inside_backward():
             raise RuntimeError(
                 "release_gradients does not step in a backward inside of backward, which may complete a gradient in "
@@ -241,62 +241,46 @@ class Release:
     @torch.no_grad()
     def _step(self, param: Tensor, index: int, place: int) -> None:
         """Step a parameter, or skip it; without a gradient only its average goes on."""
-        optimizer = self._optimizer
+        optimizer, conductor = self._optimizer, self._conductor
         self._seen.add(param)
         group = _group_of_one(optimizer.param_groups[index], param, place)
-        may_skip = optimizer.skip_nonfinite or self.scales_loss
-        plan = self._ready(param, group, index in self._begun, may_skip)
-        on_device = plan.on_device and self._single
-        measured = param.grad is not None and (may_skip or optimizer.max_norm is not None)
-        squares = plan.squares() if measured else []
-        scale = self._scale(on_device)
-        own = gradient.global_norm(squares, scale, on_device) if measured else None
-        skip = gradient.unfit(own if may_skip else None, None)
-        optimizer._skipped = gradient.counted(optimizer._skipped, skip)
-        self._squares += squares
-        self._overflow += [skip] if self.scales_loss else []
-        if skip is True:
-            plan.release(zero_in_place=False)
-        else:
-            norm = gradient.finite(self._norm, own, on_device)
-            factor = grad_factor(scale, norm, None if own is None else optimizer.max_norm)
-            due = [plan.due(bucket, group, factor, None if skip is False else skip) for bucket in plan.buckets]
-            if plan.buckets:
-                plan.commit(defaultdict(dict, {param: optimizer.state[param]}))
-            plan.step(due, zero_in_place=False)
-        if plan.committed:
-            self._plans[param] = plan
+        has_gradient = param.grad is not None
+        order = Order(
+            max_norm=conductor.max_norm if has_gradient else None,
+            skip_nonfinite=has_gradient and (conductor.skip_nonfinite or self.scales_loss),
+            scale=self._scale(),
+            earlier_norm=self._norm,
+            one_device=self._single,
+            begun=index in self._begun,
+        )
+        mine = optimizer.state[param]
+        states: States = defaultdict(dict, {param: mine})
+        try:
+            taken = conductor.take(self._plans.pop(param, None), [group], states, order)
+        finally:
+            if not mine:
+                del optimizer.state[param]  # a step that was skipped, or failed, begins no state
+        self._squares += taken.squares
+        self._overflow += [taken.skip] if self.scales_loss else []
+        if taken.plan is not None:
+            self._plans[param] = taken.plan
 
-    def _ready(self, param: Tensor, group: Group, begun: bool, may_skip: bool) -> Plan:
-        """The parameter's plan, if it still holds, or a new one, with the gradient taken."""
-        states: defaultdict[Tensor, State] = defaultdict(dict, {param: self._optimizer.state.get(param, {})})
-        plan = self._plans.pop(param, None)
-        if plan is not None and plan.holds([group], states, may_skip):
-            try:
-                plan.buckets[0].take()
-                return plan
-            except MismatchError:
-                pass  # moved or laid out anew
-        check(group)
-        plan = Plan([group], states, may_skip, begun)
-        for bucket in plan.buckets:
-            bucket.take()
-        return plan
-
-    def _scale(self, on_device: bool) -> Any:
+    def _scale(self) -> Any:
+        """The scale of the loss, where the scaler has it; None without a scaler."""
         if not self.scales_loss:
-            return 1.0
+            return None
         scale = self._scaler._get_scale_async()
         if scale is None:
             raise RuntimeError("release_gradients has a grad_scaler, but the loss was not scaled: scaler.scale(loss)")
-        return scale if on_device else float(scale)
+        return scale
 
     def _finish(self) -> None:
         """At the end of a backward: its norm, and for the scaler whether there was an overflow."""
-        optimizer = self._optimizer
         on_device = self._single and any(isinstance(x, Tensor) and x.device.type != "cpu" for x in self._squares)
-        norm = gradient.global_norm(self._squares, self._scale(on_device), on_device) if self._squares else None
-        optimizer._norm = norm
+        scale = self._scale()
+        scale = 1.0 if scale is None else scale if on_device else float(scale)
+        norm = gradient.global_norm(self._squares, scale, on_device) if self._squares else None
+        self._conductor.norm = norm
         self._coming = None if norm is None else gradient.finite(norm, self._norm, on_device)
         if self.scales_loss and self._overflow:
             self._tell_scaler(gradient.any_of(self._overflow))
@@ -324,10 +308,8 @@ class _Hook:
             release.complete(param)
 
 
-def _check(model: nn.Module, optimizer: Adam) -> None:
-    from adamas.torch.optimizer import Adam
-
-    if not isinstance(optimizer, Adam):  # pyright: ignore[reportUnnecessaryIsInstance]
+def _check(model: nn.Module, optimizer: Optimizer) -> None:
+    if not isinstance(getattr(optimizer, "_conductor", None), Conductor):
         raise TypeError(f"release_gradients steps Adam and AdamW of adamas.torch, not {type(optimizer).__name__}")
     names = {type(module).__name__ for module in model.modules()}
     reducing = next((name for name in REDUCING if name in names), None)
@@ -344,12 +326,23 @@ def _check(model: nn.Module, optimizer: Adam) -> None:
         raise ValueError(f"{len(foreign)} parameters of the optimizer (shapes {shapes}) are not the model's")
     for group in optimizer.param_groups:
         Release.admit(group)
-    if optimizer._release is not None:
+    if optimizer._conductor.release is not None:  # pyright: ignore
         raise ValueError("this optimizer releases its gradients already: call remove() of that handle first")
     if any(map(_is_released, mine)):
         gc.collect()  # an optimizer that nobody has any more, as when a notebook's cell runs again, is no obstacle
     if any(map(_is_released, mine)):
         raise ValueError("another optimizer steps a parameter in backward already: call remove() of its handle first")
+
+
+def _check_alone() -> None:
+    """Raise RuntimeError in one of several processes: nothing here adds up their gradients before they are used."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise RuntimeError(
+            f"release_gradients in one of {distributed.get_world_size()} processes: each would step with its own "
+            "gradients, and the replicas would diverge. Wrap the model in DistributedDataParallel or FSDP, and step "
+            "after backward"
+        )
 
 
 def _is_released(param: Tensor) -> bool:
@@ -367,7 +360,4 @@ def _inside_backward() -> bool:
 
 def _group_of_one(group: Group, param: Tensor, place: int) -> Group:
     """A group with all its values, of one parameter."""
-    alone = {**group, "params": [param]}
-    if "param_names" in group:
-        alone["param_names"] = [group["param_names"][place]]
-    return alone
+    return {**group, "params": [param], "param_names": [name_of(group, place, f"parameter {place}")]}

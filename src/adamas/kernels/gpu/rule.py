@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 TINY = tl.constexpr(1.1754943508222875e-38)  # the smallest normal float32
+LARGEST = tl.constexpr(3.4028234663852886e38)  # the largest finite one
 
 
 @triton.jit
@@ -58,7 +59,9 @@ def updated(theta, g, m, v, v_max, s, which, OPT: tl.constexpr):
     g     = grad_factor * g (+ l2 * theta)
     m     = beta1 * m + (1 - beta1) * g                     see `mean`
     v     = beta2 * v + (beta2_complement * g) * g          in this order g*g, which may overflow, is never formed
-    change = step_size * m / (sqrt(v + eps_root) + eps) + decay * theta
+    change = step_size * m / (sqrt(v + eps_root) + eps) + decay * finite(theta)
+
+    A cautious decay leaves alone the elements whose update, which has the sign of m, and weight have opposite signs.
     """
     W: tl.constexpr = OPT.where
     if OPT.scaled:
@@ -79,5 +82,10 @@ def updated(theta, g, m, v, v_max, s, which, OPT: tl.constexpr):
     denominator = tl.sqrt_rn(second) + epsilon(s.eps, W.eps, which)
     change = scalar(s.step_size, W.step_size, which) * tl.div_rn(m, denominator)
     if OPT.decoupled:
-        change = change + scalar(s.decay, W.decay, which) * theta
+        finite = tl.minimum(tl.maximum(theta, -LARGEST), LARGEST)  # inf - inf would be NaN
+        decay = scalar(s.decay, W.decay, which) * finite
+        if OPT.cautious:
+            opposed = ((m > 0) & (theta < 0)) | ((m < 0) & (theta > 0))
+            decay = tl.where(opposed, 0.0, decay)
+        change = change + decay
     return change, m, v, v_max

@@ -88,6 +88,7 @@ class Options(NamedTuple):
         scaled: whether grad_factor may be other than 1.
         l2: whether there is L2.
         decoupled: whether there is decoupled decay.
+        cautious: whether that rests where update and weight have opposite signs.
         usual: whether beta1 >= 1/2 and eps_root = 0: the same bits without three operations.
         moves: whether parameters may change.
         zero_grad: whether gradients are zeroed.
@@ -109,6 +110,7 @@ class Options(NamedTuple):
     scaled: bool
     l2: bool
     decoupled: bool
+    cautious: bool
     usual: bool
     moves: bool
     zero_grad: bool

@@ -1,8 +1,6 @@
 """Tensors in a parameter's state <-> float32 moments and weights, through the codecs of `adamas.formats`.
 
-For `eager`, for reading a state (`opt.moments`, `opt.master`), and for turning one format into another. Imported where
-it is used: with the codecs it takes a third of the time that importing the optimizers takes, which float32 training
-need not wait for.
+`eager` steps through these functions; `adamas.state` reads a state with them and turns one format into another.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ from torch import Tensor
 
 from adamas.formats import master, rounding
 from adamas.formats.moments import MOMENTS
-from adamas.formats.names import PARTS, rows_and_columns
+from adamas.formats.names import PARTS, Storage, rows_and_columns
 from adamas.formats.random_bits import Key, for_weights, random_bits
-from adamas.kernels.bucket import Storage, moment_dtype
 
 State = dict[str, Any]
 Part = tuple[torch.dtype, tuple[int, ...]]
@@ -111,7 +108,7 @@ def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, rando
 def weight(storage: Storage, state: State, param: Tensor) -> Tensor:
     """A new tensor with the weight as the rule sees it: float32 or wider, low bits and all."""
     if not storage.master_bits:
-        return param.detach().to(moment_dtype(param), copy=True)
+        return param.detach().to(torch.promote_types(param.dtype, torch.float32), copy=True)
     return master.join(_patterns(param.detach()), _low(state["param_low"], storage.master_bits), storage.master_bits)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -151,6 +153,18 @@ def test_other_threads_have_no_signals_to_wait_for() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_a_wrapper_that_took_over_the_attributes_can_be_copied() -> None:
+    """Lightning's and Fabric's optimizers copy `__dict__`: what lies there must survive deepcopy and pickle."""
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = AdamW([weight], max_norm=0.5)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    for copied in (copy.deepcopy(optimizer.__dict__), pickle.loads(pickle.dumps(optimizer._conductor))):
+        conductor = copied["_conductor"] if isinstance(copied, dict) else copied
+        assert conductor.max_norm == 0.5
+        assert conductor.plan is None
 
 
 def test_a_step_inside_a_step_is_refused() -> None:

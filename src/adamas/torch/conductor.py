@@ -98,6 +98,10 @@ class Conductor:
         self._lock = threading.RLock()
         self._stepping = self._told = False
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles (of wrappers that hold an optimizer's attributes) begin without plan, norm and lock."""
+        return Conductor, (self.max_norm, self.skip_nonfinite)
+
     def limit(self, max_norm: float | None, skip_nonfinite: bool) -> None:
         """Set the limits of the coming steps.
 

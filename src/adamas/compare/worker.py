@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from types import FrameType
@@ -130,6 +131,7 @@ def keep_freed_memory() -> None:
 
 def work(order: Mapping[str, Any]) -> None:
     """Join the study that an order names, until standard input ends."""
+    warnings.filterwarnings("ignore", message="the native kernel")  # the tool, which looks the job over, has said it
     os.environ.update(ONE_THREAD)  # for whatever the job starts; a fork has the tool's environment
     torch.set_num_threads(1)
     keep_freed_memory()

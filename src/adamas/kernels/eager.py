@@ -115,7 +115,7 @@ def upcoming(prepared: Prepared) -> Upcoming:
 
 
 def release(prepared: Prepared) -> None:
-    """Let the gradients go."""
+    """Let the gradients go without a step."""
     prepared.grads = []
 
 

@@ -112,7 +112,7 @@ def squares(prepared: Prepared) -> list[float]:
 
 
 def release(prepared: Prepared) -> None:
-    """Let the gradients go."""
+    """Let the gradients go without a step."""
     prepared.table.release()
     prepared.copied = {}
 

@@ -108,22 +108,3 @@ def difference(tensor: Tensor, param: Tensor, part: Part | None = None, order_of
     else:
         in_order = tensor.is_contiguous() and is_aligned(tensor)
     return None if in_order else "is laid out otherwise than its parameter"
-
-
-def check(index: int, param: Tensor, state: State, names: tuple[str, ...], storage: Storage) -> None:
-    """Raise MismatchError unless a state has all that a step of its parameter reads and writes.
-
-    Args:
-        index: the number of the parameter in its bucket, for the error.
-        param: the parameter.
-        state: its state.
-        names: of the tensors that the step needs.
-        storage: how they are stored.
-    """
-    in_rows = parts(storage, param)
-    for name in names:
-        if name not in state:
-            raise MismatchError(f"{name} {index} is missing")
-        why = difference(state[name], param, in_rows.get(name))
-        if why is not None:
-            raise MismatchError(f"{name} {index} {why}")

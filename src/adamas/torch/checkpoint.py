@@ -23,7 +23,7 @@ from adamas.options import BASE_LR, UNSAVED_KEYS
 from adamas.state.conform import conform, decoded_moments, has_moments, packed_in, steps_taken
 from adamas.state.format import check_parameter, storage_of
 from adamas.state.layout import PACKED_PARTS, TENSORS, State
-from adamas.torch.groups import Group, check, name_of, with_plain_values
+from adamas.torch.groups import Group, check, has_names, name_of, with_plain_values
 
 # What wrappers put into the names of parameters: torch.compile, DistributedDataParallel, checkpoint_wrapper, FSDP.
 WRAPPERS = frozenset(("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"))
@@ -62,7 +62,7 @@ def load(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
             "loaded state dict has a different number of parameter groups: "
             f"{len(saved_groups)}, the optimizer {len(groups)}"
         )
-    if all(_has_names(group) for group in chain(groups, saved_groups)):
+    if all(has_names(group) for group in chain(groups, saved_groups)):
         params, saved_groups = _by_name(groups, saved_groups)
     else:
         params = _by_position(groups, saved_groups)
@@ -86,11 +86,6 @@ def load(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     optimizer.__setstate__({"state": state, "param_groups": merged})
     for hook in optimizer._optimizer_load_state_dict_post_hooks.values():
         hook(optimizer)
-
-
-def _has_names(group: Group) -> bool:
-    """Whether every parameter of a group has a name: one that was edited by hand may have left names behind."""
-    return len(group.get("param_names") or ()) == len(group["params"]) and "param_names" in group
 
 
 def _merged(group: Group, saved: Group) -> Group:

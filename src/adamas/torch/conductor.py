@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adamas.kernels import extension, gradient
 from adamas.kernels.bucket import MismatchError
+from adamas.options import check_allowed
 from adamas.scalars import check_max_norm, grad_factor
 from adamas.state.format import unapplied
 from adamas.torch.dispatch import choose_for
@@ -109,8 +110,7 @@ class Conductor:
             ValueError: a value that is not allowed.
         """
         check_max_norm(max_norm)
-        if not isinstance(skip_nonfinite, bool | int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"skip_nonfinite={skip_nonfinite!r} must be True or False")
+        check_allowed({"skip_nonfinite": skip_nonfinite})
         self.max_norm, self.skip_nonfinite = max_norm, bool(skip_nonfinite)
         self.plan = None  # which is where limits are checked against the groups
 

@@ -150,10 +150,14 @@ def has_tensors(group: Group) -> bool:
     return not TENSORS.isdisjoint(map(type, values))
 
 
+def has_names(group: Group) -> bool:
+    """Whether every parameter of a group has a name: one that was edited by hand may have left names behind."""
+    return "param_names" in group and len(group["param_names"] or ()) == len(group["params"])
+
+
 def name_of(group: Group, place: int, fallback: str) -> str:
-    """The name of a group's parameter; `fallback` where it has none, or where the list of names was left behind."""
-    names = group.get("param_names") or ()
-    return names[place] if len(names) == len(group["params"]) else fallback
+    """The name of a group's parameter; `fallback` where the group's parameters have none."""
+    return group["param_names"][place] if has_names(group) else fallback
 
 
 def base_lr(group: Group) -> float:

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.optim import Optimizer
 
-from adamas.compare.arms import ARMS, Arm
-from adamas.compare.cell import Cell
-from adamas.compare.job import Job
-from adamas.compare.task import Task
-from adamas.compare.training import run as train
+from adamas.compare.job.job import Job
+from adamas.compare.runner.tasks import Task
+from adamas.compare.runner.training import run as train
+from adamas.compare.study.arms import ARMS, Arm
+from adamas.compare.study.run import Cell
 from adamas.compare.workloads import find
 from benchmarks.parity_result import Parity, Run, table
 from benchmarks.parity_variants import RECIPES, VARIANTS, Factory, Groups

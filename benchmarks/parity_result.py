@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adamas.compare.statistics import Difference, mean_and_sd, paired_difference
+from adamas.compare.verdict.statistics import Difference, mean_and_sd, paired_difference
 from benchmarks.markdown import line
 from benchmarks.parity_variants import BASELINE, VARIANTS
 

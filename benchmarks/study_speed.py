@@ -27,7 +27,7 @@ import typer
 
 from adamas.bench.result import processor
 from adamas.compare import workloads
-from adamas.compare.job import Job
+from adamas.compare.job.job import Job
 from adamas.compare.workloads import digits
 
 RESULT = Path(__file__).parent / "results" / "study_speed.json"

@@ -5,7 +5,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from adamas.compare import Job, preflight
+from adamas.compare import Job
+from adamas.compare.job import check as preflight
 
 images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
 images = (images / 16).float().view(-1, 1, 8, 8)

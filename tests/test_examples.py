@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare import preflight
-from adamas.compare.arms import ARMS, DEFAULT
-from adamas.compare.cell import Cell
-from adamas.compare.task import Task
-from adamas.compare.training import run
+from adamas.compare.job import check as preflight
+from adamas.compare.runner.tasks import Task
+from adamas.compare.runner.training import run
+from adamas.compare.study.arms import ARMS, DEFAULT
+from adamas.compare.study.run import Cell
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 JOBS = [path for path in EXAMPLES if path.stem.endswith("_job")]

@@ -25,7 +25,7 @@ from adamas.leaving import leave_last, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from adamas.bench.settings import Settings as BenchSettings
-    from adamas.compare.settings import Settings
+    from adamas.compare.study.settings import Settings
 
 # Named here too, so that --help and the shell's completion need not import what trains them; a test holds them equal.
 WORKLOADS = ("digits", "digits-deep", "digits-deep-layernorm", "modular", "chars", "sparse", "noise")
@@ -173,7 +173,7 @@ def compare(**given: Any) -> None:
     if options.init is not None:
         write_job(options.init)
         return
-    from adamas.compare.crew import Crew, default_workers
+    from adamas.compare.runner.crew import Crew, default_workers
 
     workers = default_workers(options.device) if options.workers is None else options.workers
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process with threads is not one to be forked
@@ -202,9 +202,10 @@ def compare(**given: Any) -> None:
 
 def read_settings(options: CompareOptions, workers: int) -> list[Settings]:
     """Check the options, and look the jobs over: a study a workload."""
-    from adamas.compare import arms, budgets, preflight
-    from adamas.compare.margin import Margin
-    from adamas.compare.settings import Settings
+    from adamas.compare.job import check as preflight
+    from adamas.compare.study import arms, budgets
+    from adamas.compare.study.margin import Margin
+    from adamas.compare.study.settings import Settings
 
     budget = budgets.find(options.budget)
     if options.trials is not None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.study import conduct
+from adamas.compare.runner.conduct import conduct
+from adamas.compare.verdict.result import StudyResult, summarise
 from tests.compare.tiny_job import settings
 
 ROOT = Path(__file__).parents[2]

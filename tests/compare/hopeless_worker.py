@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from adamas.compare.foreman import Foreman
+from adamas.compare.runner.foreman import Foreman
 
 if __name__ == "__main__":
     count, replacements = map(int, sys.argv[1:])

@@ -139,7 +139,7 @@ def main() -> None:
     import torch._dynamo  # noqa: F401  # torch does when a process makes its first optimizer
 
     import adamas.compare.command
-    import adamas.compare.worker  # noqa: F401
+    import adamas.compare.runner.worker  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody is to wait for the dead
     with socket.socket(socket.AF_UNIX) as listener:

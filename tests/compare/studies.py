@@ -18,12 +18,12 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.settings import Settings
-from adamas.compare.stages import Course
-from adamas.compare.storage import open_storage
-from adamas.compare.task import Task
-from adamas.compare.trials import CELL, Trials
+from adamas.compare.runner.storage import open_storage
+from adamas.compare.runner.tasks import Task
+from adamas.compare.runner.trials import CELL, Trials
+from adamas.compare.search.protocol import Course
+from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.settings import Settings
 from tests.compare.conftest import ROOT
 from tests.compare.gate import Gate
 from tests.compare.nursery import Forked, Nursery

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import adamas.torch
-from adamas.compare.arms import ARMS, DEFAULT, Arm, choose, find
+from adamas.compare.study.arms import ARMS, DEFAULT, Arm, choose, find
 
 TORCHS = {
     "torch.optim:Adam": "coupled",

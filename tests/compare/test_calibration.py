@@ -16,16 +16,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from adamas.compare import statistics
-from adamas.compare.arms import ARMS, DEFAULT
-from adamas.compare.budgets import BUDGETS
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.record import Record
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.selection import FIRST_FINAL_SEED
-from adamas.compare.settings import Settings
-from adamas.compare.stages import Course, Stages
-from adamas.compare.workload import Workload
+from adamas.compare.search.protocol import Course, Stages
+from adamas.compare.search.record import Record
+from adamas.compare.search.selection import FIRST_FINAL_SEED
+from adamas.compare.study.arms import ARMS, DEFAULT
+from adamas.compare.study.budgets import BUDGETS
+from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.settings import Settings
+from adamas.compare.study.workload import Workload
+from adamas.compare.verdict import statistics
+from adamas.compare.verdict.result import StudyResult, summarise
 from tests.compare.studies import follow
 
 STUDIES, SEEDS = 1000, 12

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from adamas.compare.arms import ARMS
-from adamas.compare.cell import Cell, Outcome, Stage
-from adamas.compare.task import Task
-from adamas.compare.training import run
+from adamas.compare.runner.tasks import Task
+from adamas.compare.runner.training import run
+from adamas.compare.study.arms import ARMS
+from adamas.compare.study.run import Cell, Outcome, Stage
 from adamas.compare.workloads import chars, find
 from adamas.compare.workloads.chars_text import Speaker, write
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 import adamas
 from adamas.cli import app
 from adamas.compare import command
-from adamas.compare.result import StudyResult
-from adamas.compare.settings import Settings
-from adamas.compare.study import JobFailedError
-from adamas.compare.verdict import Verdict
+from adamas.compare.runner.conduct import JobFailedError
+from adamas.compare.study.settings import Settings
+from adamas.compare.verdict.decision import Verdict
+from adamas.compare.verdict.result import StudyResult
 from tests.compare.conftest import ROOT
 from tests.compare.studies import descendants, until
 

@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
-from adamas.compare.budgets import BUDGETS
-from adamas.compare.cell import Cell, Outcome, Stage
-from adamas.compare.company import Company
-from adamas.compare.stages import Asked, Course
-from adamas.compare.task import STACKED, tasks
-from adamas.compare.workload import Workload
+from adamas.compare.runner.schedule import Company
+from adamas.compare.runner.tasks import STACKED, tasks
+from adamas.compare.search.protocol import Asked, Course
+from adamas.compare.study.budgets import BUDGETS
+from adamas.compare.study.run import Cell, Outcome, Stage
+from adamas.compare.study.workload import Workload
 
 TOGETHER = Workload("together", "nowhere:job", "loss", "", stackable=True, seeds_together=True)
 APART = Workload("apart", "nowhere:job", "loss", "")

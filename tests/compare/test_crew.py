@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare import crew
-from adamas.compare.contract import to_json
-from adamas.compare.crew import Crew, WorkersDiedError
-from adamas.compare.foreman import GAVE_UP
-from adamas.compare.fork import FORKS
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.study import conduct
+from adamas.compare.runner import crew
+from adamas.compare.runner.conduct import conduct
+from adamas.compare.runner.crew import Crew, WorkersDiedError
+from adamas.compare.runner.foreman import GAVE_UP
+from adamas.compare.runner.fork import FORKS
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import StudyResult, summarise
 from tests.compare.conftest import ROOT
 from tests.compare.studies import children, until
 from tests.compare.tiny_job import settings
@@ -27,7 +27,7 @@ forks = pytest.mark.skipif(not FORKS, reason="workers are forked on Linux alone"
 
 FOREMAN = """
 import os, sys
-from adamas.compare.foreman import Foreman
+from adamas.compare.runner.foreman import Foreman
 
 def work():
     with open(sys.argv[1], "a") as file:
@@ -108,7 +108,7 @@ def watch(workers: Crew, out: Path) -> None:
 
 FORK = """
 import os, subprocess, sys, tempfile
-from adamas.compare.fork import Fork, may_fork
+from adamas.compare.runner.fork import Fork, may_fork
 
 assert may_fork()
 with tempfile.TemporaryFile() as output:
@@ -142,7 +142,7 @@ def test_a_fork_does_as_a_process_of_its_own() -> None:
 @forks
 def test_a_process_with_threads_is_not_forked() -> None:
     script = (
-        "import threading; from adamas.compare.fork import may_fork; "
+        "import threading; from adamas.compare.runner.fork import may_fork; "
         "threading.Thread(target=threading.Event().wait, daemon=True).start(); print(may_fork())"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=False)
@@ -159,7 +159,7 @@ def test_workers_that_cannot_be_forked_find_the_same(
 
 FAULTS = """
 import ctypes, resource, torch
-from adamas.compare.worker import M_MMAP_THRESHOLD, keep_freed_memory
+from adamas.compare.runner.worker import M_MMAP_THRESHOLD, keep_freed_memory
 torch.set_num_threads(1)
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)  # glibc's default, without its guesses of a better one
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare.budgets import BUDGETS
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.margin import Margin
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.settings import Settings
-from adamas.compare.stages import Stages
+from adamas.compare.search.protocol import Stages
+from adamas.compare.study.budgets import BUDGETS
+from adamas.compare.study.margin import Margin
+from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.settings import Settings
+from adamas.compare.verdict.result import StudyResult, summarise
 from adamas.compare.workloads import WORKLOADS, expectations, noise
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
 from tests.compare.studies import follow

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from adamas.compare.arms import ARMS, DEFAULT, find
-from adamas.compare.budgets import BUDGETS, Budget
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.followup import extend, refine
-from adamas.compare.grids import Grid, grids
-from adamas.compare.pilot import Pilot, UnusableJobError, cells, further, ladder, read, step_of
-from adamas.compare.selection import FIRST_FINAL_SEED, EveryRunDivergedError, winner
+from adamas.compare.search.grids import Grid, grids
+from adamas.compare.search.pilot import Pilot, UnusableJobError, cells, further, ladder, read, step_of
+from adamas.compare.search.refine import extend, refine
+from adamas.compare.search.selection import FIRST_FINAL_SEED, EveryRunDivergedError, winner
+from adamas.compare.study.arms import ARMS, DEFAULT, find
+from adamas.compare.study.budgets import BUDGETS, Budget
+from adamas.compare.study.run import Cell, Outcome
 from adamas.decay import timescale_epochs
 
 PILOT = Pilot(step=-6, steps_per_epoch=10, epochs=100, gradient_scale=(1e-4, 1e-3, 1e-2))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from adamas.compare.cell import Cell, Moment, Outcome
-from adamas.compare.insight.best_so_far import at_parts, best_so_far
-from adamas.compare.insight.curves import (
+from adamas.compare.study.run import Cell, Moment, Outcome
+from adamas.compare.verdict.best_so_far import at_parts, best_so_far
+from adamas.compare.verdict.curves import (
     at_matched_loss,
     crossing,
     matched_loss,
@@ -16,7 +16,7 @@ from adamas.compare.insight.curves import (
     target,
     time_to_target,
 )
-from adamas.compare.insight.separability import interaction, near_best, regret, separability, tilt
+from adamas.compare.verdict.separability import interaction, near_best, regret, separability, tilt
 
 Point = tuple[float, float]
 RATES = [10.0**power for power in range(-2, 3)]

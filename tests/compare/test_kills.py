@@ -15,9 +15,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from adamas.compare.contract import to_json
-from adamas.compare.result import StudyResult
-from adamas.compare.trials import CELL, OUTCOME
+from adamas.compare.runner.trials import CELL, OUTCOME
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import StudyResult
 from tests.compare.gate import Gate
 from tests.compare.nursery import Nursery
 from tests.compare.studies import Process, Tool, children, descendants, end, result_of, study_of, until

@@ -17,13 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from typer.testing import CliRunner
 
 from adamas.cli import app
-from adamas.compare import storage as storage_module
-from adamas.compare.cell import Outcome
-from adamas.compare.contract import to_json
-from adamas.compare.result import StudyResult
-from adamas.compare.settings import Settings
-from adamas.compare.storage import record_heartbeats, set_once
-from adamas.compare.trials import CELL, Trials, outcomes, waiting_trial
+from adamas.compare.runner import storage as storage_module
+from adamas.compare.runner.storage import record_heartbeats, set_once
+from adamas.compare.runner.trials import CELL, Trials, outcomes, waiting_trial
+from adamas.compare.study.run import Outcome
+from adamas.compare.study.settings import Settings
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import StudyResult
 from tests.compare.gate import Gate
 from tests.compare.postgresql import PASSWORD, Server, running_server
 from tests.compare.studies import Tool, cell, end, result_of, task, trials_of, until

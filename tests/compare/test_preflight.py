@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from adamas.cli import app
-from adamas.compare import preflight
-from adamas.compare.arms import ARMS
-from adamas.compare.margin import Margin
-from adamas.compare.study import ChangedError, conduct
+from adamas.compare.job import check as preflight
+from adamas.compare.runner.conduct import ChangedError, conduct
+from adamas.compare.study.arms import ARMS
+from adamas.compare.study.margin import Margin
 from tests.compare.tiny_job import TINY, Settings
 
 PIECES = {

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import pytest
 from rich.console import Console
 
-from adamas.compare.cell import Cell
-from adamas.compare.progress import Progress, line, live_table, pace
-from adamas.compare.snapshot import Best, Snapshot, rate
+from adamas.compare.report.live import Progress, line, live_table, pace
+from adamas.compare.runner.snapshot import Best, Snapshot, rate
+from adamas.compare.study.run import Cell
 
 CELL = Cell("search", "adamw", 3e-4, 2.27, 0)
 EMPTY = Best("search", None, float("nan"), 0, 0)

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from adamas.compare import history, training
-from adamas.compare.arms import ARMS
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.job import Job
-from adamas.compare.recording import Recording
-from adamas.compare.repeating import Repeater, RepetitionError, tensors_of
-from adamas.compare.task import Task
+from adamas.compare.job.job import Job
+from adamas.compare.runner import history, training
+from adamas.compare.runner.recording import Recording
+from adamas.compare.runner.repeating import Repeater, RepetitionError, tensors_of
+from adamas.compare.runner.tasks import Task
+from adamas.compare.study.arms import ARMS
+from adamas.compare.study.run import Cell, Outcome
 from adamas.compare.workloads import find
 from tests.compare.test_user_jobs import ARMS as MANY
 from tests.compare.test_user_jobs import CELLS, cells

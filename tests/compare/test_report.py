@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from adamas.compare import arms
-from adamas.compare.cell import Cell
-from adamas.compare.contract import to_json
-from adamas.compare.job import Job
-from adamas.compare.margin import Margin
+from adamas.compare.job.job import Job
 from adamas.compare.report import write_report
 from adamas.compare.report.page import render
-from adamas.compare.result import Finding, NoScaleError, StudyResult, summarise
-from adamas.compare.study import conduct
-from adamas.compare.table import print_verdict
+from adamas.compare.report.terminal import print_verdict
+from adamas.compare.runner.conduct import conduct
+from adamas.compare.study import arms
+from adamas.compare.study.margin import Margin
+from adamas.compare.study.run import Cell
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import Finding, NoScaleError, StudyResult, summarise
 from tests.compare.tiny_job import RUNS, job, settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

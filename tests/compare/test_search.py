@@ -16,13 +16,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 
-from adamas.compare import followup
-from adamas.compare.arms import DEFAULT, JUDGED
-from adamas.compare.budgets import BUDGETS
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.settings import Settings
-from adamas.compare.stages import Stages
+from adamas.compare.search import refine as followup
+from adamas.compare.search.protocol import Stages
+from adamas.compare.study.arms import DEFAULT, JUDGED
+from adamas.compare.study.budgets import BUDGETS
+from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.settings import Settings
+from adamas.compare.verdict.result import StudyResult, summarise
 from tests.compare.test_calibration import WORKLOAD, World, no_permutations, study
 
 __all__ = ["no_permutations"]  # a fixture of every test here

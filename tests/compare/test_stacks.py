@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamas.compare import Job, training
-from adamas.compare.arms import ARMS
-from adamas.compare.cell import Cell
-from adamas.compare.task import Task
+from adamas.compare import Job
+from adamas.compare.runner import training
+from adamas.compare.runner.tasks import Task
+from adamas.compare.study.arms import ARMS
+from adamas.compare.study.run import Cell
 from tests.compare.test_user_jobs import same
 
 ROWS, BATCH, EPOCHS, CLASSES, ITEMS = 48, 12, 4, 4, 24

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare.arms import choose
-from adamas.compare.budgets import BUDGETS
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.contract import to_json
-from adamas.compare.pilot import UnusableJobError
 from adamas.compare.report.page import render
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.selection import EveryRunDivergedError
-from adamas.compare.settings import Settings
-from adamas.compare.specification import specification
-from adamas.compare.stages import Stages
-from adamas.compare.workload import Workload
+from adamas.compare.search.pilot import UnusableJobError
+from adamas.compare.search.protocol import Stages
+from adamas.compare.search.selection import EveryRunDivergedError
+from adamas.compare.study.arms import choose
+from adamas.compare.study.budgets import BUDGETS
+from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.settings import Settings
+from adamas.compare.study.specification import specification
+from adamas.compare.study.workload import Workload
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import StudyResult, summarise
 from tests.compare.studies import follow
 
 SGD = "torch.optim:SGD"

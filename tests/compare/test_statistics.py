@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adamas.compare.statistics import paired_difference, sign_flip_p
+from adamas.compare.verdict.statistics import paired_difference, sign_flip_p
 
 A = [1.02, 0.97, 1.10, 0.93, 1.05, 0.99, 1.01, 0.96]
 B = [1.05, 1.01, 1.09, 0.99, 1.11, 1.04, 1.00, 1.03]

@@ -23,21 +23,21 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError
 
-from adamas.compare import storage as storage_module
-from adamas.compare import study as study_module
-from adamas.compare import trials as trials_module
-from adamas.compare import worker as worker_module
-from adamas.compare.cell import Outcome
-from adamas.compare.contract import to_json
-from adamas.compare.result import StudyResult, summarise
-from adamas.compare.settings import Settings
-from adamas.compare.snapshot import Snapshot
-from adamas.compare.specification import specification
-from adamas.compare.storage import open_storage, record_heartbeats
-from adamas.compare.study import ChangedError, Conductor, DiscardedError, JobFailedError, conduct, discard
-from adamas.compare.task import Task
-from adamas.compare.trials import CELL, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
-from adamas.compare.worker import Worker
+from adamas.compare.runner import conduct as study_module
+from adamas.compare.runner import storage as storage_module
+from adamas.compare.runner import trials as trials_module
+from adamas.compare.runner import worker as worker_module
+from adamas.compare.runner.conduct import ChangedError, Conductor, DiscardedError, JobFailedError, conduct, discard
+from adamas.compare.runner.snapshot import Snapshot
+from adamas.compare.runner.storage import open_storage, record_heartbeats
+from adamas.compare.runner.tasks import Task
+from adamas.compare.runner.trials import CELL, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
+from adamas.compare.runner.worker import Worker
+from adamas.compare.study.run import Outcome
+from adamas.compare.study.settings import Settings
+from adamas.compare.study.specification import specification
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import StudyResult, summarise
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, cell, descendants, end, finished, result_of, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
@@ -400,9 +400,9 @@ def test_signs_of_life_are_written_together_and_anew(tmp_path: Path) -> None:
 CLAIMANT = """
 import sys
 import optuna
-from adamas.compare.storage import open_storage
-from adamas.compare.cell import Outcome
-from adamas.compare.trials import Trials
+from adamas.compare.runner.storage import open_storage
+from adamas.compare.study.run import Outcome
+from adamas.compare.runner.trials import Trials
 storage = open_storage(sys.argv[1], create=False)
 trials = Trials(optuna.load_study(study_name="adamas compare tiny", storage=storage), storage)
 print("ready", flush=True)

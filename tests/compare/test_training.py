@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import adamas.torch
-from adamas.compare import history, training
-from adamas.compare.arms import ARMS, Arm
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.job import Job, cosine
-from adamas.compare.task import Task
+from adamas.compare.job.job import Job, cosine
+from adamas.compare.runner import history, training
+from adamas.compare.runner.tasks import Task
+from adamas.compare.study.arms import ARMS, Arm
+from adamas.compare.study.run import Cell, Outcome
 from adamas.compare.workloads import digits, find
 from tests.compare.tiny_job import job
 

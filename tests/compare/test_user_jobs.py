@@ -14,10 +14,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 from typer.testing import CliRunner
 
 from adamas.cli import app
-from adamas.compare import Job, OwnLoop, arms, preflight, training
-from adamas.compare.cell import Cell, Outcome, Stage
-from adamas.compare.copies import groups_of
-from adamas.compare.task import Task
+from adamas.compare import Job, OwnLoop
+from adamas.compare.job import check as preflight
+from adamas.compare.runner import training
+from adamas.compare.runner.copies import groups_of
+from adamas.compare.runner.tasks import Task
+from adamas.compare.study import arms
+from adamas.compare.study.run import Cell, Outcome, Stage
 from adamas.torch import param_groups
 from tests.compare.conftest import ROOT
 

@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import stats
 
-from adamas.compare.margin import Margin
-from adamas.compare.statistics import Difference
-from adamas.compare.verdict import Relation, Verdict, decide, further_seeds, relation
+from adamas.compare.study.margin import Margin
+from adamas.compare.verdict.decision import Relation, Verdict, decide, further_seeds, relation
+from adamas.compare.verdict.statistics import Difference
 
 MARGIN = Margin(0.02)
 

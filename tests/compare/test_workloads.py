@@ -12,13 +12,13 @@ import torch
 from sklearn.datasets import load_digits
 
 from adamas.cli import WORKLOADS as NAMED_IN_HELP
-from adamas.compare import training
-from adamas.compare.arms import ARMS
-from adamas.compare.cell import Cell, Outcome
-from adamas.compare.copies import Calls, total
-from adamas.compare.job import Job
-from adamas.compare.preflight import find
-from adamas.compare.task import Task
+from adamas.compare.job.check import find
+from adamas.compare.job.job import Job
+from adamas.compare.runner import training
+from adamas.compare.runner.copies import Calls, total
+from adamas.compare.runner.tasks import Task
+from adamas.compare.study.arms import ARMS
+from adamas.compare.study.run import Cell, Outcome
 from adamas.compare.workloads import WORKLOADS, digits, digits_deep, modular, noise, sparse
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamas.compare import crew, storage
-from adamas.compare.budgets import Budget
-from adamas.compare.job import Job, Split
-from adamas.compare.settings import Settings
-from adamas.compare.workload import Workload
+from adamas.compare.job.job import Job, Split
+from adamas.compare.runner import crew, storage
+from adamas.compare.study.budgets import Budget
+from adamas.compare.study.settings import Settings
+from adamas.compare.study.workload import Workload
 from tests.compare import nursery
 from tests.compare.gate import Gate
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adamas.compare import worker
+from adamas.compare.runner import worker
 from tests.compare.tiny_job import hurry
 
 if __name__ == "__main__":

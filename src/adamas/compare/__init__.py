@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adamas.compare.job import Job, OwnLoop, constant, cosine
+    from adamas.compare.job.job import Job, OwnLoop, constant, cosine
 
 __all__ = ["Job", "OwnLoop", "constant", "cosine"]
 
@@ -21,5 +21,5 @@ __all__ = ["Job", "OwnLoop", "constant", "cosine"]
 def __getattr__(name: str) -> Any:
     """What a job is made of, imported when asked for: the command line starts its workers before it imports torch."""
     if name in __all__:
-        return getattr(import_module("adamas.compare.job"), name)
+        return getattr(import_module("adamas.compare.job.job"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from adamas.compare.contract import to_json
-from adamas.compare.crew import Crew, WorkersDiedError
-from adamas.compare.pilot import UnusableJobError
-from adamas.compare.progress import Progress
 from adamas.compare.report import write_report
-from adamas.compare.result import NoScaleError, StudyResult, summarise
-from adamas.compare.selection import EveryRunDivergedError
-from adamas.compare.settings import Settings
-from adamas.compare.study import DiscardedError, JobFailedError, conduct
-from adamas.compare.table import print_verdict
+from adamas.compare.report.live import Progress
+from adamas.compare.report.terminal import print_verdict
+from adamas.compare.runner.conduct import DiscardedError, JobFailedError, conduct
+from adamas.compare.runner.crew import Crew, WorkersDiedError
+from adamas.compare.search.pilot import UnusableJobError
+from adamas.compare.search.selection import EveryRunDivergedError
+from adamas.compare.study.settings import Settings
+from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import NoScaleError, StudyResult, summarise
 
 # The study could not be finished, for a reason that its message explains.
 FAILURES = (

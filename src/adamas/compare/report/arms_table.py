@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from adamas.compare.report.phrases import STOPPED
-from adamas.compare.result import ArmResult, StudyResult
-from adamas.compare.table import decays, percent, show
-from adamas.compare.wording import TIMES, words
+from adamas.compare.report.terminal import decays, percent, show
+from adamas.compare.verdict.result import ArmResult, StudyResult
+from adamas.compare.verdict.wording import TIMES, words
 
 NONE = "\N{EN DASH}"  # where an arm has no such figure
 

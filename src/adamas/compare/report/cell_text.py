@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from adamas.compare.cell import Cell
 from adamas.compare.report.phrases import STOPPED
-from adamas.compare.result import StudyResult
-from adamas.compare.selection import Point
-from adamas.compare.wording import TIMES, figure, words
+from adamas.compare.search.selection import Point
+from adamas.compare.study.run import Cell
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import TIMES, figure, words
 from adamas.decay import timescale_epochs, to_independent
 
 DIVERGED = "diverged"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from adamas.compare.report.phrases import unbroken
-from adamas.compare.result import StudyResult
-from adamas.compare.wording import MINUS, show
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import MINUS, show
 
 
 def comparisons(result: StudyResult) -> list[dict[str, str]]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from adamas.compare.cell import Cell
-from adamas.compare.grids import Grid
 from adamas.compare.report.cell_text import hover, power, short, text_rows
-from adamas.compare.result import StudyResult
-from adamas.compare.selection import Point, scores
-from adamas.compare.wording import TIMES
+from adamas.compare.search.grids import Grid
+from adamas.compare.search.selection import Point, scores
+from adamas.compare.study.run import Cell
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import TIMES
 from adamas.decay import from_independent, to_independent
 
 WORST_SHOWN = 0.5  # quantile of all cells from which on the scale tells them no further apart

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from adamas.compare.result import finite
+from adamas.compare.verdict.result import finite
 
 COLOURS = 5  # --line-0 to --line-4 of the page
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")

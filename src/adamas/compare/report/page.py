@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from adamas.compare.report.anchors import anchors
 from adamas.compare.report.section import section
-from adamas.compare.result import StudyResult
+from adamas.compare.verdict.result import StudyResult
 
 TEMPLATES = Path(__file__).parent / "templates"
 

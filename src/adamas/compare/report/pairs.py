@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from adamas.compare.report.phrases import wrapped
-from adamas.compare.result import StudyResult
-from adamas.compare.selection import FIRST_FINAL_SEED
-from adamas.compare.statistics import Difference
-from adamas.compare.wording import MINUS, figure, words
+from adamas.compare.search.selection import FIRST_FINAL_SEED
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.statistics import Difference
+from adamas.compare.verdict.wording import MINUS, figure, words
 
 LABELLED = 4  # arms whose means are written beside them; more would write over one another
 ROW_HEIGHT = 64  # pixels: a title of four lines

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from adamas.compare.arms import JUDGED
-from adamas.compare.insight.curves import (
+from adamas.compare.report.lines import chart, level, line
+from adamas.compare.search.record import Record
+from adamas.compare.study.arms import JUDGED
+from adamas.compare.verdict.curves import (
     Curve,
     at_matched_loss,
     matched_loss,
@@ -14,10 +16,8 @@ from adamas.compare.insight.curves import (
     target,
     time_to_target,
 )
-from adamas.compare.record import Record
-from adamas.compare.report.lines import chart, level, line
-from adamas.compare.result import StudyResult
-from adamas.compare.wording import figure, words
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import figure, words
 
 
 def curves_of(record: Record) -> dict[str, list[Curve]]:

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from adamas.compare.report.phrases import plural
-from adamas.compare.result import StudyResult
-from adamas.compare.selection import FIRST_FINAL_SEED
+from adamas.compare.search.selection import FIRST_FINAL_SEED
+from adamas.compare.verdict.result import StudyResult
 
 
 def repeat(result: StudyResult) -> list[tuple[str, str]]:

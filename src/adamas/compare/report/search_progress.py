@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from adamas.compare.insight.best_so_far import at_parts, best_so_far
 from adamas.compare.report.lines import chart, line
-from adamas.compare.result import StudyResult
-from adamas.compare.wording import figure, words
+from adamas.compare.verdict.best_so_far import at_parts, best_so_far
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import figure, words
 
 
 def found_so_far(result: StudyResult) -> dict[str, list[float]]:

@@ -18,8 +18,8 @@ from adamas.compare.report.search_progress import best_figure, best_rows
 from adamas.compare.report.separable import separability_rows
 from adamas.compare.report.sweeps import best_decays, panels
 from adamas.compare.report.trials_csv import trials_csv
-from adamas.compare.result import StudyResult
-from adamas.compare.wording import words
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import words
 
 
 def section(result: StudyResult, place: str) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from adamas.compare.cell import Cell
-from adamas.compare.grids import SEED
-from adamas.compare.insight.separability import OnAxis, separability
 from adamas.compare.report.arms_table import NONE
 from adamas.compare.report.heatmaps import Scale
-from adamas.compare.result import StudyResult
-from adamas.compare.selection import scores
-from adamas.compare.wording import MINUS, TIMES
+from adamas.compare.search.grids import SEED
+from adamas.compare.search.selection import scores
+from adamas.compare.study.run import Cell
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.separability import OnAxis, separability
+from adamas.compare.verdict.wording import MINUS, TIMES
 
 
 def separability_rows(result: StudyResult, scale: Scale) -> list[dict[str, str]]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from adamas.compare.report.anchors import anchors
 from adamas.compare.report.lines import chart, line
-from adamas.compare.result import StudyResult
-from adamas.compare.selection import scores
-from adamas.compare.sweep import best_decay
-from adamas.compare.wording import TIMES, words
+from adamas.compare.search.selection import scores
+from adamas.compare.search.sweep import best_decay
+from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.wording import TIMES, words
 from adamas.decay import to_independent
 
 SHOWN = 0.75  # quantile of all figures at which the panels end: far too strong a decay can cost powers of ten

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from adamas.compare.result import StudyResult
+from adamas.compare.verdict.result import StudyResult
 
 
 def trials_csv(result: StudyResult) -> str:

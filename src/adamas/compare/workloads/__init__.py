@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adamas.compare.workload import Workload
+from adamas.compare.study.workload import Workload
 
 HERE = "adamas.compare.workloads"
 NOISY_DIGITS = (
@@ -21,7 +21,7 @@ WORKLOADS = {
             metric="cross_entropy",
             summary=NOISY_DIGITS.format(network="a 64-256-256-10 network"),
             expected="A tie: gradients of one scale, a short run, a network that needs little help.",
-            findings=f"{HERE}.expectations:tie",
+            findings="adamas.compare.verdict.expectations:tie",
         ),
         Workload(
             name="digits-deep",
@@ -34,7 +34,7 @@ WORKLOADS = {
                 "that scale. A loss ten times as loud leaves AdamW's best weight decay where it is, and makes that of "
                 "L2 ten times as large."
             ),
-            findings=f"{HERE}.expectations:deep",
+            findings="adamas.compare.verdict.expectations:deep",
             variants=(
                 ("loss x10", f"{HERE}.digits_deep:job_loss_x10"),
                 ("loss x100", f"{HERE}.digits_deep:job_loss_x100"),
@@ -47,7 +47,7 @@ WORKLOADS = {
             metric="cross_entropy",
             summary=NOISY_DIGITS.format(network="a residual network of 12 blocks, width 64, each with a LayerNorm,"),
             expected="The twin of digits-deep: normalisation evens the scales out, and the gap shrinks or goes.",
-            findings=f"{HERE}.expectations:tie",
+            findings="adamas.compare.verdict.expectations:tie",
         ),
         Workload(
             name="modular",
@@ -64,7 +64,7 @@ WORKLOADS = {
                 "Decay decides: without it the network only memorises; with the right amount, which differs a "
                 "thousandfold between the two arms, both learn to add."
             ),
-            findings=f"{HERE}.expectations:grokking",
+            findings="adamas.compare.verdict.expectations:grokking",
         ),
         Workload(
             name="chars",
@@ -78,7 +78,7 @@ WORKLOADS = {
                 "There is a grammar to learn and every sentence to memorise, so decay helps, and AdamW's at a hundred "
                 "times its default."
             ),
-            findings=f"{HERE}.expectations:decay_helps",
+            findings="adamas.compare.verdict.expectations:decay_helps",
         ),
         Workload(
             name="sparse",
@@ -93,7 +93,7 @@ WORKLOADS = {
                 "AdamW wins: L2 is divided by the size of a weight's gradients, and so pulls hardest at the weights of "
                 "rare words, in the many steps in which they have no gradient at all."
             ),
-            findings=f"{HERE}.expectations:adamw_wins",
+            findings="adamas.compare.verdict.expectations:adamw_wins",
         ),
         Workload(
             name="noise",
@@ -110,7 +110,7 @@ WORKLOADS = {
                 "Decay in proportion to the weight keeps all weights at one size, whatever the scale of their "
                 "gradients; L2 does not."
             ),
-            findings=f"{HERE}.expectations:sizes",
+            findings="adamas.compare.verdict.expectations:sizes",
             fixed=(("none", 3e-3, 0.0), ("adam_l2", 3e-3, 1.0), ("adamw", 3e-3, 1.0)),
         ),
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adamas.compare.job import Job, Split
+from adamas.compare.job.job import Job, Split
 from adamas.compare.workloads.chars_text import write
 
 EPOCHS = 40

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adamas.compare.job import Job, Split
+from adamas.compare.job.job import Job, Split
 from adamas.compare.workloads.losses import cross_entropy
 
 EPOCHS = 60

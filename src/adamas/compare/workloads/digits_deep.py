@@ -18,8 +18,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from adamas.compare.copies import total
-from adamas.compare.job import Job
+from adamas.compare.job.job import Job
+from adamas.compare.runner.copies import total
 from adamas.compare.workloads.digits import learning
 
 PIXELS, WIDTH, BLOCKS, CLASSES = 64, 64, 12, 10

@@ -19,7 +19,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from adamas.compare.job import Job, Split
+from adamas.compare.job.job import Job, Split
 from adamas.compare.workloads.losses import cross_entropy
 
 MODULUS = 59

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from adamas.compare.job import Job, Split, constant
+from adamas.compare.job.job import Job, Split, constant
 
 SCALES = (0.1, 1.0, 10.0)  # standard deviation of the gradient
 WEIGHTS = 8192  # of each scale: an RMS over them is known to 0.8 %

@@ -1,0 +1,124 @@
+"""How far a study is: what the live display shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from adamas.compare.runner.trials import CELL, cell_of
+from adamas.compare.study.run import SEARCH_STAGES, STAGES, Cell, Stage
+from adamas.compare.study.settings import Settings
+
+RECENT = 30  # finished runs that the rate is taken over
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best run of an arm so far, by validation, how many it has finished, and the stage that it has come to."""
+
+    stage: Stage
+    cell: Cell | None
+    value: float
+    done: int
+    infeasible: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at a moment.
+
+    Attributes:
+        done: finished runs, earlier runs of the tool included.
+        total: runs of the whole study, as far as they are known.
+        running: runs at work.
+        rate: runs finished a second of late; 0 until one has.
+        metric: what `best` is measured in.
+        best: by arm.
+        titles: how sentences call each arm.
+    """
+
+    done: int
+    total: int
+    running: int
+    rate: float
+    metric: str
+    best: dict[str, Best]
+    titles: dict[str, str]
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the arm that is furthest behind."""
+        at_work = {best.stage for best in self.best.values()}
+        return next(stage for stage in STAGES if stage in at_work)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at this rate; None while unknown."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime) -> Snapshot:
+    """Look at the trials of a study.
+
+    Args:
+        settings: what the user asked for.
+        trials: as they stand.
+        since: when this run of the tool began.
+    """
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return Snapshot(
+        done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
+        total=settings.total_runs - settings.pilot_runs + max(settings.pilot_runs, pilot_runs(trials)),
+        running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        rate=rate(
+            [
+                (trial.datetime_start, trial.datetime_complete)
+                for trial in finished
+                if trial.datetime_start and trial.datetime_complete
+            ],
+            since,
+        ),
+        metric=settings.workload.metric,
+        best={arm: best_of(arm, trials) for arm in settings.arms},
+        titles={name: arm.title for name, arm in settings.arms.items()},
+    )
+
+
+def pilot_runs(trials: Sequence[FrozenTrial]) -> int:
+    """Runs of the pilots so far."""
+    return len({trial.user_attrs[CELL]["key"] for trial in trials if trial.user_attrs[CELL]["stage"] == "pilot"})
+
+
+def rate(spans: Sequence[tuple[datetime, datetime]], since: datetime) -> float:
+    """Runs a second over the latest of this run of the tool, from the start of the first of them.
+
+    Workers take seconds to start, which is not counted. Runs that trained together end together: from end to end a
+    stack would seem to take no time.
+
+    Args:
+        spans: start and end of each finished run.
+        since: when this run of the tool began.
+    """
+    latest = sorted((span for span in spans if span[1] > since), key=lambda span: span[1])[-RECENT:]
+    if not latest:
+        return 0.0
+    seconds = (latest[-1][1] - min(start for start, _ in latest)).total_seconds()
+    return len(latest) / seconds if seconds > 0 else 0.0
+
+
+def best_of(arm: str, trials: Sequence[FrozenTrial]) -> Best:
+    """The best of an arm's search runs."""
+    own = [trial for trial in trials if trial.user_attrs[CELL]["arm"] == arm]
+    runs = [
+        (trial.values[0], cell_of(trial))
+        for trial in own
+        if trial.state == TrialState.COMPLETE and trial.user_attrs[CELL]["stage"] in SEARCH_STAGES
+    ]
+    feasible = [run for run in runs if math.isfinite(run[0])]
+    value, cell = min(feasible, key=lambda run: run[0], default=(math.nan, None))
+    stage: Stage = own[-1].user_attrs[CELL]["stage"] if own else "pilot"
+    return Best(stage, cell, value, len(runs), len(runs) - len(feasible))

@@ -24,9 +24,9 @@ from torch.optim import Optimizer
 
 from adamas.compare.job.job import Job
 from adamas.compare.runner.tasks import Task
-from adamas.compare.runner.training import run as train
+from adamas.compare.runner.training import train_task as train
 from adamas.compare.study.arms import ARMS, Arm
-from adamas.compare.study.run import Cell
+from adamas.compare.study.run import Run as StudyRun
 from adamas.compare.workloads import find
 from benchmarks.parity_result import Parity, Run, table
 from benchmarks.parity_variants import RECIPES, VARIANTS, Factory, Groups
@@ -59,7 +59,7 @@ def finish(key: Key) -> Run:
         return made
 
     arm = Built(**vars(ARMS["adamw"]), factory=variant.build, seed=seed)
-    cell = Cell("confirm", variant.name, recipe.lr, recipe.weight_decay, seed)
+    cell = StudyRun("confirm", variant.name, recipe.lr, recipe.weight_decay, seed)
     (outcome,) = train(job, workload.device, {variant.name: arm}, Task((cell,), workload.metric))
     return Run(*key, outcome.validation, round(outcome.seconds, 3), variant.versions())
 

@@ -5,8 +5,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from adamas.compare import Job
-from adamas.compare.job import check as preflight
+from adamas.compare import Job, check
 
 images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
 images = (images / 16).float().view(-1, 1, 8, 8)
@@ -34,5 +33,6 @@ def job(seed, device):
 
 
 if __name__ == "__main__":
-    preflight.find(__file__, device="cpu", metric=None)  # raises where a piece is wrong, and says how to mend it
-    print(f"The job is fine. {__doc__}")
+    for problem in check(job):
+        print(problem)
+    print(__doc__)

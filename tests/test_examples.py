@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare.job import check as preflight
 from adamas.compare.runner.tasks import Task
 from adamas.compare.runner.training import run
 from adamas.compare.study.arms import ARMS, DEFAULT
 from adamas.compare.study.run import Cell
+from tests.compare.jobs import look_over
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 JOBS = [path for path in EXAMPLES if path.stem.endswith("_job")]
@@ -48,7 +48,7 @@ def test_example_runs(path: Path) -> None:
 def test_example_can_be_compared(path: Path) -> None:
     """What `adamas compare` does with it at first, and a run of each arm as a worker would train it."""
     assert f"adamas compare examples/{path.name}:job --budget quick" in path.read_text()
-    workload = preflight.find(f"{path}:job", "cpu", None)
+    workload = look_over(f"{path}:job", "cpu", None)
     assert (workload.name, workload.metric, workload.stackable) == (path.stem, "loss", path.stem == "vision_job")
     cells = tuple(Cell("search", arm, 3e-3, 0.0 if arm == "none" else 1e-5, 0) for arm in DEFAULT)
     for outcome in run(workload.load(), "cpu", ARMS, Task(cells, workload.metric)):

@@ -6,7 +6,6 @@ Nothing here imports torch, Optuna or Plotly before a command needs them: `adama
 from __future__ import annotations
 
 import inspect
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from adamas.leaving import leave_last, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from adamas.bench.settings import Settings as BenchSettings
-    from adamas.compare.study.settings import Settings
+    from adamas.compare.study.settings import Options
 
 # Named here too, so that --help and the shell's completion need not import what trains them; a test holds them equal.
 WORKLOADS = ("digits", "digits-deep", "digits-deep-layernorm", "modular", "chars", "sparse", "noise")
@@ -173,26 +172,23 @@ def compare(**given: Any) -> None:
     if options.init is not None:
         write_job(options.init)
         return
-    from adamas.compare.runner.crew import Crew, default_workers
-
-    workers = default_workers(options.device) if options.workers is None else options.workers
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process with threads is not one to be forked
-    waiting = Crew(workers, of_tool=True)
-    waiting.start_early()
     try:
+        read = read_options(options)  # wrong usage is told before torch is imported and a worker started
         with uncollected():
-            from adamas.compare.command import FAILURES, Voice
-            from adamas.compare.command import compare as conduct_and_report
+            from adamas.compare.command import Consoles, run_command
+            from adamas.compare.study.errors import StudyError
     except ModuleNotFoundError as error:
         missing(error, "compare")
-    with waiting, terminated_as_interrupted():
+    except ValueError as error:
+        stop(str(error), USAGE_ERROR)
+    with terminated_as_interrupted():
         try:
             out = Console(file=streams.kept_for_the_result(), highlight=False, emoji=False)
-            voice = Voice(out, Console(stderr=True, emoji=False))
-            results = conduct_and_report(read_settings(options, workers), voice, options.as_json, waiting)
-        except (ValueError, OSError) as error:  # an option out of its range, or a folder that cannot be written
+            consoles = Consoles(out, Console(stderr=True, emoji=False))
+            results = run_command(options.workloads or ["digits"], read, consoles, options.as_json)
+        except (ValueError, OSError) as error:  # a job that cannot be used, or a folder that cannot be written
             stop(str(error), USAGE_ERROR)
-        except FAILURES as error:
+        except StudyError as error:
             stop(str(error), FAILED)
         except KeyboardInterrupt:
             stop(f"stopped; every finished run is kept. Continue with: {resume_command()}", INTERRUPTED)
@@ -200,49 +196,30 @@ def compare(**given: Any) -> None:
         raise typer.Exit(UNDECIDED)
 
 
-def read_settings(options: CompareOptions, workers: int) -> list[Settings]:
-    """Check the options, and look the jobs over: a study a workload."""
-    from adamas.compare.job import check as preflight
-    from adamas.compare.study import arms, budgets
-    from adamas.compare.study.margin import Margin
-    from adamas.compare.study.settings import Settings
+def read_options(options: CompareOptions) -> Options:
+    """Check the options of `adamas compare`, without a look at the jobs."""
+    from adamas.compare.study.settings import Options
 
-    budget = budgets.find(options.budget)
-    if options.trials is not None:
-        budget = budget.with_trials(options.trials)
-    candidates = arms.choose(options.arms)
-    margin = None if options.margin is None else Margin.parse(options.margin)
-
-    def settings(name: str) -> Settings:
-        workload = preflight.find(name, options.device, options.metric, margin, candidates)
-        return Settings(
-            workload=workload,
-            arms=candidates,
-            budget=budget,
-            seeds=options.seeds,
-            margin=margin or Margin.parse(workload.margin),
-            workers=workers,
-            storage=options.storage,
-            out=options.out,
-            fresh=options.fresh,
-        )
-
-    found = [settings(name) for name in dict.fromkeys(options.workloads or ["digits"])]
-    for number, each in enumerate(found):
-        for other in found[:number]:
-            if other.workload.name == each.workload.name:
-                raise ValueError(
-                    f"{other.workload.typed!r} and {each.workload.typed!r} are both called {each.workload.name}: their "
-                    "runs would be taken for one another's; compare them one by one, each with an --out of its own"
-                )
-    return found
+    return Options.read(
+        options.arms,
+        options.budget,
+        options.trials,
+        options.margin,
+        options.out,
+        seeds=options.seeds,
+        metric=options.metric,
+        device=options.device,
+        workers=options.workers,
+        storage=options.storage,
+        fresh=options.fresh,
+    )
 
 
 def write_job(path: Path) -> None:
     """Write the starting file of a job; an existing file is left alone."""
     if path.suffix != ".py":
         stop(f"init={path} must end in .py, as in --init {path.with_suffix('.py')}", USAGE_ERROR)
-    template = files("adamas").joinpath("compare", "job_template.py.txt").read_text(encoding="utf-8")
+    template = files("adamas").joinpath("compare", "job", "template.py.txt").read_text(encoding="utf-8")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(template)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adamas.compare.runner.conduct import conduct
-from adamas.compare.verdict.result import StudyResult, summarise
+from adamas.compare.api import conduct
+from adamas.compare.verdict.result import Summary, summarise
 from tests.compare.tiny_job import settings
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +22,13 @@ def workers_find_the_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def tiny_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     """A finished study of the tiny job, with two workers."""
-    return summarise(conduct(settings(tmp_path_factory.mktemp("tiny")), lambda snapshot: None))
+    return summarise(conduct(settings(tmp_path_factory.mktemp("tiny"), workers=2), lambda snapshot: None))
 
 
 @pytest.fixture(scope="session")
-def one_by_one_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def one_by_one_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     """The same, with its runs trained one by one, as the slow job's are."""
     given = settings(tmp_path_factory.mktemp("tiny"))
     alone = replace(given, workload=replace(given.workload, stackable=False))

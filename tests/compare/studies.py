@@ -20,18 +20,17 @@ from optuna.trial import TrialState
 
 from adamas.compare.runner.storage import open_storage
 from adamas.compare.runner.tasks import Task
-from adamas.compare.runner.trials import CELL, Trials
-from adamas.compare.search.protocol import Course
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.runner.trials import RUN, Trials
+from adamas.compare.study.run import Outcome, Requests, Run
 from adamas.compare.study.settings import Settings
+from tests.compare.barrier import Barrier
 from tests.compare.conftest import ROOT
-from tests.compare.gate import Gate
-from tests.compare.nursery import Forked, Nursery
+from tests.compare.fork_server import ForkedProcess, ForkServer
 from tests.compare.tiny_job import settings
 
 PATIENCE_SECONDS = 60
 
-Process = subprocess.Popen[bytes] | Forked
+Process = subprocess.Popen[bytes] | ForkedProcess
 
 
 @contextlib.contextmanager
@@ -62,27 +61,27 @@ def finished(given: Settings) -> dict[int, tuple[str, object]]:
     """Finished trials by number: their cell, and when they ended."""
     with trials_of(given) as trials:
         return {
-            trial.number: (trial.user_attrs[CELL]["key"], trial.datetime_complete)
+            trial.number: (trial.user_attrs[RUN]["key"], trial.datetime_complete)
             for trial in trials.all()
             if trial.state == TrialState.COMPLETE
         }
 
 
-def follow(courses: Iterable[Course], outcome: Callable[[Cell], Outcome]) -> None:
+def follow(courses: Iterable[Requests], outcome: Callable[[Run], Outcome]) -> None:
     """Go along courses one after the other, with outcomes that nobody trained for."""
     for course in courses:
         asked = next(course)
         with suppress(StopIteration):
             while True:
-                asked = course.send({cell: outcome(cell) for cell in asked.cells})
+                asked = course.send({run: outcome(run) for run in asked.runs})
 
 
-def cell(seed: int) -> Cell:
-    return Cell("search", "adamw", 1e-3, 0.1, seed)
+def run(seed: int) -> Run:
+    return Run("search", "adamw", 1e-3, 0.1, seed)
 
 
 def task(seed: int) -> Task:
-    return Task((cell(seed),), "loss")
+    return Task((run(seed),), "loss")
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -113,8 +112,8 @@ class Tool:
         out: its folder.
         workers: how many.
         storage: the URL of its trials; None for a file in the folder.
-        gate: what holds its runs back.
-        nursery: what starts them.
+        barrier: what holds its runs back.
+        fork_server: what starts them.
     """
 
     def __init__(
@@ -122,24 +121,24 @@ class Tool:
         out: Path,
         workers: int,
         storage: str | None = None,
-        gate: Gate | None = None,
-        nursery: Nursery | None = None,
+        barrier: Barrier | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         self.settings = settings(out, storage=storage)
         self._command = [sys.executable, "-m", "tests.compare.tiny_job", str(out), str(workers)]
         self._command += [storage] if storage else []
         self._environment = dict(os.environ)
-        for given in (gate, nursery):
+        for given in (barrier, fork_server):
             self._environment |= given.environment if given else {}
-        self._start = Forked if nursery else subprocess.Popen
+        self._start = ForkedProcess if fork_server else subprocess.Popen
 
     def start(self) -> Process:
         pipe = subprocess.PIPE
         return self._start(self._command, cwd=ROOT, env=self._environment, stdout=pipe, stderr=pipe)
 
-    def wait_for(self, runs: int) -> None:
+    def wait_for(self, count: int) -> None:
         there = self.settings.out / "trials.db"
-        until(lambda: there.exists() and len(finished(self.settings)) >= runs, f"{runs} runs")
+        until(lambda: there.exists() and len(finished(self.settings)) >= count, f"{count} runs")
 
 
 def result_of(process: Process) -> dict[str, Any]:

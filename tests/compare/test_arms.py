@@ -9,18 +9,18 @@ import adamas.torch
 from adamas.compare.study.arms import ARMS, DEFAULT, Arm, choose, find
 
 TORCHS = {
-    "torch.optim:Adam": "coupled",
-    "torch.optim:AdamW": "decoupled",
-    "torch.optim:RMSprop": "coupled",
-    "torch.optim:Adagrad": "coupled",
-    "torch.optim:Adamax": "coupled",
-    "torch.optim:NAdam": "coupled",
-    "torch.optim:NAdam(decoupled_weight_decay=True)": "decoupled",
-    "torch.optim:RAdam": "coupled",  # after its first five steps, which divide by nothing
-    "torch.optim:RAdam(decoupled_weight_decay=True)": "decoupled",
-    "torch.optim:Adagrad(initial_accumulator_value=0.1)": "coupled",
-    "torch.optim:SGD": "decoupled",  # lr * weight_decay * weight, divided by nothing
-    "torch.optim:SGD(momentum=0.9, nesterov=True)": "decoupled",
+    "torch.optim:Adam": "l2",
+    "torch.optim:AdamW": "lr",
+    "torch.optim:RMSprop": "l2",
+    "torch.optim:Adagrad": "l2",
+    "torch.optim:Adamax": "l2",
+    "torch.optim:NAdam": "l2",
+    "torch.optim:NAdam(decoupled_weight_decay=True)": "lr",
+    "torch.optim:RAdam": "l2",  # after its first five steps, which divide by nothing
+    "torch.optim:RAdam(decoupled_weight_decay=True)": "lr",
+    "torch.optim:Adagrad(initial_accumulator_value=0.1)": "l2",
+    "torch.optim:SGD": "lr",  # lr * weight_decay * weight, divided by nothing
+    "torch.optim:SGD(momentum=0.9, nesterov=True)": "lr",
     "torch.optim:Rprop": "none",
 }
 
@@ -46,7 +46,7 @@ class Unnamed(torch.optim.SGD):
         super().__init__(params, lr=lr)
 
 
-@pytest.mark.parametrize(("kind", "decay"), [("HandsOn", "decoupled"), ("Ignores", "none"), ("Unnamed", "none")])
+@pytest.mark.parametrize(("kind", "decay"), [("HandsOn", "lr"), ("Ignores", "none"), ("Unnamed", "none")])
 def test_a_decay_that_is_handed_on_is_found(kind: str, decay: str) -> None:
     arm = find(f"{__name__}:{kind}")
     assert arm.decay == decay

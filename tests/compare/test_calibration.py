@@ -16,16 +16,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from adamas.compare.search.protocol import Course, Stages
+from adamas.compare.search.protocol import Protocol
 from adamas.compare.search.record import Record
 from adamas.compare.search.selection import FIRST_FINAL_SEED
 from adamas.compare.study.arms import ARMS, DEFAULT
 from adamas.compare.study.budgets import BUDGETS
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Requests, Run
 from adamas.compare.study.settings import Settings
 from adamas.compare.study.workload import Workload
 from adamas.compare.verdict import statistics
-from adamas.compare.verdict.result import StudyResult, summarise
+from adamas.compare.verdict.result import Summary, summarise
 from tests.compare.studies import follow
 
 STUDIES, SEEDS = 1000, 12
@@ -51,50 +51,50 @@ class World:
     shared: ClassVar[float] = 0.1  # of a seed, the same in every arm
     gradient_scale: ClassVar[tuple[float, float, float]] = (1e-4, 1e-3, 1e-2)
 
-    def outcome(self, cell: Cell) -> Outcome:
+    def outcome(self, run: Run) -> Outcome:
         """A run: the bowl, the seed's noise, the run's own."""
-        point = np.array([cell.lr, cell.weight_decay]).view("u4").tolist()
-        words = [self.study, cell.seed, list(ARMS).index(cell.arm), *point]
+        point = np.array([run.lr, run.weight_decay]).view("u4").tolist()
+        words = [self.study, run.seed, list(ARMS).index(run.arm), *point]
         own, again = np.random.default_rng(words).normal(0, self.sd / math.sqrt(2), 2)
-        common = np.random.default_rng([self.study, cell.seed]).normal(0, self.shared)
-        level = self.level[cell.arm] + self.bowl(cell) + common
+        common = np.random.default_rng([self.study, run.seed]).normal(0, self.shared)
+        level = self.level[run.arm] + self.bowl(run) + common
         return Outcome(
-            feasible=True,
+            status="ok",
             validation={"loss": level + own},
-            test={"loss": level + again} if cell.stage == "final" else None,
+            test={"loss": level + again} if run.stage == "final" else None,
             total_decay=1.0,
             steps=1000,
             epochs=10,
             gradient_scale=self.gradient_scale,
         )
 
-    def bowl(self, cell: Cell) -> float:
+    def bowl(self, run: Run) -> float:
         """What a setting costs beside the best one of its arm."""
-        cost = 0.05 * math.log10(cell.lr / self.best_lr) ** 2
-        if cell.weight_decay:
-            cost += 0.05 * math.log10(cell.weight_decay_independent / BEST_DECAY[cell.arm]) ** 2
+        cost = 0.05 * math.log10(run.lr / self.best_lr) ** 2
+        if run.weight_decay:
+            cost += 0.05 * math.log10(run.weight_decay_paper / BEST_DECAY[run.arm]) ** 2
         return cost
 
-    def regret(self, result: StudyResult, arm: str) -> float:
+    def regret(self, result: Summary, arm: str) -> float:
         """What the setting that a study chose costs."""
         winner = result.arms[arm].winner
-        return self.bowl(Cell("final", arm, winner.lr, winner.weight_decay, 0))
+        return self.bowl(Run("final", arm, winner.lr, winner.weight_decay, 0))
 
-    def follow(self, courses: list[Course]) -> None:
+    def follow(self, courses: list[Requests]) -> None:
         """Be the workers."""
         follow(courses, self.outcome)
 
 
-def study(world: World, number: int) -> StudyResult:
+def study(world: World, number: int) -> Summary:
     settings = Settings(WORKLOAD, budget=BUDGETS["quick"], seeds=SEEDS, out=Path("unused"))
-    return summarise(Stages(settings, {}, replace(world, study=number).follow).go_through())
+    return summarise(Protocol(settings, {}, replace(world, study=number).follow).go_through())
 
 
-def finals_only(world: World, number: int) -> StudyResult:
+def finals_only(world: World, number: int) -> Summary:
     """The end of a study, its winners given: what a thousand studies can be made of."""
     settings = Settings(WORKLOAD, seeds=SEEDS, out=Path("unused"))
     fixed = replace(settings, workload=replace(WORKLOAD, fixed=tuple((arm, 1e-3, 0.0) for arm in DEFAULT)))
-    return summarise(Stages(fixed, {}, replace(world, study=number).follow).go_through())
+    return summarise(Protocol(fixed, {}, replace(world, study=number).follow).go_through())
 
 
 def verdicts(world: World) -> Counter[str]:
@@ -160,9 +160,9 @@ def test_a_job_whose_learning_rates_lie_far_off_is_judged_there(best_lr: float) 
 def test_a_biased_selection_would_be_noticed() -> None:
     """Were the cell that won on validation tested on the runs that chose it, its luck would pass for merit."""
 
-    def lucky(result: StudyResult) -> float:
+    def lucky(result: Summary) -> float:
         record: Record = result.record
-        return min(record.outcomes[cell].validation["loss"] for cell in record.searched["adamw"]) - 1.0
+        return min(record.outcomes[run].validation["loss"] for run in record.searched["adamw"]) - 1.0
 
     found = [lucky(study(World(EQUAL, sd=0.02), number)) for number in range(20)]
     assert abs(np.mean(found)) > 4 * 0.02 / math.sqrt(SEEDS * 50)
@@ -170,7 +170,7 @@ def test_a_biased_selection_would_be_noticed() -> None:
 
 def test_finals_are_fresh() -> None:
     result = study(World(EQUAL, sd=0.02), 0)
-    searched = {cell.seed for cells in result.record.searched.values() for cell in cells}
+    searched = {run.seed for runs in result.record.searched.values() for run in runs}
     assert max(searched) < FIRST_FINAL_SEED
 
 
@@ -181,12 +181,12 @@ def test_every_arm_spends_the_same() -> None:
             settings = Settings(WORKLOAD, chosen, budget, SEEDS, out=Path("unused"))
             world = World(dict.fromkeys(ARMS, 1.0), sd=0.02)
             BEST_DECAY.setdefault("adamw_independent", BEST_DECAY["adamw"])
-            record = Stages(settings, {}, world.follow).go_through()
-            assert {arm: len(set(cells)) for arm, cells in record.searched.items()} == dict.fromkeys(
+            record = Protocol(settings, {}, world.follow).go_through()
+            assert {arm: len(set(runs)) for arm, runs in record.searched.items()} == dict.fromkeys(
                 arms, budget.trials
             ), name
             assert len(record.outcomes) == settings.total_runs
-            assert len({cell.key for cell in record.outcomes}) == settings.total_runs
+            assert len({run.key for run in record.outcomes}) == settings.total_runs
 
 
 def test_what_an_arm_asks_for_depends_on_its_own_runs_alone() -> None:
@@ -195,21 +195,22 @@ def test_what_an_arm_asks_for_depends_on_its_own_runs_alone() -> None:
     world = World(EQUAL, sd=0.02)
     orders = (list, lambda courses: courses[::-1], lambda courses: [*courses[1:], courses[0]])
     found = [
-        Stages(settings, {}, lambda courses, order=order: world.follow(order(courses))).go_through() for order in orders
+        Protocol(settings, {}, lambda courses, order=order: world.follow(order(courses))).go_through()
+        for order in orders
     ]
-    turns = Stages(settings, {}, lambda courses: by_turns(courses, world.outcome)).go_through()
+    turns = Protocol(settings, {}, lambda courses: by_turns(courses, world.outcome)).go_through()
     for record in (*found[1:], turns):
         assert record.searched == found[0].searched
         assert record.winners == found[0].winners
         assert record.outcomes == found[0].outcomes
 
 
-def by_turns(courses: list[Course], outcome: Callable[[Cell], Outcome]) -> None:
+def by_turns(courses: list[Requests], outcome: Callable[[Run], Outcome]) -> None:
     """Go along courses a step of each at a time."""
     asked = {course: next(course) for course in courses}
     while asked:
         for course, wanted in list(asked.items()):
             try:
-                asked[course] = course.send({cell: outcome(cell) for cell in wanted.cells})
+                asked[course] = course.send({run: outcome(run) for run in wanted.runs})
             except StopIteration:
                 del asked[course]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from adamas.compare.runner.tasks import Task
-from adamas.compare.runner.training import run
+from adamas.compare.runner.training import train_task
 from adamas.compare.study.arms import ARMS
-from adamas.compare.study.run import Cell, Outcome, Stage
+from adamas.compare.study.run import Outcome, Run, Stage
 from adamas.compare.workloads import chars, find
 from adamas.compare.workloads.chars_text import Speaker, write
 
@@ -94,9 +94,9 @@ def test_gains_and_biases_do_not_decay() -> None:
 
 
 def trained(epochs: int, stage: Stage) -> Outcome:
-    cell = Cell(stage, "adamw", 4e-3, 1.0, 3)
-    task = Task((cell,), "cross_entropy")
-    (outcome,) = run(lambda seed, device: replace(chars.job(seed, device), epochs=epochs), "cpu", ARMS, task)
+    run = Run(stage, "adamw", 4e-3, 1.0, 3)
+    task = Task((run,), "cross_entropy")
+    (outcome,) = train_task(lambda seed, device: replace(chars.job(seed, device), epochs=epochs), "cpu", ARMS, task)
     return outcome
 
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import adamas
 from adamas.cli import app
-from adamas.compare import command
-from adamas.compare.runner.conduct import JobFailedError
+from adamas.compare import api
+from adamas.compare.study.errors import JobFailedError
 from adamas.compare.study.settings import Settings
 from adamas.compare.verdict.decision import Verdict
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from tests.compare.conftest import ROOT
 from tests.compare.studies import descendants, until
 
@@ -70,43 +70,43 @@ def test_an_unknown_option_exits_with_2() -> None:
 
 
 @pytest.fixture
-def finished(tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> StudyResult:
+def finished(tiny_result: Summary, monkeypatch: pytest.MonkeyPatch) -> Summary:
     """Let the command find the tiny study finished, whatever it is asked for."""
-    monkeypatch.setattr(command, "conduct", lambda settings, watch, crew: tiny_result.record)
+    monkeypatch.setattr(api, "conduct", lambda settings, watch: tiny_result.record)
     return tiny_result
 
 
-def test_json_is_all_there_is_on_standard_output(finished: StudyResult) -> None:
+def test_json_is_all_there_is_on_standard_output(finished: Summary) -> None:
     found = invoke("compare", "--json")
     assert found.exit_code == 0
     assert json.loads(found.stdout)["studies"][0]["workload"] == "tiny"
     assert "index.html" in found.stderr
 
 
-def test_the_table_ends_with_the_code(finished: StudyResult) -> None:
+def test_the_table_ends_with_the_code(finished: Summary) -> None:
     found = invoke("compare")
     assert found.exit_code == 0
     assert found.stdout.splitlines()[-1] == finished.code[-1]
 
 
 @pytest.mark.parametrize(("kind", "code"), [("undecided", 3), ("no_difference", 0), ("switch", 0)])
-def test_require_verdict(finished: StudyResult, monkeypatch: pytest.MonkeyPatch, kind: str, code: int) -> None:
+def test_require_verdict(finished: Summary, monkeypatch: pytest.MonkeyPatch, kind: str, code: int) -> None:
     from dataclasses import replace
 
     result = replace(finished, verdict=Verdict(kind, "Advice", "evidence."))  # type: ignore[arg-type]
-    monkeypatch.setattr(command, "summarise", lambda record: result)
+    monkeypatch.setattr(api, "summarise", lambda record: result)
     assert invoke("compare", "--require-verdict").exit_code == code
     assert invoke("compare").exit_code == 0
 
 
-def test_several_workloads_make_one_object_and_one_page(tiny_result: StudyResult, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_several_workloads_make_one_object_and_one_page(tiny_result: Summary, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from dataclasses import replace
 
-    def conduct(settings: Settings, watch: object, crew: object) -> object:
+    def conduct(settings: Settings, watch: object) -> object:
         settings = replace(tiny_result.record.settings, workload=replace(settings.workload, metric="loss", findings=""))
         return replace(tiny_result.record, settings=replace(settings, out=tmp_path))
 
-    monkeypatch.setattr(command, "conduct", conduct)
+    monkeypatch.setattr(api, "conduct", conduct)
     found = invoke("compare", "digits", "modular", "digits", "--json")
     assert found.exit_code == 0, found.output
     assert [study["workload"] for study in json.loads(found.stdout)["studies"]] == ["digits", "modular"]
@@ -142,20 +142,20 @@ def test_the_shell_completes_commands_and_workloads() -> None:
 
 
 def test_a_failing_job_exits_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(settings: Settings, watch: object, crew: object) -> None:
+    def fail(settings: Settings, watch: object) -> None:
         raise JobFailedError("Traceback ... no data here")
 
-    monkeypatch.setattr(command, "conduct", fail)
+    monkeypatch.setattr(api, "conduct", fail)
     found = invoke("compare", "--out", str(tmp_path))
     assert found.exit_code == 1
     assert "no data here" in found.stderr
 
 
 def test_stopping_says_how_to_continue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def stop(settings: Settings, watch: object, crew: object) -> None:
+    def stop(settings: Settings, watch: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "conduct", stop)
+    monkeypatch.setattr(api, "conduct", stop)
     monkeypatch.setattr(sys, "argv", ["adamas", "compare", "--fresh", "--out", "my folder"])
     found = invoke("compare", "--out", str(tmp_path))
     assert found.exit_code == 130

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from adamas.compare.search.grids import Grid, grids
-from adamas.compare.search.pilot import Pilot, UnusableJobError, cells, further, ladder, read, step_of
+from adamas.compare.search.pilot import Pilot, PilotError, first_runs, further, ladder, read, step_of
 from adamas.compare.search.refine import extend, refine
 from adamas.compare.search.selection import FIRST_FINAL_SEED, EveryRunDivergedError, winner
 from adamas.compare.study.arms import ARMS, DEFAULT, find
 from adamas.compare.study.budgets import BUDGETS, Budget
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 from adamas.decay import timescale_epochs
 
 PILOT = Pilot(step=-6, steps_per_epoch=10, epochs=100, gradient_scale=(1e-4, 1e-3, 1e-2))
@@ -19,7 +19,7 @@ QUICK, STANDARD = BUDGETS["quick"], BUDGETS["standard"]
 
 
 def outcome(value: float) -> Outcome:
-    return Outcome(feasible=math.isfinite(value), validation={"loss": value})
+    return Outcome(ok=math.isfinite(value), validation={"loss": value})
 
 
 DECAYING = {name: ARMS[name] for name in DEFAULT}
@@ -32,7 +32,7 @@ def layout(budget: Budget) -> dict[str, Grid]:
 def test_adamw_decay_follows_the_timescale() -> None:
     found = layout(STANDARD)["adamw"]
     for lr in found.lrs:
-        scales = [timescale_epochs(found.cell(lr, decay).weight_decay, lr, 10) for decay in found.decays]
+        scales = [timescale_epochs(found.run(lr, decay).weight_decay, lr, 10) for decay in found.decays]
         assert scales == pytest.approx([1000, 300, 100, 100 / 3, 10, 10 / 3, 1], rel=5e-3)  # three digits are kept
 
 
@@ -48,18 +48,18 @@ def test_l2_has_its_own_range() -> None:
 @pytest.mark.parametrize(("name", "seeds"), [("quick", 3), ("standard", 3), ("thorough", 6)])
 def test_no_decay_repeats_learning_rates(name: str, seeds: int) -> None:
     found = layout(BUDGETS[name])["none"]
-    assert {cell.weight_decay for cell in found.cells()} == {0.0}
-    assert [(cell.lr, cell.seed) for cell in found.cells()] == [(lr, s) for lr in found.lrs for s in range(seeds)]
+    assert {run.weight_decay for run in found.runs()} == {0.0}
+    assert [(run.lr, run.seed) for run in found.runs()] == [(lr, s) for lr in found.lrs for s in range(seeds)]
 
 
-def best_at(cells: list[Cell], lr: float, decay: float) -> dict[Cell, Outcome]:
+def best_at(runs: list[Run], lr: float, decay: float) -> dict[Run, Outcome]:
     """Outcomes with the best at a learning rate and a decay in the paper's convention, within rounding."""
 
-    def distance(cell: Cell) -> float:
-        return math.hypot(math.log(cell.lr / lr), math.log(cell.weight_decay_independent / decay))
+    def distance(run: Run) -> float:
+        return math.hypot(math.log(run.lr / lr), math.log(run.weight_decay_paper / decay))
 
-    best = min(cells, key=distance)
-    return {cell: outcome(1.0 if cell == best else 2.0) for cell in cells}
+    best = min(runs, key=distance)
+    return {run: outcome(1.0 if run == best else 2.0) for run in runs}
 
 
 GRID = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
@@ -67,39 +67,39 @@ GRID = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
 
 def test_refinement_is_finer_than_the_grid_and_may_leave_it() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4, 1e-3))
-    outcomes = best_at(found.cells(), 1e-2, 1e-3)
-    refined = refine(found, 1, 8, found.cells(), outcomes, "loss")
+    outcomes = best_at(found.runs(), 1e-2, 1e-3)
+    refined = refine(found, 1, 8, found.runs(), outcomes, "loss")
     assert len(set(refined)) == 8
-    assert max(cell.lr for cell in refined) > 1e-2  # the best lies on the edge
-    decays = sorted({round(math.log10(cell.weight_decay_independent), 2) for cell in refined})
+    assert max(run.lr for run in refined) > 1e-2  # the best lies on the edge
+    decays = sorted({round(math.log10(run.weight_decay_paper), 2) for run in refined})
     assert decays == pytest.approx([-3 - 1 / 3, -3, -3 + 1 / 3], abs=0.011)
 
 
 @pytest.mark.parametrize("look", [1, 2])
 def test_refinement_never_repeats_what_ran(look: int) -> None:
-    outcomes = best_at(GRID.cells(), 3e-3, 1e-3)
-    first = refine(GRID, 1, 10, GRID.cells(), outcomes, "loss")
-    more = refine(GRID, look, 10, GRID.cells() + first, outcomes | dict.fromkeys(first, outcome(2.0)), "loss")
-    points = [(cell.lr, cell.weight_decay) for cell in GRID.cells() + first + more]
+    outcomes = best_at(GRID.runs(), 3e-3, 1e-3)
+    first = refine(GRID, 1, 10, GRID.runs(), outcomes, "loss")
+    more = refine(GRID, look, 10, GRID.runs() + first, outcomes | dict.fromkeys(first, outcome(2.0)), "loss")
+    points = [(run.lr, run.weight_decay) for run in GRID.runs() + first + more]
     assert len(set(points)) == len(points) == 35
 
 
-def parabola(cell: Cell) -> Outcome:
+def parabola(run: Run) -> Outcome:
     """The best between cells of the grid on both axes: .1 of a decade above in lr, .2 in decay."""
-    lr, decay = math.log10(cell.lr / 3e-3) - 0.1, math.log10(cell.weight_decay_independent / 1e-3) - 0.2
+    lr, decay = math.log10(run.lr / 3e-3) - 0.1, math.log10(run.weight_decay_paper / 1e-3) - 0.2
     return outcome(1.0 + lr**2 + decay**2)
 
 
 def test_the_second_look_is_where_parabolas_through_the_first_are_lowest() -> None:
-    outcomes = {cell: parabola(cell) for cell in GRID.cells()}
-    first = refine(GRID, 1, 6, GRID.cells(), outcomes, "loss")
-    outcomes |= {cell: parabola(cell) for cell in first}
-    centre, *around = refine(GRID, 2, 6, GRID.cells() + first, outcomes, "loss")
+    outcomes = {run: parabola(run) for run in GRID.runs()}
+    first = refine(GRID, 1, 6, GRID.runs(), outcomes, "loss")
+    outcomes |= {run: parabola(run) for run in first}
+    centre, *around = refine(GRID, 2, 6, GRID.runs() + first, outcomes, "loss")
     assert math.log10(centre.lr / 3e-3) == pytest.approx(0.1, abs=0.01)  # rates are rounded to two digits
-    assert math.log10(centre.weight_decay_independent / 1e-3) == pytest.approx(0.2, abs=0.01)
+    assert math.log10(centre.weight_decay_paper / 1e-3) == pytest.approx(0.2, abs=0.01)
     offsets = [
-        (math.log10(cell.lr / centre.lr), math.log10(cell.weight_decay_independent / centre.weight_decay_independent))
-        for cell in around[:4]
+        (math.log10(run.lr / centre.lr), math.log10(run.weight_decay_paper / centre.weight_decay_paper))
+        for run in around[:4]
     ]
     quarter, ninth = math.log10(GRID.lr_step) / 4, 1 / 9
     for found, wanted in zip(offsets, [(0, -ninth), (0, ninth), (-quarter, 0), (quarter, 0)], strict=True):
@@ -108,121 +108,121 @@ def test_the_second_look_is_where_parabolas_through_the_first_are_lowest() -> No
 
 def test_the_second_look_stays_within_the_first() -> None:
     """One lucky figure, or a neighbour that diverged, sends it no further than the neighbours."""
-    first = refine(GRID, 1, 4, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-3), "loss")
+    first = refine(GRID, 1, 4, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-3), "loss")
     for values in ((1.1, math.inf, 1.1, math.inf), (0.1, 1.5, 2.0, 0.1), (1.0, 1.0, 1.0, 1.0)):
-        outcomes = best_at(GRID.cells(), 3e-3, 1e-3) | dict(zip(first, map(outcome, values), strict=True))
-        centre = refine(GRID, 2, 4, GRID.cells() + first, outcomes, "loss")[0]
+        outcomes = best_at(GRID.runs(), 3e-3, 1e-3) | dict(zip(first, map(outcome, values), strict=True))
+        centre = refine(GRID, 2, 4, GRID.runs() + first, outcomes, "loss")[0]
         assert 1.5e-3 < centre.lr < 6e-3
-        assert 4e-4 < centre.weight_decay_independent < 2.5e-3
+        assert 4e-4 < centre.weight_decay_paper < 2.5e-3
 
 
 def test_without_decay_every_look_is_at_other_learning_rates_on_the_same_seeds() -> None:
     found = layout(QUICK)["none"]
-    runs, best = found.cells(), found.lrs[1]
-    outcomes = {cell: outcome(1.0 if cell.lr == best else 2.0) for cell in runs}
+    runs, best = found.runs(), found.lrs[1]
+    outcomes = {run: outcome(1.0 if run.lr == best else 2.0) for run in runs}
     for look in (1, 2):
         closer = refine(found, look, 9, runs, outcomes, "loss")
-        assert {cell.lr: [c.seed for c in closer if c.lr == cell.lr] for cell in closer} == {
-            lr: [0, 1, 2] for lr in {cell.lr for cell in closer}
+        assert {run.lr: [c.seed for c in closer if c.lr == run.lr] for run in closer} == {
+            lr: [0, 1, 2] for lr in {run.lr for run in closer}
         }
-        assert not {cell.lr for cell in closer} & {cell.lr for cell in runs}
+        assert not {run.lr for run in closer} & {run.lr for run in runs}
         runs = runs + closer
         outcomes |= dict.fromkeys(closer, outcome(2.0))
-    assert len({cell.lr for cell in runs}) == 9
+    assert len({run.lr for run in runs}) == 9
 
 
 def test_a_best_cell_inside_needs_no_extension() -> None:
-    assert extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-3), "loss") == []
+    assert extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-3), "loss") == []
 
 
 @pytest.mark.parametrize(("lr", "beyond"), [(1e-3, 3e-4), (1e-2, 3e-2)])
 def test_beyond_an_edge_lies_the_next_learning_rate(lr: float, beyond: float) -> None:
-    line = extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), lr, 1e-3), "loss")
-    assert {cell.lr for cell in line} == {beyond}
-    decays = sorted(cell.weight_decay_independent for cell in line)
+    line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), lr, 1e-3), "loss")
+    assert {run.lr for run in line} == {beyond}
+    decays = sorted(run.weight_decay_paper for run in line)
     assert decays == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2], rel=6e-3)  # the four nearest to the best
 
 
 def test_beyond_the_strongest_decay_lies_a_stronger() -> None:
-    line = extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-1), "loss")
-    assert {cell.lr for cell in line} == {1e-3, 3e-3, 1e-2}
-    assert [cell.weight_decay_independent for cell in line] == pytest.approx([1.0] * 3, rel=6e-3)
+    line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-1), "loss")
+    assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2}
+    assert [run.weight_decay_paper for run in line] == pytest.approx([1.0] * 3, rel=6e-3)
 
 
 def test_a_corner_is_extended_both_ways_and_again() -> None:
-    outcomes = best_at(GRID.cells(), 1e-2, 1e-1)
-    line = extend(GRID, QUICK, GRID.cells(), outcomes, "loss")
+    outcomes = best_at(GRID.runs(), 1e-2, 1e-1)
+    line = extend(GRID, QUICK, GRID.runs(), outcomes, "loss")
     assert len(line) == QUICK.line
-    assert {cell.lr for cell in line} == {1e-3, 3e-3, 1e-2, 3e-2} - {1e-3}
-    assert max(cell.weight_decay_independent for cell in line) == pytest.approx(1.0, rel=6e-3)
-    outcomes |= {cell: outcome(0.5 if cell == line[0] else 2.0) for cell in line}
-    again = extend(GRID, QUICK, GRID.cells() + line, outcomes, "loss")
-    assert {cell.lr for cell in again if cell.lr > 3e-2} == {1e-1}
+    assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2, 3e-2} - {1e-3}
+    assert max(run.weight_decay_paper for run in line) == pytest.approx(1.0, rel=6e-3)
+    outcomes |= {run: outcome(0.5 if run == line[0] else 2.0) for run in line}
+    again = extend(GRID, QUICK, GRID.runs() + line, outcomes, "loss")
+    assert {run.lr for run in again if run.lr > 3e-2} == {1e-1}
 
 
 def test_below_the_weakest_decay_lies_a_weaker() -> None:
     """Else an optimum that lies there would be missed, and the arm look worse than it is."""
-    line = extend(GRID, QUICK, GRID.cells(), best_at(GRID.cells(), 3e-3, 1e-5), "loss")
-    assert {cell.lr for cell in line} == {1e-3, 3e-3, 1e-2}
-    assert [cell.weight_decay_independent for cell in line] == pytest.approx([1e-6] * 3, rel=6e-3)
+    line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-5), "loss")
+    assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2}
+    assert [run.weight_decay_paper for run in line] == pytest.approx([1e-6] * 3, rel=6e-3)
 
 
 def test_no_decay_extends_its_learning_rate_on_more_seeds() -> None:
     found = layout(QUICK)["none"]
-    outcomes = {cell: outcome(cell.lr) for cell in found.cells()}
-    line = extend(found, QUICK, found.cells(), outcomes, "loss")
-    assert {(cell.lr, cell.seed) for cell in line} == {(3e-4, seed) for seed in range(3)}
+    outcomes = {run: outcome(run.lr) for run in found.runs()}
+    line = extend(found, QUICK, found.runs(), outcomes, "loss")
+    assert {(run.lr, run.seed) for run in line} == {(3e-4, seed) for seed in range(3)}
 
 
 def test_below_a_grid_that_diverged_lies_a_lower_learning_rate() -> None:
-    outcomes = dict.fromkeys(GRID.cells(), outcome(math.inf))
-    line = extend(GRID, QUICK, GRID.cells(), outcomes, "loss")
-    assert [cell.lr for cell in line] == [3e-4] * 4
-    assert line[0].weight_decay_independent == pytest.approx(1e-5, rel=6e-3)  # the weakest first
+    outcomes = dict.fromkeys(GRID.runs(), outcome(math.inf))
+    line = extend(GRID, QUICK, GRID.runs(), outcomes, "loss")
+    assert [run.lr for run in line] == [3e-4] * 4
+    assert line[0].weight_decay_paper == pytest.approx(1e-5, rel=6e-3)  # the weakest first
     bare = layout(QUICK)["none"]
-    lost = {cell: outcome(math.inf if cell.seed == 2 else 1.0) for cell in bare.cells()}  # one seed of each rate
-    assert {cell.lr for cell in extend(bare, QUICK, bare.cells(), lost, "loss")} == {3e-4}
+    lost = {run: outcome(math.inf if run.seed == 2 else 1.0) for run in bare.runs()}  # one seed of each rate
+    assert {run.lr for run in extend(bare, QUICK, bare.runs(), lost, "loss")} == {3e-4}
 
 
 def test_no_closer_look_at_a_grid_that_diverged() -> None:
-    outcomes = dict.fromkeys(GRID.cells(), outcome(math.inf))
-    assert refine(GRID, 1, 8, GRID.cells(), outcomes, "loss") == []
+    outcomes = dict.fromkeys(GRID.runs(), outcome(math.inf))
+    assert refine(GRID, 1, 8, GRID.runs(), outcomes, "loss") == []
 
 
 def test_a_diverged_cell_is_never_chosen() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     values = iter([math.inf, 3.0, 2.0, math.nan])
-    outcomes = {cell: outcome(next(values)) for cell in found.cells()}
-    chosen = winner(ARMS["adamw"], found.cells(), outcomes, "loss", repeats=1)
+    outcomes = {run: outcome(next(values)) for run in found.runs()}
+    chosen = winner(ARMS["adamw"], found.runs(), outcomes, "loss", repeats=1)
     assert (chosen.lr, chosen.weight_decay) == (1e-2, 1e-3)
     with pytest.raises(EveryRunDivergedError, match="AdamW"):
-        winner(ARMS["adamw"], found.cells(), dict.fromkeys(found.cells(), outcome(math.inf)), "loss", repeats=1)
+        winner(ARMS["adamw"], found.runs(), dict.fromkeys(found.runs(), outcome(math.inf)), "loss", repeats=1)
 
 
 def test_only_confirmed_cells_are_chosen() -> None:
-    lucky, solid = (Cell("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
+    lucky, solid = (Run("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
     runs = {lucky: 1.0, solid: 1.1}
     runs |= {replace(solid, stage="confirm", seed=seed): 1.1 for seed in (1, 2)}
-    outcomes = {cell: outcome(value) for cell, value in runs.items()}
+    outcomes = {run: outcome(value) for run, value in runs.items()}
     assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=3).weight_decay == 0.2
     assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=1).weight_decay == 0.1
 
 
 def test_where_every_confirmed_cell_lost_a_run_another_is_chosen() -> None:
-    lost, sound = (Cell("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
+    lost, sound = (Run("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
     runs = {lost: 1.0, sound: 1.1, replace(lost, stage="confirm", seed=1): math.inf}
     runs[replace(lost, stage="confirm", seed=2)] = 1.0
-    outcomes = {cell: outcome(value) for cell, value in runs.items()}
+    outcomes = {run: outcome(value) for run, value in runs.items()}
     found = winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=3)
     assert (found.weight_decay, found.confirmed) == (0.2, False)
 
 
 def test_edges_are_told() -> None:
-    cells = Grid("adamw", (1e-3, 1e-2, 1e-1), (1e-5, 1e-4, 1e-3)).cells()
+    runs = Grid("adamw", (1e-3, 1e-2, 1e-1), (1e-5, 1e-4, 1e-3)).runs()
 
     def edge(lr: float, decay: float) -> str | None:
-        outcomes = {cell: outcome(0.0 if (cell.lr, cell.weight_decay) == (lr, decay) else 1.0) for cell in cells}
-        return winner(ARMS["adamw"], cells, outcomes, "loss", repeats=1).at_edge
+        outcomes = {run: outcome(0.0 if (run.lr, run.weight_decay) == (lr, decay) else 1.0) for run in runs}
+        return winner(ARMS["adamw"], runs, outcomes, "loss", repeats=1).at_edge
 
     assert edge(1e-2, 1e-2) is None
     assert "weakest decay" in str(edge(1e-2, 1e-3))
@@ -233,50 +233,47 @@ def test_edges_are_told() -> None:
 
 def test_rows_far_apart_have_neighbours_too() -> None:
     """As far as over two ranges of rates; a closer look between them sees the decays of both."""
-    grid = Grid("adamw", (1e-4, 1e-2, 1.0), (1e-6, 1e-5, 1e-4)).cells()
-    between = Cell("refine", "adamw", 1e-3, 1e-5 / 1e-3, 0)
-    outcomes = {cell: outcome(0.0 if cell == between else 1.0) for cell in [*grid, between]}
+    grid = Grid("adamw", (1e-4, 1e-2, 1.0), (1e-6, 1e-5, 1e-4)).runs()
+    between = Run("refine", "adamw", 1e-3, 1e-5 / 1e-3, 0)
+    outcomes = {run: outcome(0.0 if run == between else 1.0) for run in [*grid, between]}
     assert winner(ARMS["adamw"], [*grid, between], outcomes, "loss", repeats=1).at_edge is None
 
 
 def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
-    grid = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3)).cells()
-    between = [Cell("refine", "adamw", 5.3e-3, decay / 5.3e-3, 0) for decay in (5e-5, 1e-4, 2e-4)]
-    strongest = Cell("refine", "adamw", 5.3e-3, 1.05e-3 / 5.3e-3, 0)
+    grid = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3)).runs()
+    between = [Run("refine", "adamw", 5.3e-3, decay / 5.3e-3, 0) for decay in (5e-5, 1e-4, 2e-4)]
+    strongest = Run("refine", "adamw", 5.3e-3, 1.05e-3 / 5.3e-3, 0)
 
-    def edge(best: Cell, cells: list[Cell]) -> str | None:
-        outcomes = {cell: outcome(0.0 if cell == best else 1.0) for cell in cells}
-        return winner(ARMS["adamw"], cells, outcomes, "loss", repeats=1).at_edge
+    def edge(best: Run, runs: list[Run]) -> str | None:
+        outcomes = {run: outcome(0.0 if run == best else 1.0) for run in runs}
+        return winner(ARMS["adamw"], runs, outcomes, "loss", repeats=1).at_edge
 
     assert edge(between[-1], grid + between) is None
     assert "strongest decay" in str(edge(strongest, [*grid, *between, strongest]))
-    rounded = Cell("search", "adamw", 3e-3, 0.333, 0)  # 0.000999
+    rounded = Run("search", "adamw", 3e-3, 0.333, 0)  # 0.000999
     assert "strongest decay" in str(edge(rounded, [*grid, rounded]))
 
 
 def test_finals_are_paired_and_fresh() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
-    outcomes = dict.fromkeys(found.cells(), outcome(1.0))
-    finals = winner(ARMS["adamw"], found.cells(), outcomes, "loss", repeats=1).finals(8)
-    assert [cell.seed for cell in finals] == list(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + 8))
+    outcomes = dict.fromkeys(found.runs(), outcome(1.0))
+    finals = winner(ARMS["adamw"], found.runs(), outcomes, "loss", repeats=1).finals(8)
+    assert [run.seed for run in finals] == list(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + 8))
     assert all(
-        cell.seed < FIRST_FINAL_SEED
-        for budget in BUDGETS.values()
-        for g in layout(budget).values()
-        for cell in g.cells()
+        run.seed < FIRST_FINAL_SEED for budget in BUDGETS.values() for g in layout(budget).values() for run in g.runs()
     )
 
 
 def pilot_outcome(value: float, **changes: object) -> Outcome:
-    good = Outcome(True, steps=50, epochs=5, gradient_scale=(1e-4, 1e-3, 1e-2), untrained={"loss": 2.0})
+    good = Outcome("ok", steps=50, epochs=5, gradient_scale=(1e-4, 1e-3, 1e-2), untrained={"loss": 2.0})
     return replace(good, validation={"loss": value}, training_loss=1 / value, fit=0.5, **changes)  # type: ignore[arg-type]
 
 
 def test_the_pilot_ignores_what_diverged() -> None:
-    runs = cells(ARMS["adamw"], STANDARD)
-    assert {cell.arm for cell in runs} == {"none"}  # one pilot serves all of Adamas' arms
-    outcomes: dict[Cell, Outcome] = dict.fromkeys(runs, Outcome(feasible=False))
-    with pytest.raises(UnusableJobError, match="diverged"):
+    runs = first_runs(ARMS["adamw"], STANDARD)
+    assert {run.arm for run in runs} == {"none"}  # one pilot serves all of Adamas' arms
+    outcomes: dict[Run, Outcome] = dict.fromkeys(runs, Outcome(status="diverged"))
+    with pytest.raises(PilotError, match="diverged"):
         read(ARMS["none"], outcomes, "loss")
     outcomes[runs[2]] = pilot_outcome(1.0)
     found = read(ARMS["none"], outcomes, "loss")
@@ -286,8 +283,8 @@ def test_the_pilot_ignores_what_diverged() -> None:
 
 def test_a_job_that_only_memorises_is_piloted_by_its_training_loss() -> None:
     """There the best validation would be that of the rate that learns least."""
-    runs = cells(ARMS["none"], STANDARD)
-    outcomes = {cell: pilot_outcome(2.1 + number) for number, cell in enumerate(runs)}
+    runs = first_runs(ARMS["none"], STANDARD)
+    outcomes = {run: pilot_outcome(2.1 + number) for number, run in enumerate(runs)}
     found = read(ARMS["none"], outcomes, "loss")
     assert found.memorises
     assert found.lr == runs[-1].lr
@@ -302,7 +299,7 @@ def test_rows_reach_from_one_range_of_good_rates_to_the_next() -> None:
     two = replace(PILOT, basins=(-6, -3))
     found = grids(DECAYING, dict.fromkeys(DECAYING, two), two, STANDARD)
     assert {grid.lrs for grid in found.values()} == {(1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)}
-    runs = cells(ARMS["none"], STANDARD)
+    runs = first_runs(ARMS["none"], STANDARD)
     for values, expected in (
         ((1.8, 1.5, 1.47, 1.85, 1.84, 1.42), (-7, -3)),
         ((1.8, 1.5, 1.47, 1.46, 1.84, 1.42), (-7, -3)),
@@ -312,7 +309,7 @@ def test_rows_reach_from_one_range_of_good_rates_to_the_next() -> None:
         ((2.0, math.inf, 1.0, math.inf, 1.05, 1.5), (-6, -4)),
     ):
         outcomes = dict(zip(runs, map(pilot_outcome, values), strict=True))
-        outcomes |= {cell: Outcome(False) for cell, value in zip(runs, values, strict=True) if math.isinf(value)}
+        outcomes |= {run: Outcome("diverged") for run, value in zip(runs, values, strict=True) if math.isinf(value)}
         assert read(ARMS["none"], outcomes, "loss").basins == expected
 
 
@@ -324,22 +321,24 @@ def test_learning_rates_of_the_ladder() -> None:
     ("best", "beyond"), [(-8, [3e-5, 1e-5]), (-7, []), (-6, []), (-5, [1e-2, 3e-2]), (None, []), (0, [])], ids=str
 )
 def test_a_pilot_goes_on_beyond_the_end_its_best_rate_lies_at(best: int | None, beyond: list[float]) -> None:
-    runs = cells(ARMS["none"], QUICK)
-    values = {cell: 1.0 if step_of(cell.lr) == best else 1.5 for cell in runs}
+    runs = first_runs(ARMS["none"], QUICK)
+    values = {run: 1.0 if step_of(run.lr) == best else 1.5 for run in runs}
     # With a best of 0, outside the range, all are as good as one another.
     if best is None:  # it only memorises: the training loss chose, and would choose the fastest
-        values = {cell: 2.1 + number for number, cell in enumerate(runs)}
-    outcomes = {cell: pilot_outcome(value) for cell, value in values.items()}
-    assert [cell.lr for cell in further(ARMS["adamw"], outcomes, "loss")] == beyond
+        values = {run: 2.1 + number for number, run in enumerate(runs)}
+    outcomes = {run: pilot_outcome(value) for run, value in values.items()}
+    assert [run.lr for run in further(ARMS["adamw"], outcomes, "loss")] == beyond
     if best == -5:  # the next is better still, and the one beyond diverges: it lies inside
-        found = dict(zip(further(ARMS["none"], outcomes, "loss"), (pilot_outcome(0.9), Outcome(False)), strict=True))
+        found = dict(
+            zip(further(ARMS["none"], outcomes, "loss"), (pilot_outcome(0.9), Outcome("diverged")), strict=True)
+        )
         assert read(ARMS["none"], outcomes | found, "loss").lr == 1e-2
         assert further(ARMS["none"], outcomes | found, "loss") == []
 
 
 def test_a_pilot_that_diverged_goes_on_below() -> None:
-    lost: dict[Cell, Outcome] = dict.fromkeys(cells(ARMS["none"], QUICK), Outcome(feasible=False))
-    assert [cell.lr for cell in further(ARMS["none"], lost, "loss")] == [3e-5, 1e-5]
+    lost: dict[Run, Outcome] = dict.fromkeys(first_runs(ARMS["none"], QUICK), Outcome(status="diverged"))
+    assert [run.lr for run in further(ARMS["none"], lost, "loss")] == [3e-5, 1e-5]
     lower, lowest = further(ARMS["none"], lost, "loss")
     found = lost | {lower: pilot_outcome(1.0), lowest: pilot_outcome(1.5)}
     assert read(ARMS["none"], found, "loss").lr == 3e-5
@@ -348,16 +347,16 @@ def test_a_pilot_that_diverged_goes_on_below() -> None:
 
 def test_a_pilot_of_another_optimizer_goes_on_in_its_own_steps() -> None:
     other = find("torch.optim:SGD")
-    runs = cells(other, QUICK)
-    outcomes = {cell: pilot_outcome(1 / cell.lr) for cell in runs}
-    outcomes |= {cell: pilot_outcome(1.0) for cell in cells(ARMS["none"], QUICK)}
-    assert [cell.lr for cell in further(other, outcomes, "loss")] == [10.0, 100.0]
-    assert {cell.arm for cell in further(other, outcomes, "loss")} == {"torch.optim:SGD"}
+    runs = first_runs(other, QUICK)
+    outcomes = {run: pilot_outcome(1 / run.lr) for run in runs}
+    outcomes |= {run: pilot_outcome(1.0) for run in runs(ARMS["none"], QUICK)}
+    assert [run.lr for run in further(other, outcomes, "loss")] == [10.0, 100.0]
+    assert {run.arm for run in further(other, outcomes, "loss")} == {"torch.optim:SGD"}
 
 
 @pytest.mark.parametrize(("fit", "early"), [(0.5, True), (0.95, False), (None, False)])
 def test_runs_are_given_up_only_where_the_pilot_learned_early(fit: float | None, early: bool) -> None:
-    runs = cells(ARMS["none"], STANDARD)
+    runs = first_runs(ARMS["none"], STANDARD)
     outcomes = dict.fromkeys(runs, replace(pilot_outcome(1.0), fit=fit))
     assert read(ARMS["none"], outcomes, "loss").learns_early == early
 
@@ -371,7 +370,7 @@ def test_trials_end_where_seeds_do() -> None:
 def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
     budget = BUDGETS["thorough"].with_trials(trials)
     found = layout(budget)["none"]
-    runs = found.cells()
+    runs = found.runs()
     outcomes = dict.fromkeys(runs, outcome(1.0))
     for look in (1, 2):
         left = trials - len(runs)
@@ -379,7 +378,7 @@ def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
         runs = runs + refine(found, look, wanted, runs, outcomes, "loss")
         outcomes |= dict.fromkeys(runs, outcome(1.0))
     assert len(set(runs)) == trials
-    assert max(cell.seed for cell in runs) < FIRST_FINAL_SEED
+    assert max(run.seed for run in runs) < FIRST_FINAL_SEED
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))

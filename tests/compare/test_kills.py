@@ -15,42 +15,42 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from adamas.compare.runner.trials import CELL, OUTCOME
+from adamas.compare.runner.trials import OUTCOME, RUN
 from adamas.compare.verdict.contract import to_json
-from adamas.compare.verdict.result import StudyResult
-from tests.compare.gate import Gate
-from tests.compare.nursery import Nursery
-from tests.compare.studies import Process, Tool, children, descendants, end, result_of, study_of, until
+from adamas.compare.verdict.result import Summary
+from tests.compare.barrier import Barrier
+from tests.compare.fork_server import ForkServer
+from tests.compare.studies import Process, Tool, descendants, end, result_of, study_of, until
 from tests.compare.tiny_job import RUNS
 
-VICTIMS = 14 * ["a worker"] + 2 * ["the foreman"] + 2 * ["the tool"] + 2 * ["the tool with its workers"]
+VICTIMS = 16 * ["a worker"] + 2 * ["the tool"] + 2 * ["the tool with its workers"]
 DELAY_SECONDS = 0.3  # at most, from a run that goes on to the kill: the run, its end, the next claim
 
 
 def done(study: optuna.Study) -> dict[int, object]:
     """All that is known of each finished run."""
     return {
-        trial.number: (trial.user_attrs[CELL]["key"], trial.values, trial.user_attrs[OUTCOME], trial.datetime_complete)
+        trial.number: (trial.user_attrs[RUN]["key"], trial.values, trial.user_attrs[OUTCOME], trial.datetime_complete)
         for trial in study.get_trials()
         if trial.state == TrialState.COMPLETE
     }
 
 
-def kill(processes: Sequence[int], gate: Gate) -> None:
+def kill(processes: Sequence[int], barrier: Barrier) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError):  # a worker whose tool is gone may have gone too
             os.kill(process, signal.SIGKILL)
-        gate.forget(process)
+        barrier.forget(process)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
-def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: StudyResult, tmp_path: Path) -> None:
+def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: Summary, tmp_path: Path) -> None:
     random = Random(20)
     tools: list[Process] = []
-    with Gate(tmp_path / "gate") as gate, Nursery() as nursery, contextlib.ExitStack() as stack:
-        tool = Tool(tmp_path, workers=2, gate=gate, nursery=nursery)
+    with Barrier(tmp_path / "barrier") as barrier, ForkServer() as fork_server, contextlib.ExitStack() as stack:
+        tool = Tool(tmp_path, workers=2, barrier=barrier, fork_server=fork_server)
         study = stack.enter_context(study_of(tool.settings))
-        gate.begin()
+        barrier.begin()
 
         def start() -> int:
             tools.append(tool.start())
@@ -60,31 +60,26 @@ def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: St
         def a_run() -> int:
             """The worker of a run."""
             found: list[int] = []
-            until(lambda: found.extend(gate.working(running)) or found, "a run")
+            until(lambda: found.extend(barrier.working(running)) or found, "a run")
             return random.choice(found)
 
         running, kept = start(), {}
         for number, victim in enumerate(random.sample(VICTIMS, len(VICTIMS))):
             if len(kept) < number * RUNS / 24:  # let work go on, so that kills hit all stages
-                gate.let_through(a_run())
+                barrier.let_through(a_run())
                 until(lambda: len(done(study)) > len(kept), "a run to finish")
             worker = a_run()
-            gate.let_through(a_run())
+            barrier.let_through(a_run())
             time.sleep(random.uniform(0, DELAY_SECONDS))
             before = done(study)
             if victim == "a worker":
-                kill([worker], gate)
-            elif victim == "the foreman":  # his workers stop after the run at hand
-                workers = gate.working(running)
-                kill([process for process in children(nursery.pid) if process != running], gate)
-                for orphan in workers:
-                    gate.let_through(orphan)
+                kill([worker], barrier)
             else:
-                workers = [*descendants(nursery.pid), *gate.working(running)]  # a dead foreman's are nobody's
+                workers = [*descendants(fork_server.pid), *barrier.working(running)]
                 workers.remove(running)
-                kill([running, *workers] if victim == "the tool with its workers" else [running], gate)
+                kill([running, *workers] if victim == "the tool with its workers" else [running], barrier)
                 for orphan in workers:
-                    gate.let_through(orphan)
+                    barrier.let_through(orphan)
                 end(tools[-1])
                 running = start()
             after = done(study)
@@ -93,10 +88,10 @@ def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: St
         assert len(kept) < RUNS
         lost = [trial for trial in study.get_trials() if trial.state in (TrialState.FAIL, TrialState.RUNNING)]
         assert len(lost) >= len(VICTIMS) / 4  # of the kills hit a run
-        gate.open()
+        barrier.open()
         assert result_of(tools[-1]) == to_json([one_by_one_result])
         after = done(study)
         assert after | kept == after
-        cells = Counter(trial.user_attrs[CELL]["key"] for trial in study.get_trials() if trial.number in after)
-        assert cells == dict.fromkeys(cells, 1)
-        assert len(cells) == RUNS
+        runs = Counter(trial.user_attrs[RUN]["key"] for trial in study.get_trials() if trial.number in after)
+        assert runs == dict.fromkeys(runs, 1)
+        assert len(runs) == RUNS

@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from adamas.cli import app
 from adamas.compare.runner import storage as storage_module
 from adamas.compare.runner.storage import record_heartbeats, set_once
-from adamas.compare.runner.trials import CELL, Trials, outcomes, waiting_trial
+from adamas.compare.runner.trials import RUN, Trials, outcomes, waiting_trial
 from adamas.compare.study.run import Outcome
 from adamas.compare.study.settings import Settings
 from adamas.compare.verdict.contract import to_json
-from adamas.compare.verdict.result import StudyResult
-from tests.compare.gate import Gate
+from adamas.compare.verdict.result import Summary
+from tests.compare.barrier import Barrier
 from tests.compare.postgresql import PASSWORD, Server, running_server
-from tests.compare.studies import Tool, cell, end, result_of, task, trials_of, until
+from tests.compare.studies import Tool, end, result_of, run, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
 
 MACHINES = 4
@@ -50,24 +50,24 @@ def all_trials(given: Settings) -> list[FrozenTrial]:
 
 
 def key_of(trial: FrozenTrial) -> str:
-    return trial.user_attrs[CELL]["key"]
+    return trial.user_attrs[RUN]["key"]
 
 
 def test_two_machines_share_a_study_and_one_loses_its_worker(
-    server: Server, one_by_one_result: StudyResult, tmp_path: Path
+    server: Server, one_by_one_result: Summary, tmp_path: Path
 ) -> None:
     url = server.new_database()
-    with Gate(tmp_path / "gate") as gate, contextlib.ExitStack() as stack:
-        tools = [Tool(tmp_path / name, 1, url, gate) for name in ("one", "other")]
+    with Barrier(tmp_path / "barrier") as barrier, contextlib.ExitStack() as stack:
+        tools = [Tool(tmp_path / name, 1, url, barrier) for name in ("one", "other")]
         machines = [tool.start() for tool in tools]
         for machine in machines:
             stack.callback(end, machine)
-        until(lambda: gate.ready() == 2, "the tools")
-        gate.begin()
-        until(lambda: all(gate.working(machine.pid) for machine in machines), "a run on each machine")
+        until(lambda: barrier.ready() == 2, "the tools")
+        barrier.begin()
+        until(lambda: all(barrier.working(machine.pid) for machine in machines), "a run on each machine")
         at_work = [trial for trial in all_trials(tools[0].settings) if trial.state == TrialState.RUNNING]
-        os.kill(gate.working(machines[0].pid)[0], signal.SIGKILL)
-        gate.open()
+        os.kill(barrier.working(machines[0].pid)[0], signal.SIGKILL)
+        barrier.open()
         printed = [result_of(machine) for machine in machines]
     assert printed == [to_json([one_by_one_result])] * 2
     after = all_trials(tools[0].settings)
@@ -98,7 +98,7 @@ def test_machines_that_start_together_share_one_new_database(given: Settings) ->
             trials.want([task(machine)], trials.all())
 
     together(want_one)
-    assert sorted(map(key_of, all_trials(given))) == sorted(cell(machine).key for machine in range(MACHINES))
+    assert sorted(map(key_of, all_trials(given))) == sorted(run(machine).key for machine in range(MACHINES))
 
 
 def test_of_machines_that_start_together_one_says_what_the_study_is(given: Settings) -> None:
@@ -140,20 +140,20 @@ def test_machines_write_signs_of_life_of_the_same_trials_at_the_same_moment(give
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_runs_that_every_machine_wants_are_made_once(server: Server, tmp_path: Path, isolation: str) -> None:
     given = settings(tmp_path, storage=server.new_database(f"default_transaction_isolation TO '{isolation}'"))
-    cells, enqueued = [cell(seed) for seed in range(10)], threading.Barrier(MACHINES, timeout=60)
+    runs, enqueued = [run(seed) for seed in range(10)], threading.Barrier(MACHINES, timeout=60)
 
     def work(machine: int) -> list[str]:
         with trials_of(given) as trials:
-            for each in cells:  # as if each machine had looked before the others enqueued
+            for each in runs:  # as if each machine had looked before the others enqueued
                 trials.study.add_trial(waiting_trial(each, task(each.seed)))
             enqueued.wait()
             return list(claim_all(trials))
 
     all_trials(given)
     made = [key for keys in together(work) for key in keys]
-    assert sorted(made) == sorted(each.key for each in cells)
+    assert sorted(made) == sorted(each.key for each in runs)
     states = Counter(trial.state for trial in all_trials(given))
-    assert states == {TrialState.COMPLETE: len(cells), TrialState.PRUNED: (MACHINES - 1) * len(cells)}
+    assert states == {TrialState.COMPLETE: len(runs), TrialState.PRUNED: (MACHINES - 1) * len(runs)}
 
 
 def claim_all(trials: Trials) -> Iterator[str]:
@@ -161,7 +161,7 @@ def claim_all(trials: Trials) -> Iterator[str]:
     while not all(trial.state.is_finished() for trial in trials.all()):
         claim = trials.claim()
         for key, trial in (claim.trials if claim else {}).items():
-            trials.finish(trial, Outcome(feasible=True, validation={"loss": 0.0}), "loss")
+            trials.finish(trial, Outcome(status="ok", validation={"loss": 0.0}), "loss")
             yield key
 
 
@@ -191,7 +191,7 @@ def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
 
         until(nobody_lives, "both deaths to be noticed")
         (late,) = claim.trials.values()
-        west.finish(late, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        west.finish(late, Outcome(status="ok", validation={"loss": 1.0}), "loss")
         assert outcomes(west.all()) == {}
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from adamas.compare.report.live import Progress, line, live_table, pace
 from adamas.compare.runner.snapshot import Best, Snapshot, rate
-from adamas.compare.study.run import Cell
+from adamas.compare.study.run import Run
 
-CELL = Cell("search", "adamw", 3e-4, 2.27, 0)
+RUN = Run("search", "adamw", 3e-4, 2.27, 0)
 EMPTY = Best("search", None, float("nan"), 0, 0)
 SNAPSHOT = Snapshot(
     done=30,
@@ -19,7 +19,7 @@ SNAPSHOT = Snapshot(
     running=2,
     rate=1.5,
     metric="cross_entropy",
-    best={"none": EMPTY, "adam_l2": EMPTY, "adamw": Best("refine", CELL, 1.2345678, 12, 3)},
+    best={"none": EMPTY, "adam_l2": EMPTY, "adamw": Best("refine", RUN, 1.2345678, 12, 3)},
     titles={"none": "Adam without decay", "adam_l2": "Adam with L2", "adamw": "AdamW"},
 )
 AHEAD = replace(SNAPSHOT, done=40, best={**SNAPSHOT.best, "adamw": replace(SNAPSHOT.best["adamw"], stage="final")})

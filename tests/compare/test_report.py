@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from adamas.compare.api import conduct
 from adamas.compare.job.job import Job
 from adamas.compare.report import write_report
 from adamas.compare.report.page import render
 from adamas.compare.report.terminal import print_verdict
-from adamas.compare.runner.conduct import conduct
 from adamas.compare.study import arms
 from adamas.compare.study.margin import Margin
-from adamas.compare.study.run import Cell
+from adamas.compare.study.run import Run
 from adamas.compare.verdict.contract import to_json
-from adamas.compare.verdict.result import Finding, NoScaleError, StudyResult, summarise
+from adamas.compare.verdict.result import Finding, NoScaleError, Summary, summarise
 from tests.compare.tiny_job import RUNS, job, settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -73,7 +73,7 @@ def doubled_job(seed: int, device: str) -> Job:
     return replace(tiny, loss=lambda batch: 2 * tiny.loss(batch))
 
 
-def findings(result: StudyResult) -> list[Finding]:
+def findings(result: Summary) -> list[Finding]:
     """One of each kind."""
     return [
         Finding("a linear model learns", f"{result.arms['adamw'].test['loss'].mean:.2f}", True),
@@ -83,7 +83,7 @@ def findings(result: StudyResult) -> list[Finding]:
 
 
 @pytest.fixture(scope="module")
-def rich_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def rich_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     """A study of four arms and of a variant of the job, with findings."""
     given = settings(tmp_path_factory.mktemp("rich"))
     workload = replace(
@@ -98,7 +98,7 @@ def rich_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def fixed_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def fixed_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     """A study that tunes nothing."""
     given = settings(tmp_path_factory.mktemp("fixed"))
     fixed = (("none", 0.01, 0.0), ("adam_l2", 0.01, 0.02), ("adamw", 0.01, 0.1))
@@ -107,7 +107,7 @@ def fixed_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def page(tiny_result: StudyResult) -> Page:
+def page(tiny_result: Summary) -> Page:
     return Page(render([tiny_result]))
 
 
@@ -117,7 +117,7 @@ def test_the_page_refers_to_nothing_outside(page: Page) -> None:
     assert "plotly.js v" in page.scripts["code"]
 
 
-def test_the_page_says_what_matters(page: Page, tiny_result: StudyResult) -> None:
+def test_the_page_says_what_matters(page: Page, tiny_result: Summary) -> None:
     assert tiny_result.verdict.advice in page.text
     for code in tiny_result.code:
         for part in code.split("; "):
@@ -128,7 +128,7 @@ def test_the_page_says_what_matters(page: Page, tiny_result: StudyResult) -> Non
         assert f"{arm.test['loss'].mean:.4f}" in page.text
         if name != "none":
             assert f"{arm.winner.weight_decay:.3g}" in page.text
-            assert f"{arm.weight_decay_independent:.3g}" in page.text
+            assert f"{arm.weight_decay_paper:.3g}" in page.text
 
 
 def test_every_figure_has_its_place_and_a_common_scale(page: Page) -> None:
@@ -144,7 +144,7 @@ def test_every_figure_has_its_place_and_a_common_scale(page: Page) -> None:
     assert len(scales) == 1
 
 
-def test_the_csv_holds_every_run(page: Page, tiny_result: StudyResult) -> None:
+def test_the_csv_holds_every_run(page: Page, tiny_result: Summary) -> None:
     encoded = next(reference for reference in page.references if reference.startswith("data:text/csv"))
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(encoded.split(",", 1)[1]).decode())))
     assert len(rows) == RUNS
@@ -153,7 +153,7 @@ def test_the_csv_holds_every_run(page: Page, tiny_result: StudyResult) -> None:
     assert tuple(finals) == tiny_result.arms["adamw"].test["loss"].values
 
 
-def test_names_are_escaped(tiny_result: StudyResult) -> None:
+def test_names_are_escaped(tiny_result: Summary) -> None:
     settings = tiny_result.record.settings
     workload = replace(settings.workload, summary="<script>alert(1)</script>")
     record = replace(tiny_result.record, settings=replace(settings, workload=workload))
@@ -161,7 +161,7 @@ def test_names_are_escaped(tiny_result: StudyResult) -> None:
 
 
 def test_the_page_is_written_whole_or_not_at_all(
-    tiny_result: StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_result: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(tiny_result.record.settings, out=tmp_path / "new" / "folder")
     result = replace(tiny_result, record=replace(tiny_result.record, settings=settings))
@@ -169,7 +169,7 @@ def test_the_page_is_written_whole_or_not_at_all(
     assert page == tmp_path / "new" / "folder" / "index.html"
     before = page.read_text()
 
-    def fail(results: list[StudyResult]) -> str:
+    def fail(results: list[Summary]) -> str:
         raise RuntimeError("half way")
 
     monkeypatch.setattr("adamas.compare.report.page.render", fail)
@@ -197,7 +197,7 @@ def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_the_figures_draw_without_console_errors_and_fit_a_phone(
-    tiny_result: StudyResult, rich_result: StudyResult, fixed_result: StudyResult, tmp_path: Path
+    tiny_result: Summary, rich_result: Summary, fixed_result: Summary, tmp_path: Path
 ) -> None:
     """Several studies, in a frame of 360 pixels: a window of Chromium's cannot be that narrow."""
     page, frame = tmp_path / "index.html", tmp_path / "frame.html"
@@ -219,9 +219,7 @@ def test_the_figures_draw_without_console_errors_and_fit_a_phone(
     assert drawn >= len(json.loads(Page(text).scripts["figures"]))
 
 
-def test_several_studies_stand_on_one_page(
-    tiny_result: StudyResult, rich_result: StudyResult, fixed_result: StudyResult
-) -> None:
+def test_several_studies_stand_on_one_page(tiny_result: Summary, rich_result: Summary, fixed_result: Summary) -> None:
     page = Page(render([tiny_result, rich_result, fixed_result]))
     assert len(page.ids) == len(set(page.ids))
     links = [reference for reference in page.references if reference.startswith("#")]
@@ -239,14 +237,14 @@ def test_several_studies_stand_on_one_page(
     assert sum(reference.startswith("data:text/csv") for reference in page.references) == 3
 
 
-def test_a_lone_study_has_its_verdict_as_title(page: Page, tiny_result: StudyResult) -> None:
+def test_a_lone_study_has_its_verdict_as_title(page: Page, tiny_result: Summary) -> None:
     levels = [level for level, _ in page.headings]
     assert page.headings[0] == ("h1", tiny_result.verdict.advice)
     assert levels.count("h1") == 1
     assert set(levels[1:]) == {"h2"}
 
 
-def test_two_studies_of_one_name_are_told_apart(tiny_result: StudyResult) -> None:
+def test_two_studies_of_one_name_are_told_apart(tiny_result: Summary) -> None:
     """A user's two jobs may be called alike but for characters that no address holds."""
     workload = replace(tiny_result.record.settings.workload, name="tiny/")
     record = replace(tiny_result.record, settings=replace(tiny_result.record.settings, workload=workload))
@@ -255,7 +253,7 @@ def test_two_studies_of_one_name_are_told_apart(tiny_result: StudyResult) -> Non
     assert "tiny-2" in ids
 
 
-def test_a_fourth_arm_is_in_the_tables_and_the_figures(rich_result: StudyResult) -> None:
+def test_a_fourth_arm_is_in_the_tables_and_the_figures(rich_result: Summary) -> None:
     page = Page(render([rich_result]))
     figures = json.loads(page.scripts["figures"])
     title = rich_result.arms[SGD].arm.title
@@ -270,7 +268,7 @@ def test_a_fourth_arm_is_in_the_tables_and_the_figures(rich_result: StudyResult)
 
 
 @pytest.mark.parametrize(("width", "tables"), [(200, 2), (80, 2), (60, 2), (50, 4), (40, 4)])
-def test_the_terminal_shows_arms_side_by_side_as_it_has_room(rich_result: StudyResult, width: int, tables: int) -> None:
+def test_the_terminal_shows_arms_side_by_side_as_it_has_room(rich_result: Summary, width: int, tables: int) -> None:
     """No figure and no name is cut."""
     text = io.StringIO()
     print_verdict(Console(file=text, width=width), rich_result)
@@ -284,7 +282,7 @@ def test_the_terminal_shows_arms_side_by_side_as_it_has_room(rich_result: StudyR
         assert line in shown
 
 
-def test_a_job_called_printer_is_no_picture_of_one(tiny_result: StudyResult) -> None:
+def test_a_job_called_printer_is_no_picture_of_one(tiny_result: Summary) -> None:
     """Nor is [bold] in a name a style."""
     for name in ("my_job:printer", "my_job:[bold]"):
         workload = replace(tiny_result.record.settings.workload, name=name)
@@ -295,22 +293,22 @@ def test_a_job_called_printer_is_no_picture_of_one(tiny_result: StudyResult) -> 
         assert text.getvalue().lstrip().startswith(f"{name}: loss")
 
 
-def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: StudyResult) -> None:
+def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: Summary) -> None:
     victim = rich_result.record.winners[SGD].finals(3)[0]
-    outcome = replace(rich_result.record.outcomes[victim], feasible=False, validation={}, test=None)
+    outcome = replace(rich_result.record.outcomes[victim], status="diverged", validation={}, test=None)
     record = replace(rich_result.record, outcomes={**rich_result.record.outcomes, victim: outcome})
     figures = json.loads(Page(render([summarise(record)])).scripts["figures"])
     assert len(figures["rich-odd-seeds"]["data"][0]["x"]) == 3
 
 
-def test_findings_are_told_without_colour(rich_result: StudyResult) -> None:
+def test_findings_are_told_without_colour(rich_result: Summary) -> None:
     text = Page(render([rich_result])).text
     for said in ("As expected", "Not as expected", "Cannot be told", "pigs <fly>", "Little, from so small a model."):
         assert said in text
     assert f"Measured: {rich_result.arms['adamw'].test['loss'].mean:.2f}" in text
 
 
-def test_a_sweep_has_a_line_a_variant(rich_result: StudyResult) -> None:
+def test_a_sweep_has_a_line_a_variant(rich_result: Summary) -> None:
     page = Page(render([rich_result]))
     figures = json.loads(page.scripts["figures"])
     for arm in ("adam_l2", "adamw"):
@@ -321,7 +319,7 @@ def test_a_sweep_has_a_line_a_variant(rich_result: StudyResult) -> None:
     assert "twice the loss" in page.text
 
 
-def test_a_fixed_study_says_that_nothing_was_tuned(fixed_result: StudyResult) -> None:
+def test_a_fixed_study_says_that_nothing_was_tuned(fixed_result: Summary) -> None:
     page = Page(render([fixed_result]))
     assert "Nothing was tuned: theory gives the settings" in " ".join(page.text.split())
     figures = json.loads(page.scripts["figures"])
@@ -331,19 +329,19 @@ def test_a_fixed_study_says_that_nothing_was_tuned(fixed_result: StudyResult) ->
     assert f"{fixed_result.arms['adamw'].test['loss'].mean:.4f}" in page.text
 
 
-def test_runs_stopped_half_way_are_no_divergence(tiny_result: StudyResult) -> None:
+def test_runs_stopped_half_way_are_no_divergence(tiny_result: Summary) -> None:
     """One more run of AdamW's grid given up, another diverged."""
-    cells = tiny_result.record.grids["adamw"].cells()
-    first, second, *_ = (cell for cell in cells if tiny_result.record.outcomes[cell].feasible)
+    runs = tiny_result.record.grids["adamw"].runs()
+    first, second, *_ = (run for run in runs if tiny_result.record.outcomes[run].ok)
     lost = {
-        cell: replace(tiny_result.record.outcomes[cell], feasible=False, given_up=given_up, validation={})
-        for cell, given_up in ((first, True), (second, False))
+        run: replace(tiny_result.record.outcomes[run], status="pruned" if pruned else "diverged", validation={})
+        for run, pruned in ((first, True), (second, False))
     }
     record = replace(tiny_result.record, outcomes={**tiny_result.record.outcomes, **lost})
     page = Page(render([summarise(record)]))
     text = " ".join(page.text.split())
     before = list(tiny_result.arms.values())
-    stopped, diverged = [arm.given_up for arm in before], [arm.infeasible - arm.given_up for arm in before]
+    stopped, diverged = [arm.pruned for arm in before], [arm.without_figures - arm.pruned for arm in before]
     stopped[-1], diverged[-1] = stopped[-1] + 1, diverged[-1] + 1
     assert re.search(r"\s*".join(["Stopped half-way", "runs", *map(str, stopped)]) + r"\b", text)
     assert re.search(r"\s*".join(["Diverged", "runs", *map(str, diverged)]) + r"\b", text)
@@ -355,10 +353,10 @@ def test_runs_stopped_half_way_are_no_divergence(tiny_result: StudyResult) -> No
     assert sum(int(row["given_up"]) for row in rows) == sum(stopped)
 
 
-def test_every_figure_is_plain_json(tiny_result: StudyResult) -> None:
+def test_every_figure_is_plain_json(tiny_result: Summary) -> None:
     """Infinity and NaN, which a search's best so far may begin with, are no JSON."""
     first = tiny_result.record.searched["adamw"][0]
-    lost = replace(tiny_result.record.outcomes[first], feasible=False, validation={})
+    lost = replace(tiny_result.record.outcomes[first], status="diverged", validation={})
     record = replace(tiny_result.record, outcomes={**tiny_result.record.outcomes, first: lost})
 
     def refuse(word: str) -> None:
@@ -367,7 +365,7 @@ def test_every_figure_is_plain_json(tiny_result: StudyResult) -> None:
     json.loads(Page(render([summarise(record)])).scripts["figures"], parse_constant=refuse)
 
 
-def test_the_json_is_the_contract(tiny_result: StudyResult) -> None:
+def test_the_json_is_the_contract(tiny_result: Summary) -> None:
     printed = json.loads(json.dumps(to_json([tiny_result]), allow_nan=False))
     assert printed["schema"] == 1
     (study,) = printed["studies"]
@@ -395,7 +393,7 @@ def test_the_json_is_the_contract(tiny_result: StudyResult) -> None:
         assert arm["test"]["loss"]["mean"] == pytest.approx(sum(values) / 3)
 
 
-def test_an_absolute_margin_gives_absolute_differences(tiny_result: StudyResult) -> None:
+def test_an_absolute_margin_gives_absolute_differences(tiny_result: Summary) -> None:
     settings = replace(tiny_result.record.settings, margin=Margin(0.5, relative=False))
     result = summarise(replace(tiny_result.record, settings=settings))
     tests = [result.arms[arm].test["loss"].mean for arm in ("adamw", "adam_l2")]
@@ -406,15 +404,15 @@ def test_an_absolute_margin_gives_absolute_differences(tiny_result: StudyResult)
     assert "%" not in result.verdict.evidence.replace("95 %", "")
 
 
-def shifted(result: StudyResult, figure: Callable[[float], float], margin: str) -> StudyResult:
+def shifted(result: Summary, figure: Callable[[float], float], margin: str) -> Summary:
     """The same study, had its finalists other test figures."""
-    finals = {cell: found for cell, found in result.record.outcomes.items() if found.test}
-    others = {cell: replace(found, test={"loss": figure((found.test or {})["loss"])}) for cell, found in finals.items()}
+    finals = {run: found for run, found in result.record.outcomes.items() if found.test}
+    others = {run: replace(found, test={"loss": figure((found.test or {})["loss"])}) for run, found in finals.items()}
     settings = replace(result.record.settings, margin=Margin.parse(margin))
     return summarise(replace(result.record, settings=settings, outcomes={**result.record.outcomes, **others}))
 
 
-def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: StudyResult) -> None:
+def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: Summary) -> None:
     with pytest.raises(NoScaleError, match=r"of Adam with L2, which is -9.+must be above 0.+--margin 0\.002abs"):
         shifted(tiny_result, lambda loss: loss - 10.0, "2%")
     lower, as_it_is = (shifted(tiny_result, lambda loss, by=by: loss - by, "0.05abs") for by in (10.0, 0.0))
@@ -424,8 +422,8 @@ def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: StudyResul
     assert lower.difference.mean == pytest.approx(as_it_is.difference.mean, abs=1e-12)
 
 
-def test_a_fraction_of_next_to_nothing_is_warned_of(tiny_result: StudyResult) -> None:
-    def warned(result: StudyResult) -> bool:
+def test_a_fraction_of_next_to_nothing_is_warned_of(tiny_result: Summary) -> None:
+    def warned(result: Summary) -> bool:
         return any("below a thousandth of the untrained weights'" in sentence for sentence in result.warnings)
 
     tiny = shifted(tiny_result, lambda loss: 1e-6 * loss, "2%")
@@ -437,21 +435,21 @@ def test_a_fraction_of_next_to_nothing_is_warned_of(tiny_result: StudyResult) ->
     assert f"{tiny.arms['adamw'].test['loss'].mean:.3g}" in text.getvalue()  # and not 0.0000
 
 
-def test_figures_that_are_all_zero_do_not_differ(tiny_result: StudyResult) -> None:
+def test_figures_that_are_all_zero_do_not_differ(tiny_result: Summary) -> None:
     result = shifted(tiny_result, lambda loss: 0.0, "2%")
     assert result.verdict.kind == "no_difference"
     assert "AdamW's test loss is equal to Adam with L2's" in result.verdict.text
     assert Page(render([result])).text.count("equal to Adam with L2's")
 
 
-def diverged(result: StudyResult) -> StudyResult:
+def diverged(result: Summary) -> Summary:
     """The same study, had a finalist of AdamW diverged."""
     victim = result.record.winners["adamw"].finals(3)[1]
-    outcome = replace(result.record.outcomes[victim], feasible=False, validation={}, test=None)
+    outcome = replace(result.record.outcomes[victim], status="diverged", validation={}, test=None)
     return summarise(replace(result.record, outcomes={**result.record.outcomes, victim: outcome}))
 
 
-def test_a_diverged_finalist_leaves_it_undecided(tiny_result: StudyResult) -> None:
+def test_a_diverged_finalist_leaves_it_undecided(tiny_result: Summary) -> None:
     result = diverged(tiny_result)
     assert result.verdict.kind == "undecided"
     assert "AdamW diverged on a fresh seed" in result.verdict.text
@@ -461,46 +459,46 @@ def test_a_diverged_finalist_leaves_it_undecided(tiny_result: StudyResult) -> No
     study = json.loads(json.dumps(to_json([result]), allow_nan=False))["studies"][0]
     assert study["difference"]["mean"] is None
     assert study["arms"]["adamw"]["test"] == {}
-    assert study["arms"]["adamw"]["infeasible"] == tiny_result.arms["adamw"].infeasible + 1
+    assert study["arms"]["adamw"]["infeasible"] == tiny_result.arms["adamw"].without_figures + 1
     assert "AdamW diverged" in Page(render([result])).text
 
 
-def test_inert_decay_is_warned_of(tiny_result: StudyResult) -> None:
+def test_inert_decay_is_warned_of(tiny_result: Summary) -> None:
     """Outcomes as if every run had been far too short for decay."""
     outcomes = {
-        cell: replace(outcome, total_decay=1e-6 * outcome.total_decay)
-        for cell, outcome in tiny_result.record.outcomes.items()
+        run: replace(outcome, total_decay=1e-6 * outcome.total_decay)
+        for run, outcome in tiny_result.record.outcomes.items()
     }
     warnings = summarise(replace(tiny_result.record, outcomes=outcomes)).warnings
     assert any("Decay is inert in AdamW" in warning and "too short" in warning for warning in warnings)
-    strong = {cell: replace(outcome, total_decay=5.0) for cell, outcome in tiny_result.record.outcomes.items()}
+    strong = {run: replace(outcome, total_decay=5.0) for run, outcome in tiny_result.record.outcomes.items()}
     assert not any("inert" in text for text in summarise(replace(tiny_result.record, outcomes=strong)).warnings)
 
 
-def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: StudyResult) -> None:
+def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: Summary) -> None:
     """D is that of a finalist that went to its end, and what was tried is what was asked for."""
     record = tiny_result.record
     victim = record.winners["adamw"].finals(3)[0]
-    lost = replace(record.outcomes[victim], feasible=False, validation={}, test=None, total_decay=1e-9)
+    lost = replace(record.outcomes[victim], status="diverged", validation={}, test=None, total_decay=1e-9)
     found = summarise(replace(record, outcomes={**record.outcomes, victim: lost}))
     assert found.arms["adamw"].pull == pytest.approx(tiny_result.arms["adamw"].pull)
 
-    weak = {cell: replace(outcome, total_decay=0.01) for cell, outcome in record.outcomes.items()}
+    weak = {run: replace(outcome, total_decay=0.01) for run, outcome in record.outcomes.items()}
     winner = record.winners["adamw"]
-    strongest = Cell("search", "adamw", winner.lr, 200 * winner.weight_decay, 0)  # D of 2, had it not diverged
+    strongest = Run("search", "adamw", winner.lr, 200 * winner.weight_decay, 0)  # D of 2, had it not diverged
     weak[strongest] = replace(lost, total_decay=1e-9)
     searched = {**record.searched, "adamw": [*record.searched["adamw"], strongest]}
     warnings = summarise(replace(record, outcomes=weak, searched=searched)).warnings
     assert any("inert in AdamW" in warning and "values up to D = 2 were tried" in warning for warning in warnings)
 
 
-def test_the_terminal_shows_both_conventions_and_unbroken_code(tiny_result: StudyResult) -> None:
+def test_the_terminal_shows_both_conventions_and_unbroken_code(tiny_result: Summary) -> None:
     text = io.StringIO()
     print_verdict(Console(file=text, width=80), tiny_result)
     shown = text.getvalue()
     winner = tiny_result.arms["adamw"].winner
     assert f"{winner.weight_decay:.3g}" in shown
-    assert f"{tiny_result.arms['adamw'].weight_decay_independent:.3g}" in shown
+    assert f"{tiny_result.arms['adamw'].weight_decay_paper:.3g}" in shown
     for code in tiny_result.code:
         assert code in shown.splitlines()
     assert not any(math.isnan(arm.validation.mean) for arm in tiny_result.arms.values())

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from adamas.compare.search import refine as followup
-from adamas.compare.search.protocol import Stages
+from adamas.compare.search.protocol import Protocol
 from adamas.compare.study.arms import DEFAULT, JUDGED
 from adamas.compare.study.budgets import BUDGETS
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 from adamas.compare.study.settings import Settings
-from adamas.compare.verdict.result import StudyResult, summarise
+from adamas.compare.verdict.result import Summary, summarise
 from tests.compare.test_calibration import WORKLOAD, World, no_permutations, study
 
 __all__ = ["no_permutations"]  # a fixture of every test here
@@ -59,27 +59,27 @@ class Narrow(World):
             decay = decay * SCALE[0] * (SCALE[2] / SCALE[0]) ** scale if self.l2_decay is None else self.l2_decay
         return 1e-3 * 10**lr, decay
 
-    def bowl(self, cell: Cell) -> float:
+    def bowl(self, run: Run) -> float:
         """What a setting costs beside the best one of its arm."""
-        lr, decay = self.best(cell.arm)
-        off = math.log10(cell.lr / lr)
-        if not cell.weight_decay:
+        lr, decay = self.best(run.arm)
+        off = math.log10(run.lr / lr)
+        if not run.weight_decay:
             return self.steep * off**2
-        away = math.log10(cell.weight_decay_independent / decay) / self.window
+        away = math.log10(run.weight_decay_paper / decay) / self.window
         if self.shape == "bowl":
             return self.steep * off**2 + 0.05 * away**2
         return self.steep * off**2 + GAIN * (1 - math.exp(-(away**2) / 2))
 
 
-def studies(world: Narrow) -> list[StudyResult]:
+def studies(world: Narrow) -> list[Summary]:
     return [study(world, number) for number in range(STUDIES)]
 
 
-def regrets(results: list[StudyResult], arm: str, **world: float) -> float:
+def regrets(results: list[Summary], arm: str, **world: float) -> float:
     return fmean(Narrow(study=number, **world).regret(result, arm) for number, result in enumerate(results))  # type: ignore[arg-type]
 
 
-def kinds(results: list[StudyResult]) -> Counter[str]:
+def kinds(results: list[Summary]) -> Counter[str]:
     return Counter(result.verdict.kind for result in results)
 
 
@@ -149,9 +149,9 @@ def test_two_arms_that_do_without_decay_are_not_told_apart_without_a_word() -> N
     assert not any("Both arms" in sentence for sentence in other.warnings)
 
 
-def weaker(outcomes: dict[Cell, Outcome], by: float) -> dict[Cell, Outcome]:
+def weaker(outcomes: dict[Run, Outcome], by: float) -> dict[Run, Outcome]:
     """The same, with decay that took off less."""
-    return {cell: replace(outcome, total_decay=by * outcome.total_decay) for cell, outcome in outcomes.items()}
+    return {run: replace(outcome, total_decay=by * outcome.total_decay) for run, outcome in outcomes.items()}
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))
@@ -160,9 +160,9 @@ def test_every_learning_rate_without_decay_is_judged_by_the_same_seeds(name: str
     budget = BUDGETS[name]
     settings = Settings(WORKLOAD, budget=budget, out=Path("unused"))
     for number in range(10):
-        record = Stages(settings, {}, Narrow(study=number).follow).go_through()
-        cells = record.searched["none"]
-        seeds = {lr: [cell.seed for cell in cells if cell.lr == lr] for lr in dict.fromkeys(cell.lr for cell in cells)}
+        record = Protocol(settings, {}, Narrow(study=number).follow).go_through()
+        runs = record.searched["none"]
+        seeds = {lr: [run.seed for run in runs if run.lr == lr] for lr in dict.fromkeys(run.lr for run in runs)}
         *whole, last = seeds.values()
         assert all(each == list(range(budget.repeats)) for each in whole)
         assert last == list(range(len(last)))

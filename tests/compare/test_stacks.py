@@ -13,12 +13,12 @@ from adamas.compare import Job
 from adamas.compare.runner import training
 from adamas.compare.runner.tasks import Task
 from adamas.compare.study.arms import ARMS
-from adamas.compare.study.run import Cell
+from adamas.compare.study.run import Run
 from tests.compare.test_user_jobs import same
 
 ROWS, BATCH, EPOCHS, CLASSES, ITEMS = 48, 12, 4, 4, 24
-CELLS = [
-    Cell("search", arm, lr, decay, 3)
+RUNS = [
+    Run("search", arm, lr, decay, 3)
     for arm, decay in (("none", 0.0), ("adam_l2", 1e-2), ("adamw", 0.3))
     for lr in (1e-2, 3e-2)
 ]
@@ -154,6 +154,6 @@ def test_a_stack_of_any_model_trains_as_each_copy_alone(inputs: str, make: Make)
             stackable=True,
         )
 
-    together = training.begin(job, "cpu", ARMS, Task(tuple(CELLS), "loss"))
-    for one, cell in zip(together, CELLS, strict=True):
-        same(one, training.begin(job, "cpu", ARMS, Task((cell,), "loss"))[0])
+    together = training.train_task(job, "cpu", ARMS, Task(tuple(RUNS), "loss"))
+    for one, run in zip(together, RUNS, strict=True):
+        same(one, training.train_task(job, "cpu", ARMS, Task((run,), "loss"))[0])

@@ -23,36 +23,34 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError
 
+from adamas.compare.api import conduct
 from adamas.compare.runner import conduct as study_module
 from adamas.compare.runner import storage as storage_module
 from adamas.compare.runner import trials as trials_module
 from adamas.compare.runner import worker as worker_module
-from adamas.compare.runner.conduct import ChangedError, Conductor, DiscardedError, JobFailedError, conduct, discard
+from adamas.compare.runner.conduct import Driver, discard
+from adamas.compare.runner.pool import make_runner
 from adamas.compare.runner.snapshot import Snapshot
 from adamas.compare.runner.storage import open_storage, record_heartbeats
 from adamas.compare.runner.tasks import Task
-from adamas.compare.runner.trials import CELL, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
+from adamas.compare.runner.trials import RUN, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
 from adamas.compare.runner.worker import Worker
+from adamas.compare.study.errors import ChangedError, DiscardedError, JobFailedError
 from adamas.compare.study.run import Outcome
 from adamas.compare.study.settings import Settings
 from adamas.compare.study.specification import specification
 from adamas.compare.verdict.contract import to_json
-from adamas.compare.verdict.result import StudyResult, summarise
+from adamas.compare.verdict.result import Summary, summarise
 from tests.compare.conftest import ROOT
-from tests.compare.studies import Tool, cell, descendants, end, finished, result_of, task, trials_of, until
+from tests.compare.studies import Tool, descendants, end, finished, result_of, run, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
 
 
-def test_every_run_is_made_once(tiny_result: StudyResult) -> None:
+def test_every_run_is_made_once(tiny_result: Summary) -> None:
     done = finished(tiny_result.record.settings)
     assert len(done) == RUNS
     assert set(Counter(key for key, _ in done.values()).values()) == {1}
     assert all(arm.trials == 8 for arm in tiny_result.arms.values())
-
-
-def test_the_result_does_not_depend_on_the_number_of_workers(tiny_result: StudyResult, tmp_path: Path) -> None:
-    alone = summarise(conduct(settings(tmp_path, workers=1), lambda snapshot: None))
-    assert to_json([alone]) == to_json([tiny_result])
 
 
 def test_a_study_stays_cut_as_the_machine_that_began_it_cut_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +67,7 @@ def test_a_study_stays_cut_as_the_machine_that_began_it_cut_it(tmp_path: Path, m
             with contextlib.nullcontext() if place == len(machines) else pytest.raises(KeyboardInterrupt):
                 conduct(given, watch)
         with trials_of(given) as trials:
-            return {trial.user_attrs[CELL]["key"]: trial.user_attrs[TASK] for trial in trials.all()}
+            return {trial.user_attrs[RUN]["key"]: trial.user_attrs[TASK] for trial in trials.all()}
 
     of_two, of_four = layout_of("two", 2), layout_of("four", 4)
     assert len(of_two) == len(of_four) == RUNS
@@ -77,7 +75,7 @@ def test_a_study_stays_cut_as_the_machine_that_began_it_cut_it(tmp_path: Path, m
     assert layout_of("two, then four", 2, 4) == of_two
 
 
-def test_resuming_a_finished_study_trains_nothing(tiny_result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_a_finished_study_trains_nothing(tiny_result: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
     before = finished(tiny_result.record.settings)
     seen: list[Snapshot] = []
@@ -87,7 +85,7 @@ def test_resuming_a_finished_study_trains_nothing(tiny_result: StudyResult, monk
     assert seen[-1].done == seen[-1].total == RUNS
 
 
-def test_another_specification_is_refused_with_a_diff(tiny_result: StudyResult) -> None:
+def test_another_specification_is_refused_with_a_diff(tiny_result: Summary) -> None:
     given = tiny_result.record.settings
     with pytest.raises(ChangedError, match=r"seeds: 3 -> 4\n") as found:
         conduct(replace(given, seeds=4), lambda snapshot: None)
@@ -100,7 +98,7 @@ def test_another_specification_is_refused_with_a_diff(tiny_result: StudyResult) 
     assert len(finished(given)) == RUNS
 
 
-def test_the_margin_may_change(tiny_result: StudyResult) -> None:
+def test_the_margin_may_change(tiny_result: Summary) -> None:
     margin = replace(tiny_result.record.settings.margin, value=0.5)
     again = summarise(conduct(replace(tiny_result.record.settings, margin=margin), lambda snapshot: None))
     assert again.difference == tiny_result.difference
@@ -112,7 +110,7 @@ def test_a_raising_job_stops_the_study_with_its_traceback(tmp_path: Path) -> Non
 
 
 def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> None:
-    given, enough = settings(tmp_path, factory="slow_job"), 8  # in the grids: nobody waits for anybody there
+    given, enough = settings(tmp_path, workers=2, factory="slow_job"), 8  # in the grids: nobody waits for anybody there
 
     def stop(snapshot: Snapshot) -> None:
         if snapshot.done >= enough:
@@ -148,7 +146,7 @@ def discard_it(given: Settings) -> None:
 
 
 def test_who_is_at_work_on_a_study_that_another_began_afresh_is_told(tmp_path: Path) -> None:
-    given = settings(tmp_path, factory="slow_job")
+    given = settings(tmp_path, workers=2, factory="slow_job")
 
     def interfere(snapshot: Snapshot) -> None:
         if snapshot.done >= 3:
@@ -162,13 +160,14 @@ def test_who_is_at_work_on_a_study_that_another_began_afresh_is_told(tmp_path: P
 def test_a_study_that_is_gone_is_missed_though_no_run_ends(tmp_path: Path) -> None:
     """Else the tool would wait for ever: of the new study as few runs have ended as of the old one."""
     given = settings(tmp_path)
-    with trials_of(given) as trials, Conductor(given, trials.storage, lambda snapshot: None, None) as conductor:
-        conductor.open(specification(given))
-        conductor._return_lost()
+    with trials_of(given) as trials, make_runner(0) as runner:
+        driver = Driver(given, trials.storage, runner, (0, 0), lambda snapshot: None)
+        driver.open(specification(given))
+        driver._return_lost()
         discard_it(given)
-        conductor._next_look = 0.0
+        driver._next_look = 0.0
         with pytest.raises(KeyError, match="tiny"):
-            conductor._return_lost()
+            driver._return_lost()
 
 
 def test_two_who_begin_afresh_at_once_leave_one_study(tmp_path: Path) -> None:
@@ -195,22 +194,23 @@ def test_nothing_is_written_to_the_study_that_took_the_place_of_a_discarded_one(
         assert new.study_id != old.study_id
         new.want([task(1)], new.all())
         assert new._number(new.all()[0]) == old._number(late)  # the danger is real
-        old.finish(late, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
-        old.give_up(late, None)
+        old.finish(late, Outcome(status="ok", validation={"loss": 1.0}), "loss")
+        old.fail(late, None)
         assert [trial.state for trial in new.all()] == [TrialState.WAITING]
         assert old.claim() is None
 
 
-def test_a_worker_joins_no_study_but_the_one_it_was_sent_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_joins_no_study_but_the_one_it_was_sent_to(tmp_path: Path) -> None:
     given = settings(tmp_path)
     with trials_of(given) as trials:
-        order = {"storage": given.storage_url, "study": given.study_name, "study_id": trials.study_id + 1}
-    monkeypatch.setattr(worker_module, "ONE_THREAD", {})
-    monkeypatch.setattr(worker_module, "keep_freed_memory", lambda: None)
-    worker_module.work(order)  # with the right number it would ask for the arms
+        order = {"storage": given.storage_url, "study": given.study_name, "study_id": trials.study_id}
+    joined = worker_module.join_study(order)
+    assert joined is not None
+    joined.storage.engine.dispose()
+    assert worker_module.join_study(order | {"study_id": order["study_id"] + 1}) is None
 
 
-def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: StudyResult, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: Summary, tmp_path: Path) -> None:
     tool = Tool(tmp_path, workers=2)
     process = tool.start()
     tool.wait_for(7)
@@ -257,7 +257,7 @@ def test_processes_that_start_together_share_one_new_database(tmp_path: Path) ->
 
 def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -> None:
     """Its cells are trained together again, as they were laid out; what had finished is neither lost nor repeated."""
-    whole = Task((cell(0), replace(cell(0), lr=2e-3), replace(cell(0), lr=3e-3)), "loss")
+    whole = Task((run(0), replace(run(0), lr=2e-3), replace(run(0), lr=3e-3)), "loss")
     with trials_of(settings(tmp_path)) as trials:
         trials.want([whole], trials.all())
         first = trials.claim()
@@ -265,30 +265,30 @@ def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -
         assert first.task == whole
         assert len(first.trials) == 3
         assert trials.claim() is None  # nobody takes a part of what another is at
-        finished_cell, *cut_short = whole.cells
-        trials.finish(first.trials[finished_cell.key], Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        finished_cell, *cut_short = whole.runs
+        trials.finish(first.trials[finished_cell.key], Outcome(status="ok", validation={"loss": 1.0}), "loss")
         for lost in cut_short:
-            trials.give_up(first.trials[lost.key], None)
+            trials.fail(first.trials[lost.key], None)
         trials.want([whole], trials.all())
         again = trials.claim()
         assert again is not None
         assert again.task == whole
         assert set(again.trials) == {lost.key for lost in cut_short}
         for trial in again.trials.values():
-            trials.finish(trial, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
+            trials.finish(trial, Outcome(status="ok", validation={"loss": 2.0}), "loss")
         assert trials.claim() is None
-        complete = [trial.user_attrs[CELL]["key"] for trial in trials.all() if trial.state == TrialState.COMPLETE]
-        assert sorted(complete) == sorted(each.key for each in whole.cells)
+        complete = [trial.user_attrs[RUN]["key"] for trial in trials.all() if trial.state == TrialState.COMPLETE]
+        assert sorted(complete) == sorted(each.key for each in whole.runs)
         assert outcomes(trials.all())[finished_cell.key].validation == {"loss": 1.0}
 
 
 def test_a_task_is_left_until_all_of_it_is_asked_for(tmp_path: Path) -> None:
     """Whoever took a part would train the whole, and somebody all of it again for the rest."""
-    whole = Task((cell(0), replace(cell(0), lr=2e-3)), "loss")
+    whole = Task((run(0), replace(run(0), lr=2e-3)), "loss")
     with trials_of(settings(tmp_path)) as trials:
-        trials.study.add_trial(waiting_trial(whole.cells[0], whole))
+        trials.study.add_trial(waiting_trial(whole.runs[0], whole))
         assert trials.claim() is None
-        trials.study.add_trial(waiting_trial(whole.cells[1], whole))
+        trials.study.add_trial(waiting_trial(whole.runs[1], whole))
         claimed = trials.claim()
         assert claimed is not None
         assert len(claimed.trials) == 2
@@ -304,7 +304,7 @@ def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:
 def test_a_duplicate_is_dropped_when_it_is_claimed(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
         for _ in range(2):  # what two machines do that start at the same moment
-            trials.study.add_trial(waiting_trial(cell(0), task(0)))
+            trials.study.add_trial(waiting_trial(run(0), task(0)))
         claimed = trials.claim()
         assert claimed is not None
         assert [trial.number for trial in claimed.trials.values()] == [0]
@@ -327,13 +327,13 @@ def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monke
         trials.return_lost()
         trials.want([task(0)], trials.all())
         assert [trial.state for trial in trials.all()] == [TrialState.FAIL, TrialState.WAITING]
-        trials.finish(lost, Outcome(feasible=True, validation={"loss": 1.0}), "loss")
+        trials.finish(lost, Outcome(status="ok", validation={"loss": 1.0}), "loss")
         assert outcomes(trials.all()) == {}
         again = trials.claim()
         assert again is not None
         (trial,) = again.trials.values()
-        trials.finish(trial, Outcome(feasible=True, validation={"loss": 2.0}), "loss")
-        assert outcomes(trials.all())[cell(0).key].validation == {"loss": 2.0}
+        trials.finish(trial, Outcome(status="ok", validation={"loss": 2.0}), "loss")
+        assert outcomes(trials.all())[run(0).key].validation == {"loss": 2.0}
 
 
 def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

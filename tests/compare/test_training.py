@@ -11,20 +11,20 @@ from adamas.compare.job.job import Job, cosine
 from adamas.compare.runner import history, training
 from adamas.compare.runner.tasks import Task
 from adamas.compare.study.arms import ARMS, Arm
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 from adamas.compare.workloads import digits, find
 from tests.compare.tiny_job import job
 
-SEARCH = Cell("search", "adamw", 1e-2, 0.1, 0)
+SEARCH = Run("search", "adamw", 1e-2, 0.1, 0)
 
 
-def run(factory, device: str, arm: Arm, cell: Cell) -> Outcome:  # type: ignore[no-untyped-def]
-    (outcome,) = training.run(factory, device, {cell.arm: arm}, Task((cell,), "loss"))
+def train(factory, device: str, arm: Arm, run: Run) -> Outcome:  # type: ignore[no-untyped-def]
+    (outcome,) = training.train_task(factory, device, {run.arm: arm}, Task((run,), "loss"))
     return outcome
 
 
-def train(made: Job, arm: Arm, cell: Cell) -> Outcome:
-    (outcome,) = training.train({cell.seed: made}, {cell.arm: arm}, Task((cell,), "loss"))
+def train_made(made: Job, arm: Arm, run: Run) -> Outcome:
+    (outcome,) = training.train({run.seed: made}, {run.arm: arm}, Task((run,), "loss"))
     return outcome
 
 
@@ -41,16 +41,16 @@ def test_arms_train_with_our_optimizers() -> None:
 
 
 def test_the_seed_fixes_everything() -> None:
-    first, again = run(job, "cpu", ARMS["adamw"], SEARCH), run(job, "cpu", ARMS["adamw"], SEARCH)
+    first, again = train(job, "cpu", ARMS["adamw"], SEARCH), train(job, "cpu", ARMS["adamw"], SEARCH)
     assert figures(first) == figures(again)
-    assert figures(run(job, "cpu", ARMS["adamw"], replace(SEARCH, seed=1))) != figures(first)
+    assert figures(train(job, "cpu", ARMS["adamw"], replace(SEARCH, seed=1))) != figures(first)
 
 
 def test_the_callers_random_stream_is_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    run(job, "cpu", ARMS["adamw"], SEARCH)
+    train(job, "cpu", ARMS["adamw"], SEARCH)
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -62,15 +62,15 @@ def test_only_finalists_see_the_test_set() -> None:
         return replace(made, evaluate=lambda split: (asked.append(split), made.evaluate(split))[1])
 
     for stage in ("pilot", "search", "refine", "confirm"):
-        assert run(watched, "cpu", ARMS["adamw"], replace(SEARCH, stage=stage)).test is None
+        assert train(watched, "cpu", ARMS["adamw"], replace(SEARCH, stage=stage)).test is None
     assert set(asked) == {"validation"}
-    assert run(watched, "cpu", ARMS["adamw"], replace(SEARCH, stage="final")).test is not None
+    assert train(watched, "cpu", ARMS["adamw"], replace(SEARCH, stage="final")).test is not None
     assert asked[-1] == "test"
 
 
 def test_total_decay_sums_the_schedule() -> None:
     expected = sum(1e-2 * 0.1 * cosine(step / 20) for step in range(20))
-    assert run(job, "cpu", ARMS["adamw"], SEARCH).total_decay == pytest.approx(expected, rel=1e-12)
+    assert train(job, "cpu", ARMS["adamw"], SEARCH).total_decay == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_schedule_reaches_every_group_and_scales_its_own_rate() -> None:
@@ -85,41 +85,41 @@ def test_the_schedule_reaches_every_group_and_scales_its_own_rate() -> None:
             optimizer.register_step_pre_hook(lambda o, *_: seen.append([group["lr"] for group in o.param_groups]))
             return optimizer
 
-    train(replace(made, parameter_groups=groups), Watched(**vars(arm)), SEARCH)
+    train_made(replace(made, parameter_groups=groups), Watched(**vars(arm)), SEARCH)
     assert seen == [pytest.approx([1e-2 * cosine(step / 20), 0.5 * cosine(step / 20)]) for step in range(20)]
 
 
 def test_the_pilot_measures_the_gradients() -> None:
-    outcome = run(job, "cpu", ARMS["none"], Cell("pilot", "none", 1e-2, 0.0, 0))
+    outcome = train(job, "cpu", ARMS["none"], Run("pilot", "none", 1e-2, 0.0, 0))
     assert outcome.gradient_scale is not None
     low, middle, high = outcome.gradient_scale
     assert 0 < low <= middle <= high
     # A loss 1,000 times larger has 1,000 times larger gradients, and Adam (eps aside) takes the same steps.
-    louder = train(
+    louder = train_made(
         replace(loud := job(0, "cpu"), loss=lambda batch: 1000 * loud.loss(batch)),
         ARMS["none"],
-        Cell("pilot", "none", 1e-2, 0.0, 0),
+        Run("pilot", "none", 1e-2, 0.0, 0),
     )
     assert louder.gradient_scale == pytest.approx([1000 * value for value in outcome.gradient_scale], rel=0.02)
 
 
 def test_divergence_is_infeasible_not_an_error() -> None:
     made = job(0, "cpu")
-    outcome = train(replace(made, loss=lambda batch: made.loss(batch) * math.inf), ARMS["adamw"], SEARCH)
-    assert not outcome.feasible
+    outcome = train_made(replace(made, loss=lambda batch: made.loss(batch) * math.inf), ARMS["adamw"], SEARCH)
+    assert not outcome.ok
     assert outcome.validation == {}
-    outcome = train(replace(made, evaluate=lambda split: {"loss": math.nan}), ARMS["adamw"], SEARCH)
-    assert not outcome.feasible
+    outcome = train_made(replace(made, evaluate=lambda split: {"loss": math.nan}), ARMS["adamw"], SEARCH)
+    assert not outcome.ok
 
 
 @pytest.mark.parametrize("promised", [4, 6])
 def test_a_wrong_number_of_batches_is_refused(promised: int) -> None:
     with pytest.raises(ValueError, match=f"steps_per_epoch={promised} must be"):
-        train(replace(job(0, "cpu"), steps_per_epoch=promised), ARMS["adamw"], SEARCH)
+        train_made(replace(job(0, "cpu"), steps_per_epoch=promised), ARMS["adamw"], SEARCH)
 
 
 def test_outcomes_survive_json() -> None:
-    outcome = run(job, "cpu", ARMS["none"], Cell("pilot", "none", 1e-2, 0.0, 0))
+    outcome = train(job, "cpu", ARMS["none"], Run("pilot", "none", 1e-2, 0.0, 0))
     assert Outcome.from_json({**outcome.to_json(), "gradient_scale": list(outcome.gradient_scale or ())}) == outcome
 
 
@@ -134,7 +134,7 @@ def test_a_split_without_the_primary_metric_is_an_error_of_the_job(split: str) -
         )
 
     with pytest.raises(ValueError, match=rf"evaluate\('{split}'\) returned mse, but not 'cross_entropy'"):
-        training.run(other, "cpu", ARMS, Task((Cell("final", "adamw", 1e-3, 0.1, 1000),), "cross_entropy"))
+        training.train_task(other, "cpu", ARMS, Task((Run("final", "adamw", 1e-3, 0.1, 1000),), "cross_entropy"))
 
 
 def test_digits_splits_are_disjoint_and_complete() -> None:
@@ -176,13 +176,13 @@ def test_an_unknown_workload_lists_the_known() -> None:
         find("digit")
 
 
-def on_digits(epochs: int, may_give_up: bool, *cells: Cell) -> list[Outcome]:
+def on_digits(epochs: int, may_prune: bool, *runs: Run) -> list[Outcome]:
     made = find("digits").load()
-    task = Task(cells, "cross_entropy", may_give_up)
-    return training.run(lambda seed, device: replace(made(seed, device), epochs=epochs), "cpu", ARMS, task)
+    task = Task(runs, "cross_entropy", may_prune)
+    return training.train_task(lambda seed, device: replace(made(seed, device), epochs=epochs), "cpu", ARMS, task)
 
 
-CRUSHED, SOUND = Cell("search", "adam_l2", 3e-3, 1.0, 0), Cell("search", "adamw", 1e-3, 0.1, 0)
+CRUSHED, SOUND = Run("search", "adam_l2", 3e-3, 1.0, 0), Run("search", "adamw", 1e-3, 0.1, 0)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def no_run_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_short_run_is_never_given_up() -> None:
     (crushed,) = on_digits(4, True, CRUSHED)
-    assert crushed.feasible
+    assert crushed.ok
     assert crushed.fit is not None
     assert crushed.fit > 0.98
 
@@ -201,11 +201,11 @@ def test_a_short_run_is_never_given_up() -> None:
 @pytest.mark.usefixtures("no_run_is_short")
 def test_a_run_that_fits_nothing_half_way_is_given_up_and_costs_no_other_its_bits() -> None:
     crushed, sound = on_digits(12, True, CRUSHED, SOUND)
-    assert crushed.given_up
-    assert not crushed.feasible
+    assert crushed.pruned
+    assert not crushed.ok
     assert crushed.fit is not None
     assert crushed.fit > 0.98
-    assert not sound.given_up
+    assert not sound.pruned
     (alone,) = on_digits(12, True, SOUND)
     assert sound.validation == pytest.approx(alone.validation, rel=1e-5)
     assert sound.fit == pytest.approx(alone.fit, rel=1e-5)
@@ -227,12 +227,12 @@ def test_an_easy_first_batch_is_not_what_a_run_began_with(first: float) -> None:
 @pytest.mark.usefixtures("no_run_is_short")
 def test_a_task_may_be_given_up_whole() -> None:
     outcomes = on_digits(12, True, CRUSHED, replace(CRUSHED, weight_decay=2.0), replace(CRUSHED, weight_decay=3.0))
-    assert [outcome.given_up for outcome in outcomes] == [True] * 3
+    assert [outcome.pruned for outcome in outcomes] == [True] * 3
 
 
 def test_what_is_given_up_would_have_come_to_nothing() -> None:
     crushed, sound = on_digits(12, False, CRUSHED, SOUND)
-    assert crushed.feasible
+    assert crushed.ok
     assert crushed.validation["cross_entropy"] > 2.25  # ten classes guessed: log(10) = 2.303
     assert sound.validation["cross_entropy"] < 2.0
 
@@ -241,4 +241,4 @@ def test_what_is_given_up_would_have_come_to_nothing() -> None:
 @pytest.mark.parametrize("stage", ["pilot", "final", "sweep"])
 def test_only_the_search_gives_up(stage: str) -> None:
     (outcome,) = on_digits(4, True, replace(CRUSHED, stage=stage))  # type: ignore[arg-type]
-    assert outcome.feasible
+    assert outcome.ok

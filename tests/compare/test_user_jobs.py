@@ -15,20 +15,20 @@ from typer.testing import CliRunner
 
 from adamas.cli import app
 from adamas.compare import Job, OwnLoop
-from adamas.compare.job import check as preflight
 from adamas.compare.runner import training
 from adamas.compare.runner.copies import groups_of
 from adamas.compare.runner.tasks import Task
 from adamas.compare.study import arms
-from adamas.compare.study.run import Cell, Outcome, Stage
+from adamas.compare.study.run import Outcome, Run, Stage
 from adamas.torch import param_groups
 from tests.compare.conftest import ROOT
+from tests.compare.jobs import look_over
 
 ROWS, BATCH, EPOCHS = 60, 12, 4
 STEPS = EPOCHS * ROWS // BATCH
 FOREIGN = ("torch.optim:Adam", "torch.optim:RMSprop", "torch.optim:Adagrad", "torch.optim:SGD(momentum=0.9)")
 ARMS = arms.choose(",".join(("none", "adam_l2", "adamw", "adamw_independent", *FOREIGN)))
-CELLS = [
+RUNS = [
     ("none", 3e-3, 0.0),
     ("adam_l2", 1e-2, 1e-2),
     ("adamw", 1e-2, 0.3),
@@ -38,13 +38,13 @@ CELLS = [
 ]
 
 
-def cells(*chosen: tuple[str, float, float], stage: Stage = "search") -> tuple[Cell, ...]:
-    return tuple(Cell(stage, *cell, seed=3) for cell in chosen)
+def some_runs(*chosen: tuple[str, float, float], stage: Stage = "search") -> tuple[Run, ...]:
+    return tuple(Run(stage, *run, seed=3) for run in chosen)
 
 
 def trained(made: Job | OwnLoop, *chosen: tuple[str, float, float], stage: Stage = "search") -> list[Outcome]:
     """Train cells on this very job, together if there are several."""
-    task = Task(cells(*(chosen or CELLS[2:3]), stage=stage), "loss")
+    task = Task(some_runs(*(chosen or RUNS[2:3]), stage=stage), "loss")
     if isinstance(made, OwnLoop):
         return [training.own_loop(made, ARMS, task)]
     return training.train({task.seed: made}, ARMS, task)
@@ -83,8 +83,8 @@ def job(seed: int, device: str = "cpu") -> Job:
 
 def same(one: Outcome, other: Outcome) -> None:
     """Equal to rounding, over the whole run."""
-    assert one.feasible
-    assert other.feasible
+    assert one.ok
+    assert other.ok
     assert one.steps == other.steps
     for name in ("total_decay", "fit", "training_loss"):
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9, abs=0), name
@@ -100,19 +100,19 @@ def same(one: Outcome, other: Outcome) -> None:
 @pytest.mark.parametrize("stage", ["pilot", "search", "final"])
 def test_together_equals_one_by_one(stage: Stage) -> None:
     """Dropout masks, running statistics, all optimizers: float64, every figure of the run to 1e-9."""
-    together = training.run(job, "cpu", ARMS, Task(cells(*CELLS, stage=stage), "loss"))
-    alone = [training.run(job, "cpu", ARMS, Task((cell,), "loss"))[0] for cell in cells(*CELLS, stage=stage)]
-    assert len({round(outcome.validation["loss"], 6) for outcome in alone}) == len(CELLS) - 2  # twins: ours and torch's
+    together = training.train_task(job, "cpu", ARMS, Task(some_runs(*RUNS, stage=stage), "loss"))
+    alone = [training.train_task(job, "cpu", ARMS, Task((run,), "loss"))[0] for run in some_runs(*RUNS, stage=stage)]
+    assert len({round(outcome.validation["loss"], 6) for outcome in alone}) == len(RUNS) - 2  # twins: ours and torch's
     for one, other in zip(together, alone, strict=True):
         same(one, other)
 
 
 def test_one_that_diverges_leaves_the_others_as_they_were() -> None:
     wild = ("torch.optim:SGD(momentum=0.9)", 1e300, 0.0)
-    together = trained(job(3), CELLS[1], wild, CELLS[2])
-    assert [outcome.feasible for outcome in together] == [True, False, True]
-    for outcome, cell in ((together[0], CELLS[1]), (together[2], CELLS[2])):
-        same(outcome, trained(job(3), cell)[0])
+    together = trained(job(3), RUNS[1], wild, RUNS[2])
+    assert [outcome.ok for outcome in together] == [True, False, True]
+    for outcome, run in ((together[0], RUNS[1]), (together[2], RUNS[2])):
+        same(outcome, trained(job(3), run)[0])
 
 
 def test_running_statistics_are_each_copys_own() -> None:
@@ -124,11 +124,11 @@ def test_running_statistics_are_each_copys_own() -> None:
         seen.append(made.model[3].running_mean.clone())
         return made.evaluate(split)  # type: ignore[arg-type]
 
-    trained(replace(made, evaluate=evaluate), *CELLS[:3])
+    trained(replace(made, evaluate=evaluate), *RUNS[:3])
     alone = []
-    for cell in CELLS[:3]:
+    for run in RUNS[:3]:
         single = job(3)
-        trained(single, cell)
+        trained(single, run)
         alone.append(single.model[3].running_mean)
         assert single.model[3].num_batches_tracked == STEPS
     assert len(seen) == 3
@@ -139,7 +139,7 @@ def test_running_statistics_are_each_copys_own() -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_several_losses_are_added_up(together: bool) -> None:
-    chosen = CELLS[2:4] if together else CELLS[2:3]
+    chosen = RUNS[2:4] if together else RUNS[2:3]
     expected = trained(replace(made := job(3), loss=lambda batch: made.loss(batch) * 3), *chosen)
     for split in (
         lambda whole: [whole, 2 * whole],
@@ -167,11 +167,11 @@ def test_a_scheduler_of_torchs_steps_with_every_batch(together: bool) -> None:
         course.step()
     assert max(factors) == pytest.approx(1.0)
     assert factors[0] == pytest.approx(1 / 25)
-    outcomes = trained(replace(job(3), scheduler=scheduler), *(CELLS[2:4] if together else CELLS[2:3]))
-    for outcome, (_, lr, weight_decay) in zip(outcomes, CELLS[2:4], strict=False):
+    outcomes = trained(replace(job(3), scheduler=scheduler), *(RUNS[2:4] if together else RUNS[2:3]))
+    for outcome, (_, lr, weight_decay) in zip(outcomes, RUNS[2:4], strict=False):
         assert outcome.total_decay == pytest.approx(lr * weight_decay * sum(factors), rel=1e-12)
     if together:
-        same(outcomes[1], trained(replace(job(3), scheduler=scheduler), CELLS[3])[0])
+        same(outcomes[1], trained(replace(job(3), scheduler=scheduler), RUNS[3])[0])
 
 
 def groups_in(style: str, model: nn.Module) -> object:
@@ -189,9 +189,9 @@ def groups_in(style: str, model: nn.Module) -> object:
 
 @pytest.mark.parametrize("style", ["generators", "names"])
 def test_groups_may_be_given_in_any_way_torch_takes(style: str) -> None:
-    expected = trained(replace(made := job(3), parameter_groups=groups_in("lists", made.model)), *CELLS[1:4])
-    found = trained(replace(made := job(3), parameter_groups=groups_in(style, made.model)), *CELLS[1:4])
-    everything = trained(job(3), *CELLS[1:4])
+    expected = trained(replace(made := job(3), parameter_groups=groups_in("lists", made.model)), *RUNS[1:4])
+    found = trained(replace(made := job(3), parameter_groups=groups_in(style, made.model)), *RUNS[1:4])
+    everything = trained(job(3), *RUNS[1:4])
     for one, other, undivided in zip(found, expected, everything, strict=True):
         same(one, other)
         assert one.validation != undivided.validation  # biases decay there
@@ -207,7 +207,7 @@ def test_plain_parameters_are_one_group(names: bool) -> None:
 
 
 def test_what_is_frozen_or_in_no_group_stays() -> None:
-    for chosen in (CELLS[2:3], CELLS[2:4]):
+    for chosen in (RUNS[2:3], RUNS[2:4]):
         made = job(3)
         model = made.model
         before = {name: param.clone() for name, param in model.named_parameters()}
@@ -243,9 +243,9 @@ def own_loop(seed: int, device: str = "cpu", fit: object = None) -> OwnLoop:
 
 def test_an_own_loop_is_watched() -> None:
     factors = [1 - 0.5 * step / STEPS for step in range(STEPS)]
-    for arm, lr, weight_decay in CELLS:
+    for arm, lr, weight_decay in RUNS:
         (outcome,) = trained(own_loop(3), (arm, lr, weight_decay), stage="final")
-        assert outcome.feasible
+        assert outcome.ok
         assert (outcome.steps, outcome.epochs, outcome.steps_per_epoch) == (STEPS, EPOCHS, ROWS / BATCH)
         assert outcome.total_decay == pytest.approx(lr * weight_decay * sum(factors), rel=1e-12)
         assert outcome.test is not None
@@ -255,11 +255,11 @@ def test_an_own_loop_is_watched() -> None:
 
 
 def test_an_own_loops_pilot_measures_what_a_jobs_does() -> None:
-    (found,) = trained(own_loop(3), CELLS[0], stage="pilot")
-    (expected,) = trained(replace(job(3), schedule=lambda progress: 1 - 0.5 * progress), CELLS[0], stage="pilot")
+    (found,) = trained(own_loop(3), RUNS[0], stage="pilot")
+    (expected,) = trained(replace(job(3), schedule=lambda progress: 1 - 0.5 * progress), RUNS[0], stage="pilot")
     assert found.gradient_scale == pytest.approx(expected.gradient_scale)  # as many probes as the run has steps
     assert found.untrained == expected.untrained
-    (foreign,) = trained(own_loop(3), CELLS[-1], stage="pilot")
+    (foreign,) = trained(own_loop(3), RUNS[-1], stage="pilot")
     assert foreign.gradient_scale is None  # SGD has no second moments
 
 
@@ -275,7 +275,7 @@ def test_a_long_loop_is_probed_evenly() -> None:
                 optimizer.step()
 
     long = OwnLoop(made.model, fit, made.evaluate, epochs=20)
-    outcome = trained(long, CELLS[0], stage="pilot")[0]
+    outcome = trained(long, RUNS[0], stage="pilot")[0]
     assert outcome.steps == 20 * ROWS // BATCH
     assert outcome.gradient_scale is not None
 
@@ -290,9 +290,9 @@ def test_the_starting_file_is_a_job(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, ["compare", "--init", str(path)])
     assert first.exit_code == 0
     assert f"adamas compare {path}:job --budget quick" in first.stdout.replace("\n", "")
-    workload = preflight.find(f"{path}:job", "cpu", None)
+    workload = look_over(f"{path}:job", "cpu", None)
     assert (workload.metric, workload.stackable) == ("loss", True)
-    outcome = training.run(workload.load(), "cpu", ARMS, Task(cells(("adamw", 3e-3, 0.1)), "loss"))[0]
+    outcome = training.train_task(workload.load(), "cpu", ARMS, Task(some_runs(("adamw", 3e-3, 0.1)), "loss"))[0]
     assert outcome.validation["accuracy"] > 0.9
     text = path.read_text()
     for piece in Job.__dataclass_fields__:
@@ -315,7 +315,7 @@ def test_the_starting_file_is_in_the_package() -> None:
     """The wheel takes every file under src/adamas that Git does not ignore."""
     import subprocess
 
-    template = "src/adamas/compare/job_template.py.txt"
+    template = "src/adamas/compare/job/template.py.txt"
     assert (ROOT / template).is_file()
     ignored = subprocess.run(["git", "check-ignore", "-q", template], cwd=ROOT, check=False).returncode
     assert ignored != 0

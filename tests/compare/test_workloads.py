@@ -18,7 +18,7 @@ from adamas.compare.runner import training
 from adamas.compare.runner.copies import Calls, total
 from adamas.compare.runner.tasks import Task
 from adamas.compare.study.arms import ARMS
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 from adamas.compare.workloads import WORKLOADS, digits, digits_deep, modular, noise, sparse
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
 
@@ -34,7 +34,7 @@ def test_the_help_names_every_workload() -> None:
 
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
-def test_every_workload_passes_the_preflight(name: str) -> None:
+def test_every_workload_passes_the_check(name: str) -> None:
     found = find(name, "cpu", None)
     assert found.metric == WORKLOADS[name].metric
     assert found.stackable == (name != "chars")  # torch cannot batch its attention, and goes through it one by one
@@ -80,9 +80,9 @@ def test_seeds_train_together_as_alone(name: str) -> None:
         short = list(islice(job.batches(0), 4))
         return replace(job, batches=lambda epoch: iter(short), epochs=2, steps_per_epoch=4)
 
-    cells = [Cell("final", arm, 1e-3, 0.1, seed) for seed in (3, 4, 5) for arm in ("adamw", "adam_l2")][1:]
-    together = training.run(brief, "cpu", ARMS, Task(tuple(cells), workload.metric))
-    alone = [training.run(brief, "cpu", ARMS, Task((cell,), workload.metric))[0] for cell in cells]
+    runs = [Run("final", arm, 1e-3, 0.1, seed) for seed in (3, 4, 5) for arm in ("adamw", "adam_l2")][1:]
+    together = training.train_task(brief, "cpu", ARMS, Task(tuple(runs), workload.metric))
+    alone = [training.train_task(brief, "cpu", ARMS, Task((run,), workload.metric))[0] for run in runs]
     for one, other in zip(together, alone, strict=True):
         assert one.training_loss == pytest.approx(other.training_loss, rel=2e-5)
         assert one.validation == pytest.approx(other.validation, rel=2e-5)
@@ -152,14 +152,14 @@ def test_words_differ_in_frequency_and_texts_in_nothing_else() -> None:
     assert 0.2 < balance < 0.8
 
 
-def finish(name: str, *cells: Cell) -> list[Outcome]:
+def finish(name: str, *runs: Run) -> list[Outcome]:
     workload = WORKLOADS[name]
-    return training.run(workload.load(), "cpu", ARMS, Task(cells, workload.metric))
+    return training.train_task(workload.load(), "cpu", ARMS, Task(runs, workload.metric))
 
 
 def test_noise_settles_where_theory_says() -> None:
     """8,192 weights know an RMS to 0.8 %; it is 1.4 % below the prediction, which takes steps to be independent."""
-    arms = {arm: Cell("final", arm, lr, decay, 1000) for arm, lr, decay in WORKLOADS["noise"].fixed}
+    arms = {arm: Run("final", arm, lr, decay, 1000) for arm, lr, decay in WORKLOADS["noise"].fixed}
     adamw, l2 = finish("noise", arms["adamw"], arms["adam_l2"])
     for scale in noise.SCALES:
         for outcome, predicted in (
@@ -174,9 +174,9 @@ def test_noise_settles_where_theory_says() -> None:
 def test_decay_decides_on_modular() -> None:
     none, adamw, l2 = finish(
         "modular",
-        Cell("final", "none", 3e-2, 0.0, 1002),
-        Cell("final", "adamw", 3e-2, 0.4, 1002),
-        Cell("final", "adam_l2", 1.8e-2, 7.5e-5, 1002),
+        Run("final", "none", 3e-2, 0.0, 1002),
+        Run("final", "adamw", 3e-2, 0.4, 1002),
+        Run("final", "adam_l2", 1.8e-2, 7.5e-5, 1002),
     )
     assert (none.test or {})["accuracy"] < 0.2
     assert (none.training_loss or 1.0) < 1e-3  # it knows its own pairs by heart

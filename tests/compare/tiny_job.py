@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -10,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adamas.compare.job.job import Job, Split
-from adamas.compare.runner import crew, storage
+from adamas.compare.runner import pool, storage
 from adamas.compare.study.budgets import Budget
 from adamas.compare.study.settings import Settings
 from adamas.compare.study.workload import Workload
-from tests.compare import nursery
-from tests.compare.gate import Gate
+from adamas.compare.verdict.contract import to_json
+from tests.compare import fork_server
+from tests.compare.barrier import Barrier
 
 TINY = Budget(
     "tiny",
@@ -59,9 +60,9 @@ def job(seed: int, device: str) -> Job:
 
 
 def slow_job(seed: int, device: str) -> Job:
-    """The same, slow enough to be killed in the middle; where a test put a gate, as slow as it likes."""
-    if gate := Gate.of_environment():
-        gate.run_begins()
+    """The same, slow enough to be killed in the middle; where a test put a barrier, as slow as it likes."""
+    if barrier := Barrier.of_environment():
+        barrier.run_begins()
     else:
         time.sleep(0.2)
     return job(seed, device)
@@ -72,7 +73,7 @@ def broken_job(seed: int, device: str) -> Job:
     raise RuntimeError("no data here")
 
 
-def settings(out: Path, workers: int = 2, factory: str = "job", **changes: object) -> Settings:
+def settings(out: Path, workers: int = 0, factory: str = "job", **changes: object) -> Settings:
     workload = Workload("tiny", f"{__name__}:{factory}", "loss", "A linear model.", stackable=factory != "slow_job")
     return Settings(workload, budget=TINY, seeds=3, workers=workers, out=out, **changes)  # type: ignore[arg-type]
 
@@ -85,22 +86,21 @@ def hurry() -> None:
 def main() -> None:
     """Run the tool on the slow job, with the JSON on standard output: OUT WORKERS [STORAGE]."""
     hurry()
-    gate = Gate.of_environment()
-    if gate:
-        gate.tool_arrives()
-    crew.WORKER, crew.REPLACEMENTS = "tests.compare.tiny_worker", 100
-    if nursery.ADDRESS in os.environ:
-        crew.subprocess.Popen = nursery.Forked  # type: ignore[assignment,misc]
-    from adamas.compare.command import Voice, compare
+    barrier = Barrier.of_environment()
+    if barrier:
+        barrier.tool_arrives()
+    pool._WORKER, pool._REPLACEMENTS = "tests.compare.tiny_worker", 100
+    if fork_server.ADDRESS in os.environ:
+        pool.subprocess.Popen = fork_server.ForkedProcess  # type: ignore[assignment,misc]
+    from adamas.compare.api import run_study
 
-    if gate:
-        gate.tool_begins()
-    quiet = Console(file=sys.stderr)
+    if barrier:
+        barrier.tool_begins()
     out, workers, *database = sys.argv[1:]
     given = settings(Path(out), int(workers), "slow_job", storage=next(iter(database), None))
     slow = replace(given.workload, factory="tests.compare.tiny_job:slow_job")
     given = replace(given, workload=slow)
-    compare([given], Voice(Console(), quiet), as_json=True, waiting=crew.Crew(given.workers))
+    print(json.dumps(to_json([run_study(given).summary])))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""`adamas compare`: does a training job want Adam with L2 or AdamW, and with what weight decay?
+"""Does a training job want Adam with L2 or AdamW, and with what weight decay? `compare` answers with evidence.
 
-The modules, in order of use: `job` (what a training job is), `workloads` (those that are built in), `preflight` (looks
-a job over), `arms` (the candidates), `budgets`, `pilot`, `grids` and `followup` (what is tried), `stages` (the
-protocol), `company` (whose runs are next), `study` (gets them done, through Optuna), `crew` and `worker` (the processes
-that do), `training` (trains them), `statistics` and `verdict` (what it
-means), `report` (the page).
+`compare(job)` runs a study and returns a `StudyResult`; `check(job)` looks a job over without training it. A job is a
+function of (seed, device) that returns a `Job` or an `OwnLoop`. `adamas compare` is the same on the command line.
+
+Everything else is private to the package. Start with `api`, which brings the rooms together: `job` (what is trained),
+`study` (what is asked for), `runner` (gets runs done), `search` (which runs are next), `verdict` (what they mean) and
+`report` (shows it). `workloads` holds the built-in jobs.
 """
 
 from __future__ import annotations
@@ -13,13 +14,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adamas.compare.api import check, compare
     from adamas.compare.job.job import Job, OwnLoop, constant, cosine
+    from adamas.compare.study.errors import StudyError
+    from adamas.compare.study_result import StudyResult
 
-__all__ = ["Job", "OwnLoop", "constant", "cosine"]
+__all__ = ["Job", "OwnLoop", "StudyError", "StudyResult", "check", "compare", "constant", "cosine"]
+
+_WHERE = {
+    "Job": "job.job",
+    "OwnLoop": "job.job",
+    "StudyError": "study.errors",
+    "StudyResult": "study_result",
+    "check": "api",
+    "compare": "api",
+    "constant": "job.job",
+    "cosine": "job.job",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What a job is made of, imported when asked for: the command line starts its workers before it imports torch."""
-    if name in __all__:
-        return getattr(import_module("adamas.compare.job.job"), name)
+    """Import an exported name at its first use: a job's file needs `Job` alone, and not the report."""
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the exported names."""
+    return __all__

@@ -1,4 +1,4 @@
-"""What `adamas compare` does, once its options are read: conduct, summarise, report, say."""
+"""Run the studies of one `adamas compare` command, and show their results."""
 
 from __future__ import annotations
 
@@ -7,58 +7,58 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from adamas.compare.api import look_over, run_study
 from adamas.compare.report import write_report
 from adamas.compare.report.live import Progress
 from adamas.compare.report.terminal import print_verdict
-from adamas.compare.runner.conduct import DiscardedError, JobFailedError, conduct
-from adamas.compare.runner.crew import Crew, WorkersDiedError
-from adamas.compare.search.pilot import UnusableJobError
-from adamas.compare.search.selection import EveryRunDivergedError
-from adamas.compare.study.settings import Settings
+from adamas.compare.study.settings import Options, Settings
+from adamas.compare.study_result import StudyResult
 from adamas.compare.verdict.contract import to_json
-from adamas.compare.verdict.result import NoScaleError, StudyResult, summarise
-
-# The study could not be finished, for a reason that its message explains.
-FAILURES = (
-    JobFailedError,
-    DiscardedError,
-    WorkersDiedError,
-    UnusableJobError,
-    EveryRunDivergedError,
-    NoScaleError,
-)
 
 
 @dataclass(frozen=True)
-class Voice:
-    """Where the tool speaks: results on standard output, everything else on standard error."""
+class Consoles:
+    """Where the command writes: results to standard output, everything else to standard error."""
 
     out: Console
     err: Console
 
 
-def compare(all_settings: list[Settings], voice: Voice, as_json: bool, waiting: Crew) -> list[StudyResult]:
-    """Conduct studies one after the other, write one report, print the tables or the JSON.
+def run_command(names: list[str], options: Options, consoles: Consoles, as_json: bool) -> list[StudyResult]:
+    """Run the studies one after the other, write one report, and print the tables or the JSON.
 
     Args:
-        all_settings: the studies.
-        voice: where to speak.
-        as_json: print one JSON object in place of the tables.
-        waiting: workers for the first study, started already.
+        names: The workloads, as typed.
+        options: The options of all studies.
+        consoles: Where to write.
+        as_json: Whether to print one JSON object in place of the tables.
     """
     results: list[StudyResult] = []
+    all_settings = _all_settings(names, options)
     for number, settings in enumerate(all_settings, start=1):
-        name = settings.workload.name
         if len(all_settings) > 1:
-            voice.err.print(f"{name} ({number} of {len(all_settings)})", highlight=False, markup=False)
-        with Progress(voice.err) as watch, waiting if number == 1 else Crew(settings.workers) as crew:
-            record = conduct(settings, watch, crew)
-        results.append(summarise(record))
-        if not as_json:  # what is finished is told at once
-            print_verdict(voice.out, results[-1])
-    page = write_report(results)
+            title = f"{settings.workload.name} ({number} of {len(all_settings)})"
+            consoles.err.print(title, highlight=False, markup=False)
+        results.append(run_study(settings, Progress(consoles.err)))
+        if not as_json:  # the table is printed as soon as a study is finished
+            print_verdict(consoles.out, results[-1].summary)
+    summaries = [result.summary for result in results]
+    page = write_report(summaries)
     if as_json:
-        voice.out.file.write(json.dumps(to_json(results), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
-        voice.out.file.flush()
-    voice.err.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+        consoles.out.file.write(json.dumps(to_json(summaries), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
+        consoles.out.file.flush()
+    consoles.err.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
     return results
+
+
+def _all_settings(names: list[str], options: Options) -> list[Settings]:
+    """Look all jobs over before the first study begins; refuse two studies of one name."""
+    found = [options.settings(look_over(name, options)) for name in dict.fromkeys(names)]
+    for number, each in enumerate(found):
+        for other in found[:number]:
+            if other.workload.name == each.workload.name:
+                raise ValueError(
+                    f"{other.workload.typed!r} and {each.workload.typed!r} are both called {each.workload.name}: their "
+                    "runs would be taken for one another's; compare them one by one, each with an --out of its own"
+                )
+    return found

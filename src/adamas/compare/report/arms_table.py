@@ -7,20 +7,20 @@ from typing import Any
 
 from adamas.compare.report.phrases import STOPPED
 from adamas.compare.report.terminal import decays, percent, show
-from adamas.compare.verdict.result import ArmResult, StudyResult
+from adamas.compare.verdict.result import ArmResult, Summary
 from adamas.compare.verdict.wording import TIMES, words
 
 NONE = "\N{EN DASH}"  # where an arm has no such figure
 
 
-def arms_table(result: StudyResult) -> dict[str, Any]:
+def arms_table(result: Summary) -> dict[str, Any]:
     """Titles of the columns, and rows of figures, each with its spread if it has one."""
     arms = list(result.arms.values())
     return {
         "titles": [arm.arm.title for arm in arms],
         "rows": [
             {"title": title, "unit": unit, "figures": [split(figure) for figure in figures]}
-            for title, unit, figures in [*chosen(arms), *measured(result, arms), *runs(result, arms)]
+            for title, unit, figures in [*chosen(arms), *measured(result, arms), *spent(result, arms)]
         ],
     }
 
@@ -46,7 +46,7 @@ def timescale(epochs: float | None) -> str:
     return f"{epochs:.2g}" if math.isfinite(epochs) and epochs < 100 else f"{epochs:.0f}".replace("inf", "∞")
 
 
-def measured(result: StudyResult, arms: list[ArmResult]) -> list[tuple[str, str, list[str]]]:
+def measured(result: Summary, arms: list[ArmResult]) -> list[tuple[str, str, list[str]]]:
     """The figures of the finalists."""
     metric = result.record.settings.workload.metric
     rows = [
@@ -58,13 +58,13 @@ def measured(result: StudyResult, arms: list[ArmResult]) -> list[tuple[str, str,
     return rows
 
 
-def runs(result: StudyResult, arms: list[ArmResult]) -> list[tuple[str, str, list[str]]]:
+def spent(result: Summary, arms: list[ArmResult]) -> list[tuple[str, str, list[str]]]:
     """What the search spent, and the runs that came to no figure; nothing where nothing was searched."""
     rows = [("Runs", "of the search", [str(arm.trials) for arm in arms])] if any(arm.trials for arm in arms) else []
-    if any(arm.infeasible > arm.given_up for arm in arms):
-        rows.append(("Diverged", "runs", [str(arm.infeasible - arm.given_up) for arm in arms]))
-    if any(arm.given_up for arm in arms):
-        rows.append((STOPPED.capitalize(), "runs", [str(arm.given_up) for arm in arms]))
+    if any(arm.without_figures > arm.pruned for arm in arms):
+        rows.append(("Diverged", "runs", [str(arm.without_figures - arm.pruned) for arm in arms]))
+    if any(arm.pruned for arm in arms):
+        rows.append((STOPPED.capitalize(), "runs", [str(arm.pruned) for arm in arms]))
     return rows
 
 

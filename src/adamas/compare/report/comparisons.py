@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from adamas.compare.report.phrases import unbroken
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import MINUS, show
 
 
-def comparisons(result: StudyResult) -> list[dict[str, str]]:
+def comparisons(result: Summary) -> list[dict[str, str]]:
     """A row a difference: the one that decides first."""
     title = result.record.title
     found = [(f"AdamW {MINUS} Adam with L2", result.difference)]

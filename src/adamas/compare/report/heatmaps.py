@@ -14,9 +14,9 @@ import numpy as np
 
 from adamas.compare.report.cell_text import hover, power, short, text_rows
 from adamas.compare.search.grids import Grid
-from adamas.compare.search.selection import Point, scores
-from adamas.compare.study.run import Cell
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.search.selection import scores
+from adamas.compare.study.run import Config, Run
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import TIMES
 from adamas.decay import from_independent, to_independent
 
@@ -44,11 +44,11 @@ class Map:
     rows: list[dict[str, str]]  # the same cells as text, for readers without the figure
 
 
-def maps(result: StudyResult) -> tuple[Scale, list[Map]]:
+def maps(result: Summary) -> tuple[Scale, list[Map]]:
     """The maps of all arms and their common scale."""
     record = result.record
     metric = record.settings.workload.metric
-    found = {arm: scores(cells, record.outcomes, metric) for arm, cells in record.searched.items()}
+    found = {arm: scores(runs, record.outcomes, metric) for arm, runs in record.searched.items()}
     values = [value for points in found.values() for value in points.values() if math.isfinite(value)]
     scale = Scale(min(values), float(np.quantile(values, WORST_SHOWN)))
     return scale, [
@@ -64,7 +64,7 @@ def maps(result: StudyResult) -> tuple[Scale, list[Map]]:
     ]
 
 
-def rate_range(result: StudyResult, arm: str, found: dict[str, dict[Point, float]]) -> tuple[float, float]:
+def rate_range(result: Summary, arm: str, found: dict[str, dict[Config, float]]) -> tuple[float, float]:
     """Limits of the axis of learning rates: the same for all arms whose grids have the same ones."""
     grids = result.record.grids
     lrs = [lr for other, points in found.items() if grids[other].lrs == grids[arm].lrs for lr, _ in points]
@@ -73,12 +73,12 @@ def rate_range(result: StudyResult, arm: str, found: dict[str, dict[Point, float
 
 
 def figure(
-    result: StudyResult, arm: str, points: dict[Point, float], scale: Scale, rows: tuple[float, float]
+    result: Summary, arm: str, points: dict[Config, float], scale: Scale, rows: tuple[float, float]
 ) -> dict[str, Any]:
     """One arm's map: the grid as cells, later runs as smaller squares, the chosen cell ringed."""
     record = result.record
     grid, winner = record.grids[arm], record.winners[arm]
-    first = {(cell.lr, cell.weight_decay) for cell in grid.cells()}
+    first = {(run.lr, run.weight_decay) for run in grid.runs()}
     later = [point for point in points if point not in first]
     columns = [position(decay) for decay in grid.decays]
     chosen = (winner.lr, winner.weight_decay)
@@ -115,17 +115,17 @@ def position(decay: float) -> float:
     return math.log10(decay) if decay > 0 else 0.0
 
 
-def grid_trace(result: StudyResult, arm: str, points: dict[Point, float], scale: Scale) -> dict[str, Any]:
+def grid_trace(result: Summary, arm: str, points: dict[Config, float], scale: Scale) -> dict[str, Any]:
     """The grid as a heat map."""
     grid = result.record.grids[arm]
-    cells = [[grid.cell(lr, decay) for decay in grid.decays] for lr in grid.lrs]
-    values = [[points[cell.lr, cell.weight_decay] for cell in row] for row in cells]
+    runs = [[grid.run(lr, decay) for decay in grid.decays] for lr in grid.lrs]
+    values = [[points[run.config] for run in row] for row in runs]
     return {
         "type": "heatmap",
         "x": [position(decay) for decay in grid.decays],
         "y": [math.log10(lr) for lr in grid.lrs],
         "z": [[min(value, scale.worst) if math.isfinite(value) else None for value in row] for row in values],
-        "customdata": [[hover(result, cell, points[cell.lr, cell.weight_decay]) for cell in row] for row in cells],
+        "customdata": [[hover(result, run, points[run.config]) for run in row] for row in runs],
         "hovertemplate": "%{customdata}<extra></extra>",
         "zmin": scale.best,
         "zmax": scale.worst,
@@ -136,27 +136,25 @@ def grid_trace(result: StudyResult, arm: str, points: dict[Point, float], scale:
     }
 
 
-def written(result: StudyResult, arm: str, points: dict[Point, float], scale: Scale) -> dict[str, Any]:
+def written(result: Summary, arm: str, points: dict[Config, float], scale: Scale) -> dict[str, Any]:
     """The figures of the grid, in the upper part of their cells: the squares of later runs may need the middle."""
     grid = result.record.grids[arm]
     up = 0.26 * math.log10(grid.lr_step)
-    cells = [grid.cell(lr, decay) for lr in grid.lrs for decay in grid.decays]
-    values = [points[cell.lr, cell.weight_decay] for cell in cells]
+    runs = [grid.run(lr, decay) for lr in grid.lrs for decay in grid.decays]
+    values = [points[run.config] for run in runs]
     half = 0.5 * (scale.best + scale.worst)
     return {
         "type": "scatter",
         "mode": "text",
         "x": [position(decay) for _ in grid.lrs for decay in grid.decays],
         "y": [math.log10(lr) + up for lr in grid.lrs for _ in grid.decays],
-        "text": [
-            short(result, arm, (cell.lr, cell.weight_decay), value) for cell, value in zip(cells, values, strict=True)
-        ],
+        "text": [short(result, arm, run.config, value) for run, value in zip(runs, values, strict=True)],
         "textfont": {"size": 11, "color": [f"var(--on-{'strong' if value < half else 'weak'})" for value in values]},
         "hoverinfo": "skip",
     }
 
 
-def squares(result: StudyResult, arm: str, points: dict[Point, float], scale: Scale) -> dict[str, Any]:
+def squares(result: Summary, arm: str, points: dict[Config, float], scale: Scale) -> dict[str, Any]:
     """The runs after the grid, on the same scale."""
     finite = {point: value for point, value in points.items() if math.isfinite(value)}
     return {
@@ -164,7 +162,7 @@ def squares(result: StudyResult, arm: str, points: dict[Point, float], scale: Sc
         "mode": "markers",
         "x": [position(to_independent(decay, lr)) for lr, decay in finite],
         "y": [math.log10(lr) for lr, _ in finite],
-        "customdata": [hover(result, Cell("refine", arm, *point, 0), value) for point, value in finite.items()],
+        "customdata": [hover(result, Run("refine", arm, *point, 0), value) for point, value in finite.items()],
         "hovertemplate": "%{customdata}<extra></extra>",
         "marker": {
             "symbol": "square",
@@ -178,7 +176,7 @@ def squares(result: StudyResult, arm: str, points: dict[Point, float], scale: Sc
     }
 
 
-def crosses(result: StudyResult, arm: str, points: list[Point]) -> dict[str, Any]:
+def crosses(result: Summary, arm: str, points: list[Config]) -> dict[str, Any]:
     """The runs after the grid that came to no figure, each with the sign of why."""
     return {
         "type": "scatter",
@@ -187,7 +185,7 @@ def crosses(result: StudyResult, arm: str, points: list[Point]) -> dict[str, Any
         "y": [math.log10(lr) for lr, _ in points],
         "text": [short(result, arm, point, math.inf) for point in points],
         "textfont": {"size": 11, "color": "var(--muted)"},
-        "customdata": [hover(result, Cell("refine", arm, *point, 0), math.inf) for point in points],
+        "customdata": [hover(result, Run("refine", arm, *point, 0), math.inf) for point in points],
         "hovertemplate": "%{customdata}<extra></extra>",
     }
 

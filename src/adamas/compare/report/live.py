@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -34,7 +35,8 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        shows = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+        self._live = Live(console=console, auto_refresh=False, transient=True) if shows else None
         self._last_line = -math.inf
         self._last_stage = ""
 
@@ -65,7 +67,7 @@ class Progress:
 def line(snapshot: Snapshot) -> str:
     """A snapshot on a line: how far each arm is, and its best validation figure."""
     arms = (
-        f"{arm} {STAGES[best.stage][0]}" + (f" {best.value:.4g}" if best.cell else "")
+        f"{arm} {STAGES[best.stage][0]}" + (f" {best.value:.4g}" if best.run else "")
         for arm, best in snapshot.best.items()
     )
     return f"{snapshot.done}/{snapshot.total} runs, {pace(snapshot)}; {', '.join(arms)}"
@@ -93,17 +95,17 @@ def live_table(snapshot: Snapshot) -> Group:
         table.add_column(title, justify="left" if title in ("arm", "stage") else "right")
     for arm, best in snapshot.best.items():
         name, stage = snapshot.titles[arm], STAGES[best.stage][0]
-        table.add_row(name, stage, str(best.done), *cell_columns(best), str(best.infeasible or ""))
+        table.add_row(name, stage, str(best.done), *config_columns(best), str(best.without_figures or ""))
     at_work = {best.stage for best in snapshot.best.values()}
     return Group(head, table, *(Text(text, style="dim") for stage, (_, text) in STAGES.items() if stage in at_work))
 
 
-def cell_columns(best: Best) -> tuple[str, str, str, str]:
+def config_columns(best: Best) -> tuple[str, str, str, str]:
     """Value, lr and weight decay of a best cell, in both conventions."""
-    if best.cell is None:
+    if best.run is None:
         return "", "", "", ""
-    cell = best.cell
-    return f"{best.value:.4g}", f"{cell.lr:.3g}", f"{cell.weight_decay:.3g}", f"{cell.weight_decay_independent:.3g}"
+    run = best.run
+    return f"{best.value:.4g}", f"{run.lr:.3g}", f"{run.weight_decay:.3g}", f"{run.weight_decay_paper:.3g}"
 
 
 def pace(snapshot: Snapshot) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from adamas.compare.report.phrases import wrapped
 from adamas.compare.search.selection import FIRST_FINAL_SEED
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.statistics import Difference
 from adamas.compare.verdict.wording import MINUS, figure, words
 
@@ -14,7 +14,7 @@ LABELLED = 4  # arms whose means are written beside them; more would write over 
 ROW_HEIGHT = 64  # pixels: a title of four lines
 
 
-def seed_lines(result: StudyResult) -> dict[str, Any]:
+def seed_lines(result: Summary) -> dict[str, Any]:
     """A thin line a seed across the arms, and the means."""
     metric = result.record.settings.workload.metric
     values = {name: arm.test[metric].values for name, arm in result.arms.items() if metric in arm.test}
@@ -62,7 +62,7 @@ def seed_lines(result: StudyResult) -> dict[str, Any]:
     }
 
 
-def differences(result: StudyResult) -> dict[str, Any]:
+def differences(result: Summary) -> dict[str, Any]:
     """Every pair's difference, its mean and its 95 % interval, over the band of the margin."""
     rows = [
         *(

@@ -16,18 +16,16 @@ from adamas.compare.verdict.curves import (
     target,
     time_to_target,
 )
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import figure, words
 
 
 def curves_of(record: Record) -> dict[str, list[Curve]]:
     """The looks at each arm's finalists; none at those that diverged."""
-    return {
-        name: [outcome.curve if outcome.feasible else () for outcome in record.finals(name)] for name in record.winners
-    }
+    return {name: [outcome.curve if outcome.ok else () for outcome in record.finals(name)] for name in record.winners}
 
 
-def curve_figures(result: StudyResult) -> dict[str, Any]:
+def curve_figures(result: Summary) -> dict[str, Any]:
     """Training loss and validation against steps, a mean line an arm; empty where nobody looked."""
     metric = words(result.record.settings.workload.metric)
     curves = curves_of(result.record)
@@ -63,7 +61,7 @@ def later(traces: list[dict[str, Any]], height: float) -> tuple[float, float]:
     return min(found), max(found)
 
 
-def curve_rows(result: StudyResult) -> list[dict[str, str]]:
+def curve_rows(result: Summary) -> list[dict[str, str]]:
     """The curves as text: a row a look and an arm."""
     return [
         {
@@ -77,7 +75,7 @@ def curve_rows(result: StudyResult) -> list[dict[str, str]]:
     ]
 
 
-def on_the_way(result: StudyResult) -> dict[str, Any] | None:
+def on_the_way(result: Summary) -> dict[str, Any] | None:
     """Time to the target, and validation at the same training loss, a row an arm; None where nobody looked."""
     curves = curves_of(result.record)
     goal, matched = target(curves, JUDGED), matched_loss(curves)

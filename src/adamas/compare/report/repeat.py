@@ -8,10 +8,10 @@ from pathlib import Path
 
 from adamas.compare.report.phrases import plural
 from adamas.compare.search.selection import FIRST_FINAL_SEED
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 
 
-def repeat(result: StudyResult) -> list[tuple[str, str]]:
+def repeat(result: Summary) -> list[tuple[str, str]]:
     """Names and values, in the order of the page."""
     settings, spec = result.record.settings, result.record.specification
     versions = {**spec["versions"], **{name: version(name) for name in ("optuna", "scipy", "plotly")}}

@@ -7,18 +7,18 @@ from typing import Any
 
 from adamas.compare.report.lines import chart, line
 from adamas.compare.verdict.best_so_far import at_parts, best_so_far
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import figure, words
 
 
-def found_so_far(result: StudyResult) -> dict[str, list[float]]:
+def found_so_far(result: Summary) -> dict[str, list[float]]:
     """The best so far of each arm, in the order in which its runs were asked for."""
     record = result.record
     metric = record.settings.workload.metric
-    return {name: best_so_far(cells, record.outcomes, metric) for name, cells in record.searched.items()}
+    return {name: best_so_far(runs, record.outcomes, metric) for name, runs in record.searched.items()}
 
 
-def best_figure(result: StudyResult) -> dict[str, Any]:
+def best_figure(result: Summary) -> dict[str, Any]:
     """A descending staircase an arm."""
     traces = [
         line(number, result.record.title[name], range(1, len(best) + 1), best, "run")
@@ -29,7 +29,7 @@ def best_figure(result: StudyResult) -> dict[str, Any]:
     return chart(traces, "runs spent", f"best validation {words(result.record.settings.workload.metric)}")
 
 
-def best_rows(result: StudyResult) -> list[dict[str, Any]]:
+def best_rows(result: Summary) -> list[dict[str, Any]]:
     """The same as text, at a quarter, half and all of the budget."""
     return [
         {

@@ -18,11 +18,11 @@ from adamas.compare.report.search_progress import best_figure, best_rows
 from adamas.compare.report.separable import separability_rows
 from adamas.compare.report.sweeps import best_decays, panels
 from adamas.compare.report.trials_csv import trials_csv
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import words
 
 
-def section(result: StudyResult, place: str) -> dict[str, Any]:
+def section(result: Summary, place: str) -> dict[str, Any]:
     """What the template fills in.
 
     Args:
@@ -60,7 +60,7 @@ def section(result: StudyResult, place: str) -> dict[str, Any]:
     }
 
 
-def said(result: StudyResult) -> dict[str, Any]:
+def said(result: Summary) -> dict[str, Any]:
     """The verdict, and what belongs to it."""
     sentences = (result.verdict.evidence, result.verdict.note, result.settings_sentence)
     return {
@@ -73,7 +73,7 @@ def said(result: StudyResult) -> dict[str, Any]:
     }
 
 
-def done(result: StudyResult) -> dict[str, Any]:
+def done(result: Summary) -> dict[str, Any]:
     """What was asked for and how it was looked for."""
     settings, record = result.record.settings, result.record
     return {
@@ -82,8 +82,8 @@ def done(result: StudyResult) -> dict[str, Any]:
         "margin": settings.margin,
         "seeds": settings.seeds,
         "runs": len(record.outcomes),
-        "given_up": any(arm.given_up for arm in result.arms.values()),
-        "unfinished": any(arm.infeasible for arm in result.arms.values()),
+        "given_up": any(arm.pruned for arm in result.arms.values()),
+        "unfinished": any(arm.without_figures for arm in result.arms.values()),
         "budget": settings.budget,
         "pilot": record.pilot,
         "foreign_pilots": {
@@ -94,7 +94,7 @@ def done(result: StudyResult) -> dict[str, Any]:
     }
 
 
-def searched(result: StudyResult) -> tuple[dict[str, Any], dict[str, Any]]:
+def searched(result: Summary) -> tuple[dict[str, Any], dict[str, Any]]:
     """The maps of what was tried: what stands around the figures, and the figures."""
     scale, arm_maps = maps(result)
     names = anchors(entry.arm for entry in arm_maps)

@@ -6,22 +6,22 @@ from adamas.compare.report.arms_table import NONE
 from adamas.compare.report.heatmaps import Scale
 from adamas.compare.search.grids import SEED
 from adamas.compare.search.selection import scores
-from adamas.compare.study.run import Cell
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.study.run import Run
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.separability import OnAxis, separability
 from adamas.compare.verdict.wording import MINUS, TIMES
 
 
-def separability_rows(result: StudyResult, scale: Scale) -> list[dict[str, str]]:
+def separability_rows(result: Summary, scale: Scale) -> list[dict[str, str]]:
     """Two rows, one an axis, for each arm with decay."""
     record = result.record
     rows: list[dict[str, str]] = []
     for name, arm in result.arms.items():
-        cells = record.searched[name]
+        runs = record.searched[name]
         # The best few ran on more seeds, the others did not: one seed of each is what can be compared.
-        alike = [cell for cell in cells if cell.seed == SEED]
+        alike = [run for run in runs if run.seed == SEED]
         points = scores(alike, record.outcomes, record.settings.workload.metric)
-        found = separability(points, scale.worst, arm.validation.sd, rows_of_grid(cells))
+        found = separability(points, scale.worst, arm.validation.sd, rows_of_grid(runs))
         if found is None:
             continue
         near = NONE if found.near_best is None else f"{found.near_best * 100:.0f} %"
@@ -30,9 +30,9 @@ def separability_rows(result: StudyResult, scale: Scale) -> list[dict[str, str]]
     return rows
 
 
-def rows_of_grid(cells: list[Cell]) -> list[float]:
+def rows_of_grid(runs: list[Run]) -> list[float]:
     """The learning rates of a grid and of its extensions; the closer look has rates between them."""
-    return sorted({cell.lr for cell in cells if cell.stage in ("search", "extend")})
+    return sorted({run.lr for run in runs if run.stage in ("search", "extend")})
 
 
 def written(figures: OnAxis) -> dict[str, str]:

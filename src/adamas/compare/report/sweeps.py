@@ -11,7 +11,7 @@ from adamas.compare.report.anchors import anchors
 from adamas.compare.report.lines import chart, line
 from adamas.compare.search.selection import scores
 from adamas.compare.search.sweep import best_decay
-from adamas.compare.verdict.result import StudyResult
+from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import TIMES, words
 from adamas.decay import to_independent
 
@@ -19,12 +19,12 @@ SHOWN = 0.75  # quantile of all figures at which the panels end: far too strong 
 AS_IT_IS = "as it is"  # the job itself, among its variants
 
 
-def variants(result: StudyResult) -> list[str]:
+def variants(result: Summary) -> list[str]:
     """The variants that were swept, the job itself among them, in the order in which they were."""
     return list(dict.fromkeys(variant for _, variant in result.record.sweeps))
 
 
-def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
+def panels(result: Summary) -> dict[str, tuple[str, dict[str, Any]]]:
     """A title and a figure for each arm that was swept, by the figure's name: a line a variant."""
     record = result.record
     metric = record.settings.workload.metric
@@ -32,8 +32,8 @@ def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
     names = anchors(arms)
     figures = [
         value
-        for cells in record.sweeps.values()
-        for value in scores(cells, record.outcomes, metric).values()
+        for runs in record.sweeps.values()
+        for value in scores(runs, record.outcomes, metric).values()
         if math.isfinite(value)
     ]
     within = (min(figures), float(np.quantile(figures, SHOWN))) if figures else None
@@ -52,7 +52,7 @@ def panels(result: StudyResult) -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-def best_decays(result: StudyResult) -> dict[str, Any]:
+def best_decays(result: Summary) -> dict[str, Any]:
     """The same as text: a row a variant, a column an arm, the best decay in each."""
     record = result.record
     metric = record.settings.workload.metric

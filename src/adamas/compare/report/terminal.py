@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adamas.compare.verdict.result import ArmResult, Figures, StudyResult
+from adamas.compare.verdict.result import ArmResult, Figures, Summary
 from adamas.compare.verdict.wording import figure, words
 
 TITLE_WIDTH = 20  # of an arm's column, or nearly
@@ -18,7 +18,7 @@ LABEL_WIDTH = 15  # of the column before them, at least
 SIDE_BY_SIDE = 3  # arms at most: beside more, nobody finds the row
 
 
-def print_verdict(console: Console, result: StudyResult) -> None:
+def print_verdict(console: Console, result: Summary) -> None:
     """Print the figures of each arm, the verdict, what to keep in mind, and the code to paste."""
     arms = list(result.arms.values())
     beside = max(1, min(SIDE_BY_SIDE, (console.width - LABEL_WIDTH) // TITLE_WIDTH))
@@ -40,7 +40,7 @@ def print_verdict(console: Console, result: StudyResult) -> None:
         console.print(Text(code, style="green"), soft_wrap=True)
 
 
-def arms_table(result: StudyResult, arms: Sequence[ArmResult], titled: bool) -> Table:
+def arms_table(result: Summary, arms: Sequence[ArmResult], titled: bool) -> Table:
     """A column an arm: its chosen cell, and its figures on fresh seeds."""
     settings = result.record.settings
     metric = settings.workload.metric
@@ -61,7 +61,7 @@ def arms_table(result: StudyResult, arms: Sequence[ArmResult], titled: bool) -> 
     row("test", lambda arm: show(arm.test.get(metric)))
     if any("accuracy" in arm.test for arm in result.arms.values()):
         row("test accuracy", lambda arm: percent(arm.test.get("accuracy")))
-    row("runs, without a figure", lambda arm: f"{arm.trials}, {arm.infeasible}")
+    row("runs, without a figure", lambda arm: f"{arm.trials}, {arm.without_figures}")
     return table
 
 
@@ -69,7 +69,7 @@ def decays(arm: ArmResult) -> tuple[str, str]:
     """Weight decay in both conventions."""
     if arm.arm.decay == "none":
         return "none", "none"
-    return f"{arm.winner.weight_decay:.3g}", f"{arm.weight_decay_independent:.3g}"
+    return f"{arm.winner.weight_decay:.3g}", f"{arm.weight_decay_paper:.3g}"
 
 
 def show(figures: Figures | None) -> str:

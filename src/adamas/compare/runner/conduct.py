@@ -1,72 +1,61 @@
-"""Conduct a study: get the runs of its courses done by workers, wherever an earlier run of the tool left off."""
+"""Get the runs of a study done, from wherever an earlier call left off."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 import optuna
 from optuna.storages import RDBStorage
 
-from adamas.compare.runner.crew import Crew, WorkersDiedError, default_workers
-from adamas.compare.runner.schedule import Company
+from adamas.compare.runner.pool import Runner
 from adamas.compare.runner.snapshot import Snapshot, snapshot
 from adamas.compare.runner.storage import open_storage, reason, set_once
+from adamas.compare.runner.tasks import Schedule
 from adamas.compare.runner.trials import Trials, errors, outcomes
-from adamas.compare.search.protocol import Course, Stages
-from adamas.compare.search.record import Record
-from adamas.compare.study.settings import Settings
-from adamas.compare.study.specification import differences, specification
+from adamas.compare.study.errors import ChangedError, DiscardedError, JobFailedError, WorkersDiedError
+from adamas.compare.study.run import Requests
+from adamas.compare.study.settings import Settings, default_workers
+from adamas.compare.study.specification import differences
 
-POLL_SECONDS = 0.02  # between two looks at whether anything changed
-LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
-SPECIFICATION, SHARES = "specification", "shares"  # user attributes of the Optuna study
+Watch = Callable[[Snapshot], None]
 
-
-class ChangedError(ValueError):
-    """The storage holds a study of another specification."""
+_LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
+_SPECIFICATION, _SHARES = "specification", "shares"  # user attributes of the Optuna study
 
 
-class JobFailedError(RuntimeError):
-    """The job raised; carries its traceback."""
-
-
-class DiscardedError(RuntimeError):
-    """Another process discarded the study."""
-
-
-def conduct(settings: Settings, watch: Callable[[Snapshot], None], crew: Crew | None = None) -> Record:
-    """Run what is missing of the study, and read what it found.
+@contextlib.contextmanager
+def open_study(
+    settings: Settings, spec: dict[str, Any], runner: Runner, expected: tuple[int, int], watch: Watch
+) -> Generator[Driver]:
+    """Open the storage of a study and yield its driver; the storage is closed afterwards.
 
     Args:
-        settings: what the user asked for.
-        watch: called when runs have ended, and when more are asked for.
-        crew: workers that have been started already, and are the caller's to stop; None starts and stops its own.
+        settings: The settings of the study.
+        spec: Everything that the figures of its runs depend on.
+        runner: Trains the runs; it is not started before there is a run to train.
+        expected: The runs that the pilots begin with, and the runs of the whole study.
+        watch: Called when runs have ended, and when more are requested.
 
     Raises:
         ChangedError: the storage holds a study with another specification.
-        JobFailedError: the job raised.
-        DiscardedError: another process discarded the study meanwhile.
-        KeyboardInterrupt: the user stopped it; what finished stays.
     """
-    spec = specification(settings)
-    storage = open_trials(settings)
+    storage = _open_trials(settings)
     try:
-        with Conductor(settings, storage, watch, crew) as conductor:
-            conductor.open(spec)
-            return Stages(settings, spec, conductor.follow).go_through()
+        driver = Driver(settings, storage, runner, expected, watch)
+        driver.open(spec)
+        yield driver
     finally:
         storage.remove_session()
         storage.engine.dispose()
 
 
-def open_trials(settings: Settings) -> RDBStorage:
-    """Open the database of a study; where the user named none, an error is about the folder."""
+def _open_trials(settings: Settings) -> RDBStorage:
+    """Open the database of a study; where the user named no database, an error names the folder."""
     try:
         return open_storage(settings.storage_url, create=True)
     except ValueError as error:
@@ -78,69 +67,64 @@ def open_trials(settings: Settings) -> RDBStorage:
         ) from error
 
 
-class Conductor:
-    """Gets runs done: asks the storage for them, keeps workers alive, waits.
+class Driver:
+    """Adds the runs that the search requests to the storage, and waits until a runner has trained them.
 
     Args:
-        settings: what the user asked for.
-        storage: the database.
-        watch: called when runs have ended, and when more are asked for.
-        crew: workers that wait for an order; None hires some when there is work.
+        settings: The settings of the study.
+        storage: The database.
+        runner: Trains the runs.
+        expected: The runs that the pilots begin with, and the runs of the whole study.
+        watch: Called when runs have ended, and when more are requested.
     """
 
     def __init__(
-        self, settings: Settings, storage: RDBStorage, watch: Callable[[Snapshot], None], crew: Crew | None
+        self, settings: Settings, storage: RDBStorage, runner: Runner, expected: tuple[int, int], watch: Watch
     ) -> None:
         self._settings = settings
         self._storage = storage
+        self._runner = runner
+        self._expected = expected
         self._watch = watch
-        self._stack = contextlib.ExitStack()
-        self._waiting = crew
-        self._crew: Crew | None = None
+        self._started = False
         self._next_look = 0.0
         self._since = datetime.now()  # naive and local, as Optuna's times of trials are
 
-    def __enter__(self) -> Conductor:
-        """Begin; workers start when there is work."""
-        self._stack.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the workers."""
-        self._stack.__exit__(kind, error, trace)
-
     def open(self, spec: dict[str, Any]) -> None:
-        """Make or continue the study; refuse one with another specification."""
+        """Make the study or continue it; refuse a study with another specification."""
         name = self._settings.study_name
         if self._settings.fresh:
             discard(name, self._storage)
         study = optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
         number = self._storage.get_study_id_from_name(name)
-        before = study.user_attrs.get(SPECIFICATION) or set_once(self._storage, number, SPECIFICATION, spec)
+        before = study.user_attrs.get(_SPECIFICATION) or set_once(self._storage, number, _SPECIFICATION, spec)
         if lines := differences(before, spec):
             raise ChangedError(
                 f"{self._settings.storage_shown} holds a study of another specification, and the two would not mix:\n  "
                 + "\n  ".join(lines)
                 + "\nUse the same options to continue it, --fresh to discard it, or another --out to keep both."
             )
-        # Of this machine, not of --workers, on which no result may depend; of the first, where others go on.
+        # The machine decides, not --workers, on which no result may depend. If others continue, the first decides.
         own = max(2, default_workers(self._settings.workload.device))
-        self._shares = study.user_attrs.get(SHARES) or set_once(self._storage, number, SHARES, own)
+        self._shares = study.user_attrs.get(_SHARES) or set_once(self._storage, number, _SHARES, own)
         self._trials = Trials(study, self._storage)
-        self._first = len(self._trials.all())  # trials of earlier runs of the tool have lower numbers
+        self._first = len(self._trials.all())  # trials of earlier calls have lower numbers
 
-    def follow(self, courses: list[Course]) -> None:
-        """Go through courses to their ends: together if their runs can share passes, else each at its own pace."""
+    def follow(self, searches: list[Requests]) -> None:
+        """Go through searches to their ends: together if their runs can share passes, else each at its own pace.
+
+        Raises:
+            JobFailedError: the job raised an error.
+            DiscardedError: another process discarded the study meanwhile.
+        """
         workload = self._settings.workload
         waiting = [
-            Company(some, workload, self._shares)
-            for some in ([courses] if workload.stackable else [[one] for one in courses])
+            Schedule(some, workload, self._shares)
+            for some in ([searches] if workload.stackable else [[one] for one in searches])
         ]
         try:
             self._go_along(waiting)
-        except (KeyError, WorkersDiedError) as error:  # what Optuna says of a study that is gone, and what comes of it
+        except (KeyError, WorkersDiedError) as error:  # Optuna raises KeyError for a study that is gone
             if self._trials.are_kept():
                 raise
             settings = self._settings
@@ -149,63 +133,50 @@ class Conductor:
                 "runs; the same command without --fresh shares the new ones"
             ) from error
 
-    def _go_along(self, waiting: list[Company]) -> None:
-        """Have workers, and let courses go on, until all are at their ends."""
+    def _go_along(self, waiting: list[Schedule]) -> None:
+        """Let the runner work and the searches advance until all searches are at their ends."""
         seen = -1
         while True:
             self._return_lost()
             ended = self._trials.ended()
             if ended != seen:
                 seen = ended
-                waiting = self._go_on(waiting)
+                waiting = self._advance(waiting)
                 if not waiting:
                     return
-            if self._crew is None:
-                self._crew = self._hire()
-            self._crew.replace_dead()
-            time.sleep(POLL_SECONDS)
+            if not self._started:
+                self._started = True
+                self._runner.start(self._settings, self._trials.study_id)
+            self._runner.wait()
 
-    def _go_on(self, waiting: list[Company]) -> list[Company]:
-        """Let courses go on whose runs are done, and ask for what they want next; return those not at their ends."""
+    def _advance(self, waiting: list[Schedule]) -> list[Schedule]:
+        """Advance the searches, store their requests, and return the searches that are not at their ends."""
         now = self._trials.all()
         if found := errors(now, after=self._first - 1):
-            raise JobFailedError(found[0])
+            raise JobFailedError(found[0]) from self._runner.error
         done = outcomes(now)
-        still = [each for each in waiting if each.go_on(done)]
+        still = [each for each in waiting if each.advance(done)]
         if self._trials.want([task for each in still for task in each.tasks], now):
             now = self._trials.all()
-        self._watch(snapshot(self._settings, now, self._since))
+        self._watch(snapshot(self._settings, self._expected, now, self._since))
         return still
 
     def _return_lost(self) -> None:
-        """Look for lost trials, and whether the study itself is lost, every second or so."""
+        """Look once a second for trials of dead workers, and for the study itself."""
         if time.monotonic() >= self._next_look:
             if not self._trials.are_kept():
                 raise KeyError(self._settings.study_name)
             self._trials.return_lost()
-            self._next_look = time.monotonic() + LOST_SECONDS
-
-    def _hire(self) -> Crew:
-        settings = self._settings
-        crew = self._waiting or self._stack.enter_context(Crew(settings.workers))
-        order = {
-            "storage": settings.storage_url,
-            "study": settings.study_name,
-            "study_id": self._trials.study_id,
-            "workload": settings.workload.to_json(),
-            "arms": [arm.to_json() for arm in settings.trained_arms.values()],
-        }
-        crew.give(order, settings.out / "workers.log")
-        return crew
+            self._next_look = time.monotonic() + _LOST_SECONDS
 
 
 def discard(name: str, storage: RDBStorage) -> None:
-    """Delete a study, if it is there, and see to it that the next one gets another number.
+    """Delete a study, if there is one, and make sure that the next study gets another number.
 
-    SQLite would give it the same, and whoever is at work on the old one would take part in the new.
+    SQLite would give the next study the same number, and workers of the old study would work on the new one.
     """
     keeper = f"{name}, discarded {uuid4().hex}"
-    with contextlib.suppress(KeyError):  # it is not there, or another process was faster
+    with contextlib.suppress(KeyError):  # there is none, or another process was faster
         number = storage.get_study_id_from_name(name)
         optuna.create_study(study_name=keeper, storage=storage)
         try:

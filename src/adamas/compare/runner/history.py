@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from adamas.compare.study.run import Cell, Moment
+from adamas.compare.study.run import Moment, Run
 
 PROBES = 20  # moments in a pilot run at which sqrt(v_hat) is looked at
 PERCENTILES = (0.10, 0.50, 0.90)
@@ -18,7 +18,7 @@ PROBED_WEIGHTS = 50_000  # of a probe at most: more add nothing
 WINDOW = 20  # of the run: losses are averaged over a twentieth of it
 LOOKS = 20  # at a finalist on its way
 SHORT = 400  # steps; of fewer a twentieth is too few to judge by, and half of them little to save
-HOPELESS = 0.98  # of the loss it began with: a run that fits no better than this half-way will not be chosen
+PRUNE_ABOVE = 0.98  # of the loss it began with: a run that fits no better than this half-way will not be chosen
 
 
 class History:
@@ -30,8 +30,8 @@ class History:
         steps: of the whole run; None where the job's own loop decides.
     """
 
-    def __init__(self, cell: Cell, optimizer: Optimizer, steps: int | None) -> None:
-        self._cell = cell
+    def __init__(self, run: Run, optimizer: Optimizer, steps: int | None) -> None:
+        self._cell = run
         self._optimizer = optimizer
         self._rate = optimizer.param_groups[0]["lr"]
         self._first_loss = math.nan
@@ -71,9 +71,9 @@ class History:
         return float(low), float(middle), float(high)
 
     @property
-    def hopeless(self) -> bool:
+    def should_prune(self) -> bool:
         """Whether the run, half over and not a short one, fits its training data no better than untrained weights."""
-        return not self._short and self.steps == self._half and self.fit is not None and self.fit > HOPELESS
+        return not self._short and self.steps == self._half and self.fit is not None and self.fit > PRUNE_ABOVE
 
     def saw(self, loss: float) -> None:
         """Note the training loss of the step to come."""

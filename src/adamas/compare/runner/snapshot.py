@@ -9,8 +9,8 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
-from adamas.compare.runner.trials import CELL, cell_of
-from adamas.compare.study.run import SEARCH_STAGES, STAGES, Cell, Stage
+from adamas.compare.runner.trials import RUN, run_of
+from adamas.compare.study.run import SEARCH_STAGES, STAGES, Run, Stage
 from adamas.compare.study.settings import Settings
 
 RECENT = 30  # finished runs that the rate is taken over
@@ -21,10 +21,10 @@ class Best:
     """The best run of an arm so far, by validation, how many it has finished, and the stage that it has come to."""
 
     stage: Stage
-    cell: Cell | None
+    run: Run | None
     value: float
     done: int
-    infeasible: int
+    without_figures: int
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,20 @@ class Snapshot:
         return (self.total - self.done) / self.rate if self.rate else None
 
 
-def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime) -> Snapshot:
+def snapshot(settings: Settings, expected: tuple[int, int], trials: Sequence[FrozenTrial], since: datetime) -> Snapshot:
     """Look at the trials of a study.
 
     Args:
         settings: what the user asked for.
-        trials: as they stand.
+        expected: The runs that the pilots begin with, and the runs of the whole study.
+        trials: The trials of the study.
         since: when this run of the tool began.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    pilots, total = expected
     return Snapshot(
-        done=len({trial.user_attrs[CELL]["key"] for trial in finished}),
-        total=settings.total_runs - settings.pilot_runs + max(settings.pilot_runs, pilot_runs(trials)),
+        done=len({trial.user_attrs[RUN]["key"] for trial in finished}),
+        total=total - pilots + max(pilots, pilot_runs(trials)),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
         rate=rate(
             [
@@ -90,7 +92,7 @@ def snapshot(settings: Settings, trials: Sequence[FrozenTrial], since: datetime)
 
 def pilot_runs(trials: Sequence[FrozenTrial]) -> int:
     """Runs of the pilots so far."""
-    return len({trial.user_attrs[CELL]["key"] for trial in trials if trial.user_attrs[CELL]["stage"] == "pilot"})
+    return len({trial.user_attrs[RUN]["key"] for trial in trials if trial.user_attrs[RUN]["stage"] == "pilot"})
 
 
 def rate(spans: Sequence[tuple[datetime, datetime]], since: datetime) -> float:
@@ -112,13 +114,13 @@ def rate(spans: Sequence[tuple[datetime, datetime]], since: datetime) -> float:
 
 def best_of(arm: str, trials: Sequence[FrozenTrial]) -> Best:
     """The best of an arm's search runs."""
-    own = [trial for trial in trials if trial.user_attrs[CELL]["arm"] == arm]
-    runs = [
-        (trial.values[0], cell_of(trial))
+    own = [trial for trial in trials if trial.user_attrs[RUN]["arm"] == arm]
+    finished = [
+        (trial.values[0], run_of(trial))
         for trial in own
-        if trial.state == TrialState.COMPLETE and trial.user_attrs[CELL]["stage"] in SEARCH_STAGES
+        if trial.state == TrialState.COMPLETE and trial.user_attrs[RUN]["stage"] in SEARCH_STAGES
     ]
-    feasible = [run for run in runs if math.isfinite(run[0])]
-    value, cell = min(feasible, key=lambda run: run[0], default=(math.nan, None))
-    stage: Stage = own[-1].user_attrs[CELL]["stage"] if own else "pilot"
-    return Best(stage, cell, value, len(runs), len(runs) - len(feasible))
+    ok = [each for each in finished if math.isfinite(each[0])]
+    value, run = min(ok, key=lambda each: each[0], default=(math.nan, None))
+    stage: Stage = own[-1].user_attrs[RUN]["stage"] if own else "pilot"
+    return Best(stage, run, value, len(finished), len(finished) - len(ok))

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import alembic.migration  # noqa: F401 # pyright: ignore[reportUnusedImport] - Optuna does, in each fork anew: .2 s
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError

@@ -25,9 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adamas.compare.runner.storage import count_states, record_heartbeats
 from adamas.compare.runner.tasks import Task
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 
-CELL, TASK, OUTCOME, ERROR = "cell", "task", "outcome", "error"  # user attributes of a trial
+RUN, TASK, OUTCOME, ERROR = "cell", "task", "outcome", "error"  # user attributes of a trial
 ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
@@ -79,10 +79,8 @@ class Trials:
 
     def want(self, tasks: Iterable[Task], trials: Iterable[FrozenTrial]) -> bool:
         """Enqueue the cells that none of `trials` is waiting for, running or done with; say whether there were any."""
-        covered = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
-        missing = {
-            cell.key: waiting_trial(cell, task) for task in tasks for cell in task.cells if cell.key not in covered
-        }
+        covered = {trial.user_attrs[RUN]["key"] for trial in trials if trial.state in ALIVE}
+        missing = {run.key: waiting_trial(run, task) for task in tasks for run in task.runs if run.key not in covered}
         for trial in missing.values():
             self.study.add_trial(trial)
         return bool(missing)
@@ -102,20 +100,20 @@ class Trials:
         if TrialState.WAITING not in count_states(self.storage, self.study_id):
             return None
         trials = self.all()
-        asked = {trial.user_attrs[CELL]["key"] for trial in trials if trial.state in ALIVE}
+        asked = {trial.user_attrs[RUN]["key"] for trial in trials if trial.state in ALIVE}
         theirs = [trial.user_attrs[TASK] for trial in trials if trial.state == TrialState.RUNNING]
         waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
         for first in waiting:
             layout = first.user_attrs[TASK]
             task = Task.from_json(layout)
-            if layout in theirs or any(cell.key not in asked for cell in task.cells):
+            if layout in theirs or any(run.key not in asked for run in task.runs):
                 continue
             if not self._take([first]):
                 theirs.append(layout)
                 continue
             rest = [trial for trial in waiting if trial is not first and trial.user_attrs[TASK] == layout]
             if taken := self._without_duplicates([first, *self._take(rest)]):
-                return Claim(task, {trial.user_attrs[CELL]["key"]: trial for trial in taken})
+                return Claim(task, {trial.user_attrs[RUN]["key"]: trial for trial in taken})
         return None
 
     def _take(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -141,8 +139,8 @@ class Trials:
         earliest: dict[str, int] = {}
         for trial in self.all():
             if trial.state in ALIVE:
-                earliest.setdefault(trial.user_attrs[CELL]["key"], trial.number)
-        kept = [trial for trial in claimed if earliest[trial.user_attrs[CELL]["key"]] == trial.number]
+                earliest.setdefault(trial.user_attrs[RUN]["key"], trial.number)
+        kept = [trial for trial in claimed if earliest[trial.user_attrs[RUN]["key"]] == trial.number]
         for trial in claimed:
             if trial not in kept:
                 self._end(trial, TrialState.PRUNED)
@@ -150,10 +148,10 @@ class Trials:
 
     def finish(self, trial: FrozenTrial, outcome: Outcome, metric: str) -> None:
         """Store the outcome and complete the trial; an infeasible one is kept with an infinite value."""
-        value = outcome.validation[metric] if outcome.feasible else float("inf")
+        value = outcome.validation[metric] if outcome.ok else float("inf")
         self._end(trial, TrialState.COMPLETE, [value], {OUTCOME: outcome.to_json()})
 
-    def give_up(self, trial: FrozenTrial, error: str | None) -> None:
+    def fail(self, trial: FrozenTrial, error: str | None) -> None:
         """Fail a trial that was interrupted (None) or raised `error`."""
         self._end(trial, TrialState.FAIL, attributes={} if error is None else {ERROR: error})
 
@@ -218,7 +216,7 @@ class Heartbeat:
 def outcomes(trials: Sequence[FrozenTrial]) -> dict[str, Outcome]:
     """Finished outcomes by the key of their cell; of two trials of a cell the first counts."""
     return {
-        trial.user_attrs[CELL]["key"]: Outcome.from_json(trial.user_attrs[OUTCOME])
+        trial.user_attrs[RUN]["key"]: Outcome.from_json(trial.user_attrs[OUTCOME])
         for trial in reversed(trials)
         if trial.state == TrialState.COMPLETE
     }
@@ -229,18 +227,18 @@ def errors(trials: Iterable[FrozenTrial], after: int) -> list[str]:
     return [trial.user_attrs[ERROR] for trial in trials if trial.number > after and ERROR in trial.user_attrs]
 
 
-def waiting_trial(cell: Cell, task: Task) -> FrozenTrial:
+def waiting_trial(run: Run, task: Task) -> FrozenTrial:
     """A trial that waits for a worker; its parameters are those a dashboard would plot."""
     return optuna.create_trial(
         state=TrialState.WAITING,
-        params={"lr": cell.lr, "weight_decay": cell.weight_decay, "seed": cell.seed},
+        params={"lr": run.lr, "weight_decay": run.weight_decay, "seed": run.seed},
         distributions=DISTRIBUTIONS,
-        user_attrs={CELL: {"key": cell.key, "stage": cell.stage, "arm": cell.arm}, TASK: task.to_json()},
+        user_attrs={RUN: {"key": run.key, "stage": run.stage, "arm": run.arm}, TASK: task.to_json()},
     )
 
 
-def cell_of(trial: FrozenTrial) -> Cell:
+def run_of(trial: FrozenTrial) -> Run:
     """The cell that a trial stands for."""
-    params, said = trial.params, trial.user_attrs[CELL]
+    params, said = trial.params, trial.user_attrs[RUN]
     variant = trial.user_attrs[TASK]["variant"]
-    return Cell(said["stage"], said["arm"], params["lr"], params["weight_decay"], params["seed"], variant)
+    return Run(said["stage"], said["arm"], params["lr"], params["weight_decay"], params["seed"], variant)

@@ -15,7 +15,7 @@ import numpy as np
 from adamas.compare.search.pilot import Pilot, ladder
 from adamas.compare.study.arms import Arm
 from adamas.compare.study.budgets import Budget
-from adamas.compare.study.run import Cell, Stage
+from adamas.compare.study.run import Run, Stage
 from adamas.decay import from_independent, to_independent, weight_decay_from_timescale
 
 SEED = 0
@@ -37,13 +37,13 @@ class Grid:
     decays: tuple[float, ...]
     seeds: tuple[int, ...] = (SEED,)
 
-    def cell(self, lr: float, decay: float, seed: int = SEED, stage: Stage = "search") -> Cell:
+    def run(self, lr: float, decay: float, seed: int = SEED, stage: Stage = "search") -> Run:
         """The run at a learning rate and a decay in the paper's convention."""
-        return Cell(stage, self.arm, lr, torch_decay(decay, lr), seed)
+        return Run(stage, self.arm, lr, torch_decay(decay, lr), seed)
 
-    def cells(self) -> list[Cell]:
+    def runs(self) -> list[Run]:
         """Every run of the grid."""
-        return [self.cell(lr, decay, seed) for lr in self.lrs for decay in self.decays for seed in self.seeds]
+        return [self.run(lr, decay, seed) for lr in self.lrs for decay in self.decays for seed in self.seeds]
 
     @property
     def lr_step(self) -> float:
@@ -72,7 +72,7 @@ def grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Budg
         to_independent(weight_decay_from_timescale(factor * pilot.epochs, pilot.lr, pilot.steps_per_epoch), pilot.lr)
         for factor in budget.timescales
     )
-    if arm.decay == "coupled":
+    if arm.decay == "l2":
         low, _, high = scale
         decays = np.geomspace(decays[0] * low, decays[-1] * high, len(decays)).tolist()
     return Grid(arm.name, lrs, tuple(decays))

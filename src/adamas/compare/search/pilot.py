@@ -12,17 +12,14 @@ from dataclasses import dataclass
 
 from adamas.compare.study.arms import Arm
 from adamas.compare.study.budgets import Budget
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.errors import PilotError
+from adamas.compare.study.run import Outcome, Run
 
 SEED = 0
 BEYOND = 2  # learning rates at a time beyond an end
 ROUNDS = 3  # of those, at most
 NEARLY = 0.1  # of the best figure: a rate that is worse by less may be better once decay acts
 LEARNED = 0.9  # of the untrained loss: below that a run has learned something
-
-
-class UnusableJobError(RuntimeError):
-    """The pilot found nothing to build on."""
 
 
 @dataclass(frozen=True)
@@ -73,48 +70,48 @@ def step_of(lr: float) -> int:
     return round(2 * math.log10(lr))
 
 
-def cells(arm: Arm, budget: Budget) -> list[Cell]:
+def first_runs(arm: Arm, budget: Budget) -> list[Run]:
     """The first runs of an arm's pilot."""
-    return [cell_at(arm, step) for step in (budget.pilot if arm.built_in else budget.foreign_pilot)]
+    return [run_at(arm, step) for step in (budget.pilot if arm.built_in else budget.foreign_pilot)]
 
 
-def cell_at(arm: Arm, step: int) -> Cell:
+def run_at(arm: Arm, step: int) -> Run:
     """A run of an arm's pilot: without decay; Adamas' own arms share one, Adam's."""
-    return Cell("pilot", "none" if arm.built_in else arm.name, ladder(step), 0.0, SEED)
+    return Run("pilot", "none" if arm.built_in else arm.name, ladder(step), 0.0, SEED)
 
 
-def tried(arm: Arm, outcomes: Mapping[Cell, Outcome]) -> dict[int, Outcome]:
+def tried(arm: Arm, outcomes: Mapping[Run, Outcome]) -> dict[int, Outcome]:
     """An arm's pilot by step of the ladder, ascending."""
-    own = cell_at(arm, 0).arm
-    return dict(sorted((step_of(cell.lr), outcome) for cell, outcome in outcomes.items() if cell.arm == own))
+    own = run_at(arm, 0).arm
+    return dict(sorted((step_of(run.lr), outcome) for run, outcome in outcomes.items() if run.arm == own))
 
 
-def further(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> list[Cell]:
+def further(arm: Arm, outcomes: Mapping[Run, Outcome], metric: str) -> list[Run]:
     """The next runs beyond the end at which the best learning rate lies; none where it lies inside.
 
     None either where its neighbour is as good, or where the training loss chose: how fast a job memorises does not say
     how well it would learn. Where every run diverged, the next are below.
     """
-    runs = tried(arm, outcomes)
-    upwards, downwards = list(runs), list(reversed(runs))
-    if not any(outcome.feasible for outcome in runs.values()):
+    at = tried(arm, outcomes)
+    upwards, downwards = list(at), list(reversed(at))
+    if not any(outcome.ok for outcome in at.values()):
         return beyond(arm, downwards)
     found = read(arm, outcomes, metric)
     steps = upwards if found.step == upwards[-1] else downwards
     if found.memorises or found.step != steps[-1]:
         return []
-    end, neighbour = runs[steps[-1]], runs[steps[-2]]
-    if neighbour.feasible and neighbour.validation[metric] <= end.validation[metric]:
+    end, neighbour = at[steps[-1]], at[steps[-2]]
+    if neighbour.ok and neighbour.validation[metric] <= end.validation[metric]:
         return []
     return beyond(arm, steps)
 
 
-def beyond(arm: Arm, steps: Sequence[int]) -> list[Cell]:
+def beyond(arm: Arm, steps: Sequence[int]) -> list[Run]:
     """The next runs of a row of steps, as far apart as its last two."""
-    return [cell_at(arm, steps[-1] + (steps[-1] - steps[-2]) * count) for count in range(1, BEYOND + 1)]
+    return [run_at(arm, steps[-1] + (steps[-1] - steps[-2]) * count) for count in range(1, BEYOND + 1)]
 
 
-def read(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:
+def read(arm: Arm, outcomes: Mapping[Run, Outcome], metric: str) -> Pilot:
     """Choose the best learning rate and keep what was measured there.
 
     Validation chooses. Where it only ever gets worse than that of the untrained weights, as in a job that memorises
@@ -127,18 +124,18 @@ def read(arm: Arm, outcomes: Mapping[Cell, Outcome], metric: str) -> Pilot:
     """
     found = tried(arm, outcomes)
     rates = tuple(map(ladder, found))
-    feasible = [(step, outcome) for step, outcome in found.items() if outcome.feasible]
-    if not feasible:
+    ok = [(step, outcome) for step, outcome in found.items() if outcome.ok]
+    if not ok:
         listed = ", ".join(f"{rate:g}" for rate in rates)
-        raise UnusableJobError(f"{arm.title} diverged without weight decay at every learning rate tried ({listed})")
-    memorises = all(learned_nothing(outcome, metric) for _, outcome in feasible)
+        raise PilotError(f"{arm.title} diverged without weight decay at every learning rate tried ({listed})")
+    memorises = all(learned_nothing(outcome, metric) for _, outcome in ok)
     by = (lambda outcome: outcome.training_loss) if memorises else (lambda outcome: outcome.validation[metric])
-    step, best = min(feasible, key=lambda entry: (by(entry[1]), entry[0]))
+    step, best = min(ok, key=lambda entry: (by(entry[1]), entry[0]))
     scale = best.gradient_scale or (0.0, 0.0, 0.0)
     if arm.built_in and not scale[0] > 0:
-        raise UnusableJobError("no weight of the job ever received a gradient: there is nothing to compare")
+        raise PilotError("no weight of the job ever received a gradient: there is nothing to compare")
     early = best.fit is not None and best.fit <= LEARNED
-    figures = {step: outcome.validation[metric] if outcome.feasible else math.inf for step, outcome in found.items()}
+    figures = {step: outcome.validation[metric] if outcome.ok else math.inf for step, outcome in found.items()}
     other = () if memorises else basins(figures)
     return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates, other)
 

@@ -7,45 +7,25 @@ nor the order in which they finish changes a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from adamas.compare.search import pilot
-from adamas.compare.search import refine as followup
+from adamas.compare.search import pilot, refine
 from adamas.compare.search.grids import Grid, grids
 from adamas.compare.search.record import Record
-from adamas.compare.search.selection import EveryRunDivergedError, Winner, winner
-from adamas.compare.search.sweep import sweep
+from adamas.compare.search.selection import Winner, winner
+from adamas.compare.search.sweep import RANGE, sweep
 from adamas.compare.study.arms import ARMS, JUDGED, Arm
 from adamas.compare.study.budgets import SEARCH_SEEDS
-from adamas.compare.study.run import Cell, Outcome, Stage
+from adamas.compare.study.errors import EveryRunDivergedError, PilotError
+from adamas.compare.study.run import Outcome, Request, Requests, Run
 from adamas.compare.study.settings import Settings
 
-
-@dataclass(frozen=True)
-class Asked:
-    """Runs that a course cannot go on without.
-
-    Attributes:
-        cells: what is to run, of one stage.
-        may_give_up: whether runs that fit nothing half-way may be stopped.
-    """
-
-    cells: tuple[Cell, ...]
-    may_give_up: bool = False
-
-    @property
-    def stage(self) -> Stage:
-        """Theirs."""
-        return self.cells[0].stage
+Follow = Callable[[list[Requests]], None]
 
 
-Course = Generator[Asked, Mapping[Cell, Outcome]]
-Follow = Callable[[list[Course]], None]
-
-
-class Stages:
+class Protocol:
     """One study on its way.
 
     Args:
@@ -58,7 +38,7 @@ class Stages:
         self._settings = settings
         self._spec = spec
         self._follow = follow
-        self._piloted: dict[Cell, Outcome] = {}
+        self._piloted: dict[Run, Outcome] = {}
         self._lost: dict[str, str] = {}
 
     def go_through(self) -> Record:
@@ -67,7 +47,7 @@ class Stages:
         layout: dict[str, Grid] = {}
         if fixed := self._settings.workload.fixed:
             arms = {
-                name: ArmCourse(self._settings, self._settings.arms[name], Winner(name, lr, decay))
+                name: ArmSearch(self._settings, self._settings.arms[name], Winner(name, lr, decay))
                 for name, lr, decay in fixed
                 if name in self._settings.arms
             }
@@ -76,11 +56,11 @@ class Stages:
             piloted = {name: arm for name, arm in self._settings.arms.items() if name in pilots}
             layout = grids(piloted, pilots, pilots["none"], self._settings.budget)
             arms = {
-                name: ArmCourse(self._settings, arm, layout[name], pilots[name].learns_early)
+                name: ArmSearch(self._settings, arm, layout[name], pilots[name].learns_early)
                 for name, arm in piloted.items()
             }
         self._follow([arm.course() for arm in arms.values()])
-        outcomes = self._piloted | {cell: found for arm in arms.values() for cell, found in arm.outcomes.items()}
+        outcomes = self._piloted | {run: found for arm in arms.values() for run, found in arm.outcomes.items()}
         self._lost |= {name: arm.lost for name, arm in arms.items() if arm.lost}
         arms = {name: arm for name, arm in arms.items() if not arm.lost}
         return Record(
@@ -91,7 +71,7 @@ class Stages:
             {name: arm.searched for name, arm in arms.items()},
             {name: arm.winner for name, arm in arms.items()},
             outcomes,
-            {(name, variant): cells for name, arm in arms.items() for variant, cells in arm.sweeps.items()},
+            {(name, variant): runs for name, arm in arms.items() for variant, runs in arm.sweeps.items()},
             self._lost,
         )
 
@@ -100,28 +80,28 @@ class Stages:
         arms = {"none": ARMS["none"], **self._settings.arms}
         budget, metric = self._settings.budget, self._settings.workload.metric
 
-        def course() -> Course:
-            cells = [cell for arm in arms.values() for cell in pilot.cells(arm, budget)]
-            self._piloted.update((yield Asked(tuple(dict.fromkeys(cells)))))
+        def course() -> Requests:
+            runs = [run for arm in arms.values() for run in pilot.first_runs(arm, budget)]
+            self._piloted.update((yield Request(tuple(dict.fromkeys(runs)))))
             for _ in range(pilot.ROUNDS):
-                cells = [cell for arm in arms.values() for cell in pilot.further(arm, self._piloted, metric)]
-                if not cells:
+                runs = [run for arm in arms.values() for run in pilot.further(arm, self._piloted, metric)]
+                if not runs:
                     return
-                self._piloted.update((yield Asked(tuple(dict.fromkeys(cells)))))
+                self._piloted.update((yield Request(tuple(dict.fromkeys(runs)))))
 
         self._follow([course()])
         found: dict[str, pilot.Pilot] = {}
         for name, arm in arms.items():
             try:
                 found[name] = pilot.read(arm, self._piloted, metric)
-            except pilot.UnusableJobError as error:
+            except PilotError as error:
                 if arm.built_in:
                     raise
                 self._lost[name] = str(error)
         return found
 
 
-class ArmCourse:
+class ArmSearch:
     """The course of one arm.
 
     Args:
@@ -142,9 +122,9 @@ class ArmCourse:
     winner: Winner
 
     def __init__(self, settings: Settings, arm: Arm, start: Grid | Winner, early: bool = False) -> None:
-        self.searched: list[Cell] = []
-        self.sweeps: dict[str, list[Cell]] = {}
-        self.outcomes: dict[Cell, Outcome] = {}
+        self.searched: list[Run] = []
+        self.sweeps: dict[str, list[Run]] = {}
+        self.outcomes: dict[Run, Outcome] = {}
         self.lost = ""
         self._settings = settings
         self._arm = arm
@@ -152,7 +132,7 @@ class ArmCourse:
         self._early = early
         self._metric = settings.workload.metric
 
-    def course(self) -> Course:
+    def course(self) -> Requests:
         """From the first run to the last."""
         if isinstance(self._start, Winner):
             self.winner = self._start
@@ -166,36 +146,47 @@ class ArmCourse:
                 return
         yield from self._finals()
 
-    def _search(self, grid: Grid) -> Course:
+    def _search(self, grid: Grid) -> Requests:
         """Run the grid, go beyond its edges, spend what that leaves around the best cells, and confirm the best few."""
         budget, decays = self._settings.budget, self._arm.decay != "none"
         end = budget.trials - (budget.confirmations if decays else 0)
-        yield from self._run(grid.cells())
+        yield from self._run(grid.runs())
         for _ in range(budget.lines):
-            line = followup.extend(grid, budget, self.searched, self.outcomes, self._metric)
+            line = refine.extend(grid, budget, self.searched, self.outcomes, self._metric)
             yield from self._run(line[: end - len(self.searched)])
-        for look in range(1, followup.LOOKS + 1):
-            runs = end - len(self.searched)
-            if look < followup.LOOKS:  # a share of them, on whole sets of seeds
-                share = runs // (followup.LOOKS + 1 - look)
-                runs = share - share % len(grid.seeds)
-            yield from self._run(followup.refine(grid, look, runs, self.searched, self.outcomes, self._metric))
+        for look in range(1, refine.LOOKS + 1):
+            count = end - len(self.searched)
+            if look < refine.LOOKS:  # a share of them, on whole sets of seeds
+                share = count // (refine.LOOKS + 1 - look)
+                count = share - share % len(grid.seeds)
+            yield from self._run(refine.refine(grid, look, count, self.searched, self.outcomes, self._metric))
         if decays:
-            yield from self._run(followup.confirm(self.searched, budget, self.outcomes, self._metric), to_the_end=True)
+            yield from self._run(refine.confirm(self.searched, budget, self.outcomes, self._metric), to_the_end=True)
         repeats = SEARCH_SEEDS if budget.confirmed and decays else len(grid.seeds)
         self.winner = winner(self._arm, self.searched, self.outcomes, self._metric, repeats)
 
-    def _run(self, cells: list[Cell], to_the_end: bool = False) -> Course:
+    def _run(self, runs: list[Run], to_the_end: bool = False) -> Requests:
         """Add runs to the search."""
-        self.searched += cells
-        if cells:
-            self.outcomes.update((yield Asked(tuple(cells), self._early and not to_the_end)))
+        self.searched += runs
+        if runs:
+            self.outcomes.update((yield Request(tuple(runs), self._early and not to_the_end)))
 
-    def _finals(self) -> Course:
+    def _finals(self) -> Requests:
         """Sweep over the job's variants from the winner, and rerun it on fresh seeds."""
         variants = dict(self._settings.workload.variants)
         if variants and self._arm.name in JUDGED:
             self.sweeps = {variant: sweep(self.winner, variant) for variant in ["", *variants]}
-            swept = tuple(cell for cells in self.sweeps.values() for cell in cells)
-            self.outcomes.update((yield Asked(swept)))
-        self.outcomes.update((yield Asked(tuple(self.winner.finals(self._settings.seeds)))))
+            swept = tuple(run for runs in self.sweeps.values() for run in runs)
+            self.outcomes.update((yield Request(swept)))
+        self.outcomes.update((yield Request(tuple(self.winner.finals(self._settings.seeds)))))
+
+
+def expected_runs(settings: Settings) -> tuple[int, int]:
+    """Return how many runs the pilots begin with, and how many the whole study has if no pilot exceeds its range."""
+    finals = len(settings.arms) * settings.seeds
+    if settings.workload.fixed:
+        return 0, finals
+    pilots = len({run for arm in settings.trained_arms.values() for run in pilot.first_runs(arm, settings.budget)})
+    variants = settings.workload.variants
+    sweeps = len(JUDGED) * len(RANGE) * (1 + len(variants)) if variants else 0
+    return pilots, pilots + len(settings.arms) * settings.budget.trials + sweeps + finals

@@ -8,7 +8,7 @@ from typing import Any
 from adamas.compare.search.grids import Grid
 from adamas.compare.search.pilot import Pilot
 from adamas.compare.search.selection import Winner
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 from adamas.compare.study.settings import Settings
 
 
@@ -32,10 +32,10 @@ class Record:
     specification: dict[str, Any]
     pilots: dict[str, Pilot]
     grids: dict[str, Grid]
-    searched: dict[str, list[Cell]]
+    searched: dict[str, list[Run]]
     winners: dict[str, Winner]
-    outcomes: dict[Cell, Outcome]
-    sweeps: dict[tuple[str, str], list[Cell]] = field(default_factory=dict)
+    outcomes: dict[Run, Outcome]
+    sweeps: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -50,4 +50,4 @@ class Record:
 
     def finals(self, arm: str) -> list[Outcome]:
         """The finalists of an arm, by seed."""
-        return [self.outcomes[cell] for cell in self.winners[arm].finals(self.settings.seeds)]
+        return [self.outcomes[run] for run in self.winners[arm].finals(self.settings.seeds)]

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from adamas.compare.study.arms import Arm
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.errors import EveryRunDivergedError
+from adamas.compare.study.run import Config, Outcome, Run
 
-Point = tuple[float, float]  # (lr, torch's weight decay)
 WEAKEST = "the weakest decay tried"
 FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
-
-
-class EveryRunDivergedError(RuntimeError):
-    """An arm has no cell to choose."""
 
 
 @dataclass(frozen=True)
@@ -37,51 +33,49 @@ class Winner:
     at_edge: str | None = None
     confirmed: bool = True
 
-    def finals(self, seeds: int) -> list[Cell]:
+    def finals(self, seeds: int) -> list[Run]:
         """Its reruns; the i-th of every arm shares the seed, and so weights, data order and randomness."""
-        return [Cell("final", self.arm, self.lr, self.weight_decay, FIRST_FINAL_SEED + i) for i in range(seeds)]
+        return [Run("final", self.arm, self.lr, self.weight_decay, FIRST_FINAL_SEED + i) for i in range(seeds)]
 
 
-def scores(
-    cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int = 1
-) -> dict[Point, float]:
+def scores(runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str, repeats: int = 1) -> dict[Config, float]:
     """Mean validation figure by (lr, weight_decay) where there are `repeats` runs or more; infinite if any diverged."""
-    runs: dict[Point, list[float]] = {}
-    for cell in cells:
-        outcome = outcomes[cell]
-        value = outcome.validation[metric] if outcome.feasible else math.inf
-        runs.setdefault((cell.lr, cell.weight_decay), []).append(value)
-    return {point: math.fsum(values) / len(values) for point, values in runs.items() if len(values) >= repeats}
+    values_at: dict[Config, list[float]] = {}
+    for run in runs:
+        outcome = outcomes[run]
+        value = outcome.validation[metric] if outcome.ok else math.inf
+        values_at.setdefault(run.config, []).append(value)
+    return {point: math.fsum(values) / len(values) for point, values in values_at.items() if len(values) >= repeats}
 
 
-def winner(arm: Arm, cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str, repeats: int) -> Winner:
+def winner(arm: Arm, runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str, repeats: int) -> Winner:
     """The lowest mean among the cells with `repeats` runs; of equals the smaller decay, then the smaller rate.
 
     Where each of these lost a run, the others are left: one run that went well is more than one that did not.
     """
-    found = scores(cells, outcomes, metric, repeats)
+    found = scores(runs, outcomes, metric, repeats)
     confirmed = any(map(math.isfinite, found.values()))
     if not confirmed:
-        found = scores(cells, outcomes, metric)
-    lr, weight_decay = min(found, key=lambda point: (found[point], point[1], point[0]), default=(math.nan, math.nan))
-    if math.isinf(found.get((lr, weight_decay), math.inf)):
-        rates = sorted({cell.lr for cell in cells})
+        found = scores(runs, outcomes, metric)
+    best = min(found, key=lambda config: (found[config], config.weight_decay, config.lr), default=None)
+    if best is None or math.isinf(found[best]):
+        rates = sorted({run.lr for run in runs})
         raise EveryRunDivergedError(
             f"no setting of {arm.title}, at learning rates from {rates[0]:g} to {rates[-1]:g}, gave a finite figure on "
             "each of its seeds: their losses diverged, evaluate() returned none, or half-way they had learned nothing. "
             "A longer warm-up, or clipped gradients, may steady the job"
         )
-    points = list(scores(cells, outcomes, metric))
-    return Winner(arm.name, lr, weight_decay, edge(lr, weight_decay, points, rung(cells)), confirmed)
+    tried = list(scores(runs, outcomes, metric))
+    return Winner(arm.name, *best, edge(*best, tried, rung(runs)), confirmed)
 
 
-def rung(cells: Sequence[Cell]) -> float:
+def rung(runs: Sequence[Run]) -> float:
     """The largest ratio of neighbouring learning rates of the grid, and a little more: rates are rounded."""
-    rates = sorted({cell.lr for cell in cells if cell.stage == "search"})
+    rates = sorted({run.lr for run in runs if run.stage == "search"})
     return 1.02 * max((high / low for low, high in pairwise(rates)), default=1.0)
 
 
-def edge(lr: float, weight_decay: float, points: list[Point], rung: float) -> str | None:
+def edge(lr: float, weight_decay: float, points: list[Config], rung: float) -> str | None:
     """The limit of the explored region that a chosen cell lies on.
 
     A decay is the strongest, or weakest, where no cell within a rung of the learning rate has a stronger, or weaker one

@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 
 from adamas.compare.search.grids import SEED, round_to
 from adamas.compare.search.selection import Winner, scores
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 
 STEP = 10**0.5  # between the decays of a sweep
 RANGE = range(-3, 8)  # steps around the winner's decay; the same for every variant, so that none is favoured
 
 
-def sweep(winner: Winner, variant: str) -> list[Cell]:
+def sweep(winner: Winner, variant: str) -> list[Run]:
     """The runs at the winner's learning rate, over five decades of decay."""
     return [
-        Cell("sweep", winner.arm, winner.lr, round_to(winner.weight_decay * STEP**power, 3), SEED, variant)
+        Run("sweep", winner.arm, winner.lr, round_to(winner.weight_decay * STEP**power, 3), SEED, variant)
         for power in RANGE
     ]
 
 
-def best_decay(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> float:
+def best_decay(runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str) -> float:
     """The decay with the lowest validation figure; NaN where every run diverged."""
-    found = scores(cells, outcomes, metric)
-    lr, weight_decay = min(found, key=lambda point: found[point])
-    return weight_decay if math.isfinite(found[lr, weight_decay]) else math.nan
+    found = scores(runs, outcomes, metric)
+    best = min(found, key=lambda config: found[config])
+    return best.weight_decay if math.isfinite(found[best]) else math.nan

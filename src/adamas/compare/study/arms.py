@@ -8,14 +8,12 @@ import importlib
 import inspect
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from adamas.decay import to_independent
+from adamas.decay import DecayMode, to_independent
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-
-Decay = Literal["none", "coupled", "decoupled"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,8 @@ class Arm:
         name: key in the JSON and the trials.
         title: how sentences call it.
         optimizer: "module:Class" of a torch optimizer.
-        decay: how weight decay acts: "none"; "coupled", an L2 term in a gradient that is then divided by its size; or
-            "decoupled", in proportion to weight and lr, as AdamW's.
+        decay: how weight decay acts: "none"; "l2", an L2 term in a gradient that is then divided by its size; or
+            "lr", in proportion to weight and lr, as AdamW's.
         options: further arguments of the class.
         independent: whether the class is told its decay in the paper's convention.
     """
@@ -35,14 +33,18 @@ class Arm:
     name: str
     title: str
     optimizer: str
-    decay: Decay
+    decay: DecayMode
     options: tuple[tuple[str, Any], ...] = ()
-    independent: bool = False
 
     @property
     def built_in(self) -> bool:
-        """Whether it is one of Adamas' own: these share a pilot."""
+        """Whether the arm is one of Adamas' own, which share a pilot."""
         return self.name in ARMS
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether the decay is in proportion to the weight, as AdamW's is, in either convention."""
+        return self.decay in ("lr", "independent")
 
     def build(self, params: Iterable[Any], lr: float, weight_decay: float) -> Optimizer:
         """Make the optimizer; `weight_decay` is torch's whatever the class is told."""
@@ -51,7 +53,7 @@ class Arm:
     def arguments(self, lr: float, weight_decay: float) -> dict[str, Any]:
         """What the class is called with. AdamW is told a decay of 0 as well: its own default would decay."""
         told = {} if self.decay == "none" else {"weight_decay": weight_decay}
-        if self.independent:
+        if self.decay == "independent":
             told["weight_decay"] = to_independent(weight_decay, lr)
         return {"lr": lr, **told, **dict(self.options)}
 
@@ -73,7 +75,7 @@ class Arm:
         line = f"from {module} import {kind}; optimizer = {kind}({params}, {told})"
         if self.decay == "none":
             return line
-        if self.independent:
+        if self.decay == "independent":
             return f"{line}  # torch's weight_decay: {weight_decay:.3g}"
         return f"{line}  # lr * weight_decay: {to_independent(weight_decay, lr):.3g}"
 
@@ -92,15 +94,14 @@ ARMS = {
     arm.name: arm
     for arm in (
         Arm("none", "Adam without decay", "adamas.torch:Adam", "none"),
-        Arm("adam_l2", "Adam with L2", "adamas.torch:Adam", "coupled"),
-        Arm("adamw", "AdamW", "adamas.torch:AdamW", "decoupled"),
+        Arm("adam_l2", "Adam with L2", "adamas.torch:Adam", "l2"),
+        Arm("adamw", "AdamW", "adamas.torch:AdamW", "lr"),
         Arm(
             "adamw_independent",
             "AdamW with independent decay",
             "adamas.torch:AdamW",
-            "decoupled",
+            "independent",
             (("decay", "independent"),),
-            independent=True,
         ),
     )
 }
@@ -109,8 +110,10 @@ DEFAULT = ("none", "adam_l2", "adamw")
 JUDGED = ("adam_l2", "adamw")  # the verdict is about these two
 
 
-def choose(text: str) -> dict[str, Arm]:
-    """Read `--arms`: names with commas, and `module:Class` or `module:Class(option=value)` for any torch optimizer.
+def choose(names: str | Iterable[str]) -> dict[str, Arm]:
+    """Read the candidates: names, in a list or with commas.
+
+    A torch optimizer is named as `module:Class` or `module:Class(option=value)`.
 
     Raises:
         ValueError: an arm is unknown, or no optimizer; or one of the two that the verdict is about is missing.
@@ -119,6 +122,7 @@ def choose(text: str) -> dict[str, Arm]:
         >>> list(choose("adam_l2,adamw,torch.optim:SGD(momentum=0.9, nesterov=True)"))
         ['adam_l2', 'adamw', 'torch.optim:SGD(momentum=0.9, nesterov=True)']
     """
+    text = names if isinstance(names, str) else ",".join(names)
     chosen = {arm.name: arm for arm in map(find, split(text))}
     if missing := [name for name in JUDGED if name not in chosen]:
         raise ValueError(
@@ -173,7 +177,7 @@ def load(where: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
+def measured_decay(name: str, where: str, options: dict[str, Any]) -> DecayMode:
     """How weight decay acts in a class, by trying: a late step of a weight of 1 without a gradient, at two decays.
 
     Late, because some take other steps at first: RAdam divides by nothing until it knows what by.
@@ -214,4 +218,4 @@ def measured_decay(name: str, where: str, options: dict[str, Any]) -> Decay:
         ) from error
     if not takes_decay:
         return "none"
-    return "coupled" if strong < 1.5 * weak else "decoupled"
+    return "l2" if strong < 1.5 * weak else "lr"

@@ -34,13 +34,14 @@ class Margin:
         return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}abs"
 
     @classmethod
-    def parse(cls, text: str) -> Margin:
+    def parse(cls, text: str | float) -> Margin:
         """Read `2%`, `0.02` (both relative) or `0.002abs`.
 
         Example:
             >>> Margin.parse("2%") == Margin.parse("0.02"), Margin.parse("0.002abs").relative
             (True, False)
         """
+        text = text if isinstance(text, str) else repr(float(text))
         match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*(%|abs)?", text.strip(), re.IGNORECASE)
         if not match:
             raise ValueError(f"margin={text!r} must be a positive number: relative as 2% or 0.02, absolute as 0.002abs")

@@ -2,19 +2,101 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, make_url
 
-from adamas.compare.runner.crew import cores
-from adamas.compare.search import pilot
-from adamas.compare.search.sweep import RANGE
-from adamas.compare.study.arms import ARMS, DEFAULT, JUDGED, Arm
+from adamas.compare.study.arms import ARMS, DEFAULT, Arm, choose
 from adamas.compare.study.budgets import BUDGETS, Budget
+from adamas.compare.study.budgets import find as find_budget
 from adamas.compare.study.margin import Margin
 from adamas.compare.study.workload import Workload
+
+
+def default_workers(device: str) -> int:
+    """Return the number of workers: one for each core that this process may use, or one where they share a GPU."""
+    if device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for, read and checked before anything is imported or started for a job.
+
+    Attributes:
+        arms: The candidates by name.
+        budget: How many runs each arm may spend.
+        margin: The smallest difference that matters; None takes the workload's.
+        out: The folder of the trials and the report.
+        seeds: Paired seeds of the finalists.
+        metric: The primary metric; None takes the job's.
+        device: The device to train on.
+        workers: The number of worker processes; 0 trains in the calling process.
+        storage: A database URL for the trials; None keeps them in `out`.
+        fresh: Whether to discard the runs of an earlier call.
+    """
+
+    arms: dict[str, Arm]
+    budget: Budget
+    margin: Margin | None
+    out: Path
+    seeds: int = 8
+    metric: str | None = None
+    device: str = "cpu"
+    workers: int = 0
+    storage: str | None = None
+    fresh: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        arms: str | Iterable[str] = DEFAULT,
+        budget: str = "standard",
+        trials: int | None = None,
+        margin: str | float | None = None,
+        out: str | os.PathLike[str] | None = None,
+        **given: Any,
+    ) -> Options:
+        """Read the arguments of `compare`; an error names the value, the rule and the fix."""
+        chosen = find_budget(budget)
+        if trials is not None:
+            chosen = chosen.with_trials(trials)
+        if given.get("workers") is None:
+            given["workers"] = default_workers(given.get("device", "cpu"))
+        read = None if margin is None else Margin.parse(margin)
+        options = cls(choose(arms), chosen, read, Path("report" if out is None else out), **given)
+        _check_counts(options.seeds, options.workers)
+        return options
+
+    def settings(self, workload: Workload) -> Settings:
+        """Return the settings of a study of this workload."""
+        return Settings(
+            workload=workload,
+            arms=self.arms,
+            budget=self.budget,
+            seeds=self.seeds,
+            margin=self.margin or Margin.parse(workload.margin),
+            workers=self.workers,
+            storage=self.storage,
+            out=self.out,
+            fresh=self.fresh,
+        )
+
+
+def _check_counts(seeds: int, workers: int) -> None:
+    """Refuse numbers that no study could run with."""
+    for name, value, least, why in (
+        ("seeds", seeds, 2, "a spread needs two"),
+        ("workers", workers, 0, "with 0, the calling process trains the runs itself"),
+    ):
+        if value < least:
+            raise ValueError(f"{name}={value} must be >= {least}: {why}")
 
 
 @dataclass(frozen=True)
@@ -38,19 +120,14 @@ class Settings:
     budget: Budget = BUDGETS["standard"]
     seeds: int = 8
     margin: Margin = field(default_factory=Margin)
-    workers: int = field(default_factory=cores)
+    workers: int = field(default_factory=lambda: default_workers("cpu"))
     storage: str | None = None
     out: Path = Path("report")
     fresh: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that no study could run with."""
-        for name, least, why in (
-            ("seeds", 2, "a spread needs two"),
-            ("workers", 1, "somebody has to do the work"),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be >= {least}: {why}")
+        _check_counts(self.seeds, self.workers)
         settled = [arm for arm, _, _ in self.workload.fixed]
         if settled and (unsettled := [name for name in self.arms if name not in settled]):
             raise ValueError(
@@ -80,22 +157,6 @@ class Settings:
     def study_name(self) -> str:
         """Name of the study in the storage."""
         return f"adamas compare {self.workload.name}"
-
-    @property
-    def pilot_runs(self) -> int:
-        """Runs that the pilots begin with."""
-        if self.workload.fixed:
-            return 0
-        return len({cell for arm in self.trained_arms.values() for cell in pilot.cells(arm, self.budget)})
-
-    @property
-    def total_runs(self) -> int:
-        """Runs of the whole study, if no pilot goes beyond its range."""
-        finals = len(self.arms) * self.seeds
-        if self.workload.fixed:
-            return finals
-        sweeps = len(JUDGED) * len(RANGE) * (1 + len(self.workload.variants)) if self.workload.variants else 0
-        return self.pilot_runs + len(self.arms) * self.budget.trials + sweeps + finals
 
     def command(self, *extra: str) -> str:
         """The command line that repeats this comparison; the storage may name a password and is left out."""

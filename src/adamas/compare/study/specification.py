@@ -11,7 +11,7 @@ from typing import Any
 import adamas
 from adamas.compare.study.settings import Settings
 
-REVISION = 6  # of the protocol: raised when the same options come to mean other runs
+REVISION = 7  # of the protocol: raised when the same options come to mean other runs
 # Of a workload, that no run depends on; a job lies elsewhere on another machine, and its contents are in its revision.
 TOLD = ("factory", "summary", "expected", "margin", "findings", "typed")
 
@@ -21,7 +21,7 @@ def specification(settings: Settings) -> dict[str, Any]:
     return plain(
         {
             "protocol": REVISION,
-            "workload": {key: value for key, value in asdict(settings.workload).items() if key not in TOLD},
+            "workload": {key: value for key, value in settings.workload.to_json().items() if key not in TOLD},
             "arms": {name: asdict(arm) for name, arm in settings.arms.items()},
             "budget": asdict(settings.budget),
             "seeds": settings.seeds,

@@ -1,38 +1,39 @@
-"""A workload: a named training job with the metric it is judged by, described without importing what it trains with."""
+"""A workload: a named training job and the metric that it is judged by."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from adamas import user_code
-
-if TYPE_CHECKING:
-    from adamas.compare.job.job import JobFactory
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained and how it is judged.
+    """What is trained, and how it is judged. Making one imports neither torch nor the job.
 
     Attributes:
-        name: what the user types.
-        factory: "module:function" or "file.py:function"; the function takes (seed, device) and returns a `Job` or an
+        name: The name that the user types.
+        factory: "module:function" or "file.py:function". The function takes (seed, device) and returns a `Job` or an
             `OwnLoop`.
-        metric: the primary metric in `Job.evaluate`'s figures; lower is better. Empty: the job says it.
-        summary: one sentence for the report.
-        expected: what it is expected to show, and why.
-        margin: the smallest difference that matters, unless the user gives another.
-        revision: changes whenever the job changes what it computes, so that old trials are not mixed with new ones.
-        device: where it trains.
-        stackable: whether several copies of its weights train together; found out by the preflight.
-        groups: whether it has parameter groups of its own; found out by the preflight.
-        seeds_together: whether copies of several seeds do: batches are alike in shape and come from generators of the
-            job's own, and the loss depends on weights and batch alone. For built-in workloads, of which tests know it.
-        variants: names and factories of jobs that differ from it in one thing; a sweep over decay is made on each.
-        fixed: (arm, lr, weight_decay) of every arm, where theory gives them and nothing is to be tuned.
-        findings: "module:function" that holds a finished study against what was expected.
-        typed: what the user typed for a job of their own.
+        metric: The primary metric among the figures of `Job.evaluate`; lower is better. If empty, the job names it.
+        summary: One sentence for the report.
+        expected: The result that the workload was built to show, and why.
+        margin: The smallest difference that matters, unless the user gives another.
+        revision: A value that changes whenever the job computes something else, so that old trials are not mixed with
+            new ones.
+        device: The device that it trains on.
+        stackable: Whether several copies of its weights train together; `check` finds this out.
+        groups: Whether the job has parameter groups of its own; `check` finds this out.
+        seeds_together: Whether copies of several seeds train together. Their batches must have equal shapes and come
+            from generators of the job's own, and the loss must depend on weights and batch alone. True for built-in
+            workloads only; tests hold them to it.
+        variants: Names and factories of jobs that differ from it in one thing; weight decay is swept on each.
+        fixed: (arm, lr, weight_decay) of every arm, for a workload whose settings follow from theory.
+        findings: "module:function" that compares a finished study with the expected result.
+        typed: The text that the user typed for a job of their own.
+        function: The job itself, where the user gave a function. It is not part of `to_json`.
     """
 
     name: str
@@ -50,18 +51,23 @@ class Workload:
     fixed: tuple[tuple[str, float, float], ...] = ()
     findings: str = ""
     typed: str = ""
+    function: Callable[..., Any] | None = field(default=None, compare=False)
 
-    def load(self, variant: str = "") -> JobFactory:
-        """Import the factory of the job, or of one of its variants."""
+    def load(self, variant: str = "") -> Callable[..., Any]:
+        """Return the function that makes the job, or a variant of the job, from (seed, device)."""
+        if self.function is not None:
+            return self.function
         where = dict(self.variants)[variant] if variant else self.factory
         return user_code.function(where, "job", "an adamas.compare.Job")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """Return the workload as plain data."""
+        data = asdict(self)
+        del data["function"]
+        return data
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Workload:
-        """Inverse of `to_json`, after a trip through JSON."""
+    def from_json(cls, data: dict[str, Any], function: Callable[..., Any] | None = None) -> Workload:
+        """Read what `to_json` returned, after a trip through JSON."""
         pairs: dict[str, Any] = {key: tuple(map(tuple, data[key])) for key in ("variants", "fixed")}
-        return cls(**(data | pairs))
+        return cls(**(data | pairs), function=function)

@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from adamas.compare.search.grids import SEED
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.run import Outcome, Run
 
 PARTS = (0.25, 0.5, 1.0)  # of the budget, at which the text tells it
 
 
-def best_so_far(cells: Sequence[Cell], outcomes: Mapping[Cell, Outcome], metric: str) -> list[float]:
+def best_so_far(runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str) -> list[float]:
     """The lowest validation figure of the first 1, 2, ... runs, in the order in which they were asked for.
 
     It is infinite until a run has a figure. Runs on further seeds are spent, and show nothing: another seed may have
     the easier validation, and arms differ in how many they run on.
     """
-    figures = (
-        outcomes[cell].validation[metric] if outcomes[cell].feasible and cell.seed == SEED else math.inf
-        for cell in cells
-    )
+    figures = (outcomes[run].validation[metric] if outcomes[run].ok and run.seed == SEED else math.inf for run in runs)
     return list(accumulate(figures, min))
 
 

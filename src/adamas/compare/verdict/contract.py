@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamas.compare.verdict.result import ArmResult, StudyResult, finite
+from adamas.compare.verdict.result import ArmResult, Summary, finite
 
 SCHEMA = 1
 
 
-def to_json(results: list[StudyResult]) -> dict[str, Any]:
+def to_json(results: list[Summary]) -> dict[str, Any]:
     """Everything a program needs of finished studies."""
     return {"schema": SCHEMA, "studies": [study(result) for result in results]}
 
 
-def study(result: StudyResult) -> dict[str, Any]:
+def study(result: Summary) -> dict[str, Any]:
     """One study; a relative difference is a fraction of Adam with L2's mean, as the margin is."""
     settings, verdict, difference = result.record.settings, result.verdict, result.difference
     text = " ".join(part for part in (verdict.text, verdict.note, result.settings_sentence, *result.warnings) if part)
@@ -41,9 +41,9 @@ def arm_figures(arm: ArmResult) -> dict[str, Any]:
     return {
         "lr": arm.winner.lr,
         "weight_decay": arm.winner.weight_decay,
-        "weight_decay_independent": arm.weight_decay_independent,
+        "weight_decay_independent": arm.weight_decay_paper,
         "trials": arm.trials,
-        "infeasible": arm.infeasible,
+        "infeasible": arm.without_figures,
         "validation": {"mean": finite(arm.validation.mean), "sd": finite(arm.validation.sd)},
         "test": {
             metric: {"mean": finite(figures.mean), "sd": finite(figures.sd), "values": list(figures.values)}

@@ -9,9 +9,9 @@ from statistics import fmean
 from adamas.compare.search.grids import SEED
 from adamas.compare.search.sweep import STEP, best_decay
 from adamas.compare.study.arms import JUDGED
-from adamas.compare.study.run import Cell
+from adamas.compare.study.run import Run
 from adamas.compare.verdict.decision import against, relation
-from adamas.compare.verdict.result import Finding, StudyResult
+from adamas.compare.verdict.result import Finding, Summary
 from adamas.compare.verdict.wording import TIMES, words
 from adamas.compare.workloads.noise import SCALES
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms, to_independent
@@ -20,13 +20,13 @@ FAILS, LEARNS, WINDOW = 0.20, 0.99, 0.95  # accuracies on `modular`: memorised o
 CLOSE = 0.05  # relative error of a predicted size
 
 
-def tie(result: StudyResult) -> list[Finding]:
+def tie(result: Summary) -> list[Finding]:
     """Whether the two arms are told equal."""
     kind = result.verdict.kind
     return [Finding("The two arms tie.", result.verdict.text, None if kind == "undecided" else kind == "no_difference")]
 
 
-def adamw_wins(result: StudyResult) -> list[Finding]:
+def adamw_wins(result: Summary) -> list[Finding]:
     """Whether AdamW is told better than Adam with L2."""
     kind = result.verdict.kind
     return [
@@ -34,7 +34,7 @@ def adamw_wins(result: StudyResult) -> list[Finding]:
     ]
 
 
-def decay_helps(result: StudyResult) -> list[Finding]:
+def decay_helps(result: Summary) -> list[Finding]:
     """Whether AdamW beats Adam without decay, and with far more decay than its default."""
     over_none = result.over_none.get("adamw")
     if over_none is None:
@@ -49,23 +49,23 @@ def decay_helps(result: StudyResult) -> list[Finding]:
         ),
         Finding(
             "AdamW's best weight decay is ten times its default of 0.01 or more.",
-            f"{arm.winner.weight_decay:.3g} (lr {TIMES} weight_decay {arm.weight_decay_independent:.3g}).",
+            f"{arm.winner.weight_decay:.3g} (lr {TIMES} weight_decay {arm.weight_decay_paper:.3g}).",
             arm.winner.weight_decay >= 0.1,
         ),
     ]
 
 
-def deep(result: StudyResult) -> list[Finding]:
+def deep(result: Summary) -> list[Finding]:
     """Whether AdamW wins on the deep network, and what a louder loss does to each arm's best decay."""
     found = adamw_wins(result)
     metric = result.record.settings.workload.metric
     for variant, factor in (("loss x10", 10), ("loss x100", 100)):
         for arm, expected in (("adamw", 1), ("adam_l2", factor)):
-            runs = {name: result.record.sweeps[arm, name] for name in ("", variant)}
-            best, louder = (best_decay(cells, result.record.outcomes, metric) for cells in runs.values())
+            swept = {name: result.record.sweeps[arm, name] for name in ("", variant)}
+            best, louder = (best_decay(runs, result.record.outcomes, metric) for runs in swept.values())
             steps = [to_independent(decay, result.arms[arm].winner.lr) for decay in (best, louder)]
             ratio = louder / best
-            at_end = any(decay in ends(cells) for decay, cells in zip((best, louder), runs.values(), strict=True))
+            at_end = any(decay in ends(runs) for decay, runs in zip((best, louder), swept.values(), strict=True))
             stays = "stays" if expected == 1 else f"grows {expected} times"
             found.append(
                 Finding(
@@ -78,13 +78,13 @@ def deep(result: StudyResult) -> list[Finding]:
     return found
 
 
-def ends(cells: Sequence[Cell]) -> tuple[float, float]:
+def ends(runs: Sequence[Run]) -> tuple[float, float]:
     """The weakest and the strongest decay of a sweep."""
-    decays = [cell.weight_decay for cell in cells]
+    decays = [run.weight_decay for run in runs]
     return min(decays), max(decays)
 
 
-def grokking(result: StudyResult) -> list[Finding]:
+def grokking(result: Summary) -> list[Finding]:
     """Whether decay decides on `modular`, and the window of decay in which each arm learns to add."""
     findings: list[Finding] = []
     if "none" in result.arms:
@@ -106,8 +106,8 @@ def grokking(result: StudyResult) -> list[Finding]:
             )
         )
     windows = {arm: window(result, arm) for arm in JUDGED}
-    sentences = [window_sentence(result.arms[arm].arm.title, cells) for arm, cells in windows.items()]
-    middles = {arm: middle(cells) for arm, cells in windows.items()}
+    sentences = [window_sentence(result.arms[arm].arm.title, runs) for arm, runs in windows.items()]
+    middles = {arm: middle(runs) for arm, runs in windows.items()}
     apart = middles["adamw"] / middles["adam_l2"]
     findings.append(
         Finding(
@@ -119,32 +119,32 @@ def grokking(result: StudyResult) -> list[Finding]:
     return findings
 
 
-def window(result: StudyResult, arm: str) -> list[Cell]:
+def window(result: Summary, arm: str) -> list[Run]:
     """The settings of an arm's search that got most unseen sums right, each by the seed that all of them ran on."""
     outcomes = result.record.outcomes
-    cells = [cell for cell in result.record.searched[arm] if cell.seed == SEED]
-    return [cell for cell in cells if outcomes[cell].validation.get("accuracy", 0.0) > WINDOW]
+    runs = [run for run in result.record.searched[arm] if run.seed == SEED]
+    return [run for run in runs if outcomes[run].validation.get("accuracy", 0.0) > WINDOW]
 
 
-def window_sentence(title: str, cells: Sequence[Cell]) -> str:
+def window_sentence(title: str, runs: Sequence[Run]) -> str:
     """Where an arm learns, in both conventions."""
-    if not cells:
+    if not runs:
         return f"{title}: nowhere among what was tried."
-    decays = sorted(cell.weight_decay for cell in cells)
-    steps = sorted(to_independent(cell.weight_decay, cell.lr) for cell in cells)
-    rates = sorted(cell.lr for cell in cells)
+    decays = sorted(run.weight_decay for run in runs)
+    steps = sorted(to_independent(run.weight_decay, run.lr) for run in runs)
+    rates = sorted(run.lr for run in runs)
     return (
         f"{title}: weight_decay {decays[0]:.2g} to {decays[-1]:.2g} (lr {TIMES} weight_decay {steps[0]:.2g} to "
-        f"{steps[-1]:.2g}) at lr {rates[0]:.2g} to {rates[-1]:.2g}, {len(cells)} settings."
+        f"{steps[-1]:.2g}) at lr {rates[0]:.2g} to {rates[-1]:.2g}, {len(runs)} settings."
     )
 
 
-def middle(cells: Sequence[Cell]) -> float:
+def middle(runs: Sequence[Run]) -> float:
     """Geometric mean of torch's weight decay."""
-    return math.exp(fmean(math.log(cell.weight_decay) for cell in cells)) if cells else math.nan
+    return math.exp(fmean(math.log(run.weight_decay) for run in runs)) if runs else math.nan
 
 
-def sizes(result: StudyResult) -> list[Finding]:
+def sizes(result: Summary) -> list[Finding]:
     """Whether weights under pure noise settle at the predicted size, at each scale of the gradient."""
     findings: list[Finding] = []
     for arm, title in (("adamw", "AdamW"), ("adam_l2", "Adam with L2")):

@@ -11,6 +11,7 @@ from adamas import user_code
 from adamas.compare.search.record import Record
 from adamas.compare.search.selection import Winner
 from adamas.compare.study.arms import ARMS, JUDGED, Arm
+from adamas.compare.study.errors import NoScaleError
 from adamas.compare.study.margin import Margin
 from adamas.compare.study.run import Outcome
 from adamas.compare.verdict.decision import Verdict, decide
@@ -18,10 +19,6 @@ from adamas.compare.verdict.statistics import Difference, mean_and_sd, paired_di
 from adamas.compare.verdict.warnings import cautions
 from adamas.compare.verdict.wording import TIMES, words
 from adamas.decay import timescale_epochs, to_independent
-
-
-class NoScaleError(RuntimeError):
-    """A difference was to be a fraction of a mean that is not above 0."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ class ArmResult:
     arm: Arm
     winner: Winner
     trials: int
-    infeasible: int
-    given_up: int
+    without_figures: int
+    pruned: int
     validation: Figures
     test: dict[str, Figures]
     pull: float | None
@@ -77,13 +74,23 @@ class ArmResult:
     seconds: float
 
     @property
-    def weight_decay_independent(self) -> float:
+    def lr(self) -> float:
+        """The chosen learning rate."""
+        return self.winner.lr
+
+    @property
+    def weight_decay(self) -> float:
+        """The chosen weight decay in torch's convention."""
+        return self.winner.weight_decay
+
+    @property
+    def weight_decay_paper(self) -> float:
         """The chosen decay in the paper's convention."""
         return to_independent(self.winner.weight_decay, self.winner.lr)
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class Summary:
     """Everything the table, the JSON and the page show.
 
     Attributes:
@@ -122,7 +129,7 @@ class StudyResult:
         return [each.arm.code(each.winner.lr, each.winner.weight_decay, groups) for each in chosen]
 
 
-def summarise(record: Record) -> StudyResult:
+def summarise(record: Record) -> Summary:
     """Compute the figures, the differences and the verdict of a finished study."""
     metric, margin = record.settings.workload.metric, record.settings.margin
     arms = {arm: arm_result(record, arm) for arm in record.settings.arms}
@@ -140,7 +147,7 @@ def summarise(record: Record) -> StudyResult:
             if "none" in tests and name != "none"
         }
         verdict = decide(difference, over_none, metric, margin)
-    result = StudyResult(record, arms, difference, over_none, verdict, cautions(record, arms, verdict, over_none))
+    result = Summary(record, arms, difference, over_none, verdict, cautions(record, arms, verdict, over_none))
     return replace(result, findings=findings_of(result))
 
 
@@ -164,22 +171,20 @@ def is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margi
 def arm_result(record: Record, name: str) -> ArmResult:
     """Summarise an arm."""
     finals = record.finals(name)
-    runs = [record.outcomes[cell] for cell in record.searched[name]]
-    feasible = all(outcome.feasible for outcome in finals)
+    searched = [record.outcomes[run] for run in record.searched[name]]
+    ok = all(outcome.ok for outcome in finals)
     metric, arm, winner = record.settings.workload.metric, record.settings.arms[name], record.winners[name]
     return ArmResult(
         arm=arm,
         winner=winner,
-        trials=len(runs),
-        infeasible=sum(not outcome.feasible for outcome in [*runs, *finals]),
-        given_up=sum(outcome.given_up for outcome in runs),
-        validation=Figures.of([outcome.validation[metric] for outcome in finals if outcome.feasible]),
-        test={key: Figures.of([(o.test or {})[key] for o in finals]) for key in finals[0].test or {}}
-        if feasible
-        else {},
-        pull=pull(record, name, next((outcome for outcome in finals if outcome.feasible), finals[0])),
+        trials=len(searched),
+        without_figures=sum(not outcome.ok for outcome in [*searched, *finals]),
+        pruned=sum(outcome.pruned for outcome in searched),
+        validation=Figures.of([outcome.validation[metric] for outcome in finals if outcome.ok]),
+        test={key: Figures.of([(o.test or {})[key] for o in finals]) for key in finals[0].test or {}} if ok else {},
+        pull=pull(record, name, next((outcome for outcome in finals if outcome.ok), finals[0])),
         timescale=timescale_epochs(winner.weight_decay, winner.lr, finals[0].steps_per_epoch)
-        if arm.decay == "decoupled"
+        if arm.decoupled
         else None,
         seconds=fmean(outcome.seconds for outcome in finals),
     )
@@ -187,7 +192,7 @@ def arm_result(record: Record, name: str) -> ArmResult:
 
 def pull(record: Record, name: str, outcome: Outcome) -> float | None:
     """How much of a typical weight decay takes off in the run: D, for L2 over the median sqrt(v_hat) of the pilot."""
-    if record.settings.arms[name].decay != "coupled":
+    if record.settings.arms[name].decay != "l2":
         return outcome.total_decay
     return outcome.total_decay / record.pilot.gradient_scale[1] if record.pilot else None
 
@@ -198,11 +203,11 @@ def prescription(arm: ArmResult) -> str:
         return f"{arm.arm.title}: lr {arm.winner.lr:.3g}."
     return (
         f"{arm.arm.title}: lr {arm.winner.lr:.3g}, weight_decay {arm.winner.weight_decay:.3g} as torch counts it, which"
-        f" is lr {TIMES} weight_decay {arm.weight_decay_independent:.3g} in the paper's convention."
+        f" is lr {TIMES} weight_decay {arm.weight_decay_paper:.3g} in the paper's convention."
     )
 
 
-def findings_of(result: StudyResult) -> list[Finding]:
+def findings_of(result: Summary) -> list[Finding]:
     """Hold a study against what its workload was expected to show."""
     where = result.record.settings.workload.findings
     return user_code.function(where, "findings", "a list of Finding")(result) if where else []

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Point = tuple[float, float]  # (lr, torch's weight decay)
+from adamas.compare.study.run import Config
+
 Array = NDArray[np.float64]
 DEGREE = 3  # of the polynomials of an additive fit, at most
 SAME = 0.02  # decades between values of a coordinate that count as one: decays are rounded to three digits
@@ -51,11 +52,11 @@ class Separability:
     near_best: float | None
 
 
-def separability(cells: Mapping[Point, float], worst: float, sd: float, rates: Sequence[float]) -> Separability | None:
+def separability(runs: Mapping[Config, float], worst: float, sd: float, rates: Sequence[float]) -> Separability | None:
     """Measure an arm's search; None for an arm without decay.
 
     Args:
-        cells: validation metric by (lr, torch's weight decay); those that are not finite are left out.
+        runs: validation metric by (lr, torch's weight decay); those that are not finite are left out.
         worst: values above it count as it, so that cells far off the optimum do not drown what is near it.
         sd: of the finalists' validation metric over seeds.
         rates: learning rates of the grid, its extensions included: the rows whose neighbours are compared.
@@ -67,7 +68,7 @@ def separability(cells: Mapping[Point, float], worst: float, sd: float, rates: S
         >>> f"{abs(found.paper.interaction):.2f} {abs(found.paper.tilt):.2f} {found.torch.tilt:.2f}"
         '0.00 0.00 0.71'
     """
-    kept = {point: value for point, value in cells.items() if math.isfinite(value) and point[1] > 0}
+    kept = {point: value for point, value in runs.items() if math.isfinite(value) and point[1] > 0}
     if not kept:
         return None
     x, torch_y = (np.log10([point[axis] for point in kept]) for axis in (0, 1))
@@ -124,19 +125,19 @@ def normalised(xx: float, xy: float, yy: float) -> float | None:
     return float(xy / math.sqrt(xx * yy)) if xx > 0 and yy > 0 else None
 
 
-def regret(cells: Mapping[Point, float], worst: float, rates: Sequence[float], per_rate: bool) -> float | None:
+def regret(runs: Mapping[Config, float], worst: float, rates: Sequence[float], per_rate: bool) -> float | None:
     """What tuning decay at a neighbouring learning rate costs, the worse of the two neighbours.
 
     Take the neighbouring row's best column on this axis, go back to the best row with the same value on it, and see
     what is found there, by linear interpolation in the logarithm of decay; beyond the ends, the value at the end.
 
     Args:
-        cells: finite metrics by (lr, torch's weight decay).
+        runs: finite metrics by (lr, torch's weight decay).
         worst: values above it count as it.
         rates: the rows.
         per_rate: whether the axis is lr * weight_decay rather than weight_decay.
     """
-    rows = {rate: row_of(cells, rate, per_rate) for rate in sorted(rates)}
+    rows = {rate: row_of(runs, rate, per_rate) for rate in sorted(rates)}
     rows = {rate: row for rate, row in rows.items() if len(row) > 1}
     if len(rows) < 2:
         return None
@@ -153,10 +154,10 @@ def regret(cells: Mapping[Point, float], worst: float, rates: Sequence[float], p
     return max(found)
 
 
-def row_of(cells: Mapping[Point, float], rate: float, per_rate: bool) -> list[tuple[float, float]]:
+def row_of(runs: Mapping[Config, float], rate: float, per_rate: bool) -> list[tuple[float, float]]:
     """The cells of a learning rate as (logarithm of decay on an axis, metric), ascending."""
     shift = math.log10(rate) if per_rate else 0.0
-    return sorted((math.log10(decay) + shift, value) for (lr, decay), value in cells.items() if lr == rate)
+    return sorted((math.log10(decay) + shift, value) for (lr, decay), value in runs.items() if lr == rate)
 
 
 def near_best(values: Sequence[float], sd: float) -> float | None:

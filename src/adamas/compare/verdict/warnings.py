@@ -49,12 +49,12 @@ def cautions_of(record: Record, name: str, arm: ArmResult) -> list[str]:
     """Warnings about an arm: inert decay, edges of the grid, runs without a figure."""
     found: list[str] = []
     title = arm.arm.title
-    lost = sum(not outcome.feasible for outcome in record.finals(name))
-    diverged = arm.infeasible - arm.given_up - lost
+    lost = sum(not outcome.ok for outcome in record.finals(name))
+    diverged = arm.without_figures - arm.pruned - lost
     inert = is_inert(record, arm)
     if inert and arm.pull is not None:
-        per_step = arm.pull / arm.weight_decay_independent  # those that diverged did not come to all of theirs
-        strongest = per_step * max(cell.weight_decay_independent for cell in record.searched[name])
+        per_step = arm.pull / arm.weight_decay_paper  # those that diverged did not come to all of theirs
+        strongest = per_step * max(run.weight_decay_paper for run in record.searched[name])
         tried = (
             f"although values up to D = {strongest:.3g} were tried: of these it does best with almost no decay"
             if strongest >= 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from adamas.compare.study.run import Cell, Moment, Outcome
+from adamas.compare.study.run import Config, Moment, Outcome, Run
 from adamas.compare.verdict.best_so_far import at_parts, best_so_far
 from adamas.compare.verdict.curves import (
     at_matched_loss,
@@ -18,16 +18,15 @@ from adamas.compare.verdict.curves import (
 )
 from adamas.compare.verdict.separability import interaction, near_best, regret, separability, tilt
 
-Point = tuple[float, float]
 RATES = [10.0**power for power in range(-2, 3)]
 ALL = math.inf
 
 
-def cells(
+def runs(
     metric: Callable[[float, float], float], per_rate: bool, rates: list[float] = RATES, columns: int = 5
-) -> dict[Point, float]:
+) -> dict[Config, float]:
     """A full grid in (x, y) if `per_rate`, in (x, y') otherwise: decades around 0, and the metric of these two."""
-    found: dict[Point, float] = {}
+    found: dict[Config, float] = {}
     for rate in rates:
         for column in range(columns):
             y = column - columns // 2
@@ -36,26 +35,26 @@ def cells(
     return found
 
 
-def coordinates(found: dict[Point, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def coordinates(found: dict[Config, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, torch's y', z."""
     x, y = (np.log10([point[axis] for point in found]) for axis in (0, 1))
     return x, y, np.array(list(found.values()))
 
 
 def test_a_sum_of_cubics_has_no_interaction() -> None:
-    x, y, z = coordinates(cells(lambda x, y: x**3 - 2 * x + y**2 - 0.3 * y**3, per_rate=False))
+    x, y, z = coordinates(runs(lambda x, y: x**3 - 2 * x + y**2 - 0.3 * y**3, per_rate=False))
     assert interaction(x, y, z) == pytest.approx(0, abs=1e-24)
 
 
 def test_the_interaction_of_a_product_is_its_share() -> None:
     """On a full grid around 0, x*y is orthogonal to every function of x or y alone: 25 * 2 * 2 of 50 + 100."""
-    x, y, z = coordinates(cells(lambda x, y: x + x * y, per_rate=False))
+    x, y, z = coordinates(runs(lambda x, y: x + x * y, per_rate=False))
     assert interaction(x, y, z) == pytest.approx(100 / (50 + 100))
 
 
 def test_fewer_values_allow_fewer_powers() -> None:
     """Two learning rates: more than a slope would be one term for one cell, and no plain rank."""
-    x, y, z = coordinates(cells(lambda x, y: x + y**2, per_rate=False, rates=[1.0, 10.0]))
+    x, y, z = coordinates(runs(lambda x, y: x + y**2, per_rate=False, rates=[1.0, 10.0]))
     assert interaction(x, y, z) == pytest.approx(0, abs=1e-24)
     three = (x[:5], y[:5], z[:5])  # a single row: a cubic through five cells
     assert interaction(*three) == pytest.approx(0, abs=1e-24)
@@ -63,23 +62,23 @@ def test_fewer_values_allow_fewer_powers() -> None:
 
 def test_decays_that_only_rounding_tells_apart_are_one_column() -> None:
     """Columns of lr * weight_decay whose decays were rounded to three digits, at three columns: degree 2, not 3."""
-    found = cells(lambda x, y: abs(y) + x, per_rate=True, rates=[1e-3, 3e-3, 1e-2, 3e-2], columns=3)
+    found = runs(lambda x, y: abs(y) + x, per_rate=True, rates=[1e-3, 3e-3, 1e-2, 3e-2], columns=3)
     rounded = {(lr, float(f"{decay * (1 + 0.004 * (lr > 2e-3)):.3g}")): value for (lr, decay), value in found.items()}
     x, y, z = coordinates(rounded)
     assert interaction(x, x + y, z) == pytest.approx(0, abs=1e-4)
 
 
 def test_too_few_cells_and_flat_maps_have_no_interaction() -> None:
-    x, y, z = coordinates(cells(lambda x, y: x * y, per_rate=False, rates=[1.0, 10.0], columns=2))
+    x, y, z = coordinates(runs(lambda x, y: x * y, per_rate=False, rates=[1.0, 10.0], columns=2))
     assert interaction(x[:3], y[:3], z[:3]) is None
-    x, y, z = coordinates(cells(lambda x, y: 0.7, per_rate=False))
+    x, y, z = coordinates(runs(lambda x, y: 0.7, per_rate=False))
     assert interaction(x, y, z) is None
 
 
 @pytest.mark.parametrize(("xx", "xy", "yy"), [(2.0, 0.0, 1.0), (3.0, 1.0, 2.0), (1.0, -0.5, 4.0)])
 def test_the_tilt_of_a_quadratic_on_both_axes(xx: float, xy: float, yy: float) -> None:
     """H on the paper's axis; on torch's, y = y' + x: H11 + 2 H12 + H22, H12 + H22, H22."""
-    x, y, z = coordinates(cells(lambda x, y: 0.5 * xx * x**2 + xy * x * y + 0.5 * yy * y**2 + 5, per_rate=True))
+    x, y, z = coordinates(runs(lambda x, y: 0.5 * xx * x**2 + xy * x * y + 0.5 * yy * y**2 + 5, per_rate=True))
     paper, torch = tilt(x, x + y, z, ALL)
     assert paper == pytest.approx(xy / math.sqrt(xx * yy), abs=1e-9)
     assert torch == pytest.approx((xy + yy) / math.sqrt((xx + 2 * xy + yy) * yy))
@@ -87,7 +86,7 @@ def test_the_tilt_of_a_quadratic_on_both_axes(xx: float, xy: float, yy: float) -
 
 def test_the_tilt_does_not_depend_on_which_axis_it_was_fitted_on() -> None:
     """The transformed Hessian against a fit on torch's own axis: a full quadratic is one on both."""
-    found = cells(lambda x, y: x**2 + 0.4 * x * y + 0.3 * y**2 + 0.02 * x**3, per_rate=True)
+    found = runs(lambda x, y: x**2 + 0.4 * x * y + 0.3 * y**2 + 0.02 * x**3, per_rate=True)
     x, y, z = coordinates(found)
     _, transformed = tilt(x, x + y, z, ALL)
     direct, _ = tilt(x, y, z, ALL)
@@ -95,17 +94,17 @@ def test_the_tilt_does_not_depend_on_which_axis_it_was_fitted_on() -> None:
 
 
 def test_no_valley_no_tilt() -> None:
-    x, y, z = coordinates(cells(lambda x, y: x**2 - y**2, per_rate=True))
+    x, y, z = coordinates(runs(lambda x, y: x**2 - y**2, per_rate=True))
     assert tilt(x, x + y, z, ALL) == (None, None)
     assert tilt(x[:12], y[:12], z[:12], ALL) == (None, None)  # six of the better half for six terms
-    x, y, z = coordinates(cells(lambda x, y: x**2 + y**2, per_rate=True))
+    x, y, z = coordinates(runs(lambda x, y: x**2 + y**2, per_rate=True))
     assert tilt(x, x + y, np.minimum(z, 2.5), worst=2.5) != (None, None)  # nine cells lie below
     assert tilt(x, x + y, np.minimum(z, 1.0), worst=1.0) == (None, None)  # one does
 
 
 def test_regret_is_what_the_wrong_axis_costs() -> None:
     """Separable in lr * weight_decay: on torch's axis each neighbour's best column lies a decade off, which costs 1."""
-    found = cells(lambda x, y: x**2 + y**2, per_rate=True)
+    found = runs(lambda x, y: x**2 + y**2, per_rate=True)
     assert regret(found, ALL, RATES, per_rate=True) == pytest.approx(0)
     assert regret(found, ALL, RATES, per_rate=False) == pytest.approx(1)
 
@@ -130,7 +129,7 @@ def test_regret_interpolates_clamps_caps_and_takes_the_worse() -> None:
 
 def test_cells_between_the_rows_are_no_neighbours() -> None:
     """A closer look half a step above the best row knows only columns near the best."""
-    found = cells(lambda x, y: x**2 + y**2, per_rate=True)
+    found = runs(lambda x, y: x**2 + y**2, per_rate=True)
     found |= {(3.0, 0.33): 0.4, (3.0, 0.3): 0.3}
     assert regret(found, ALL, RATES, per_rate=False) == pytest.approx(1)
 
@@ -141,7 +140,7 @@ def test_near_best_counts_cells_within_a_deviation() -> None:
 
 
 def test_separability_leaves_out_what_has_no_figure_and_no_decay() -> None:
-    found = cells(lambda x, y: x**2 + y**2, per_rate=True)
+    found = runs(lambda x, y: x**2 + y**2, per_rate=True)
     whole = separability(found, ALL, 0.5, RATES)
     assert whole is not None
     assert whole.paper.interaction == pytest.approx(0, abs=1e-20)
@@ -226,10 +225,10 @@ def test_a_mean_curve_goes_as_far_as_all_runs() -> None:
 
 def test_best_so_far_descends_in_the_order_of_the_runs() -> None:
     figures = [None, 0.9, 1.0, 0.7, None, 0.8]
-    runs = [Cell("search", "adamw", 0.1, 0.01 * 2**column, 0) for column in range(len(figures))]
+    runs = [Run("search", "adamw", 0.1, 0.01 * 2**column, 0) for column in range(len(figures))]
     outcomes = {
-        cell: Outcome(feasible=value is not None, validation={} if value is None else {"loss": value})
-        for cell, value in zip(runs, figures, strict=True)
+        run: Outcome(ok=value is not None, validation={} if value is None else {"loss": value})
+        for run, value in zip(runs, figures, strict=True)
     }
     assert best_so_far(runs, outcomes, "loss") == [math.inf, 0.9, 0.9, 0.7, 0.7, 0.7]
     assert best_so_far(runs[::-1], outcomes, "loss") == [0.8, 0.8, 0.7, 0.7, 0.7, 0.7]
@@ -237,8 +236,8 @@ def test_best_so_far_descends_in_the_order_of_the_runs() -> None:
 
 def test_best_so_far_goes_by_the_seed_that_every_cell_ran_on() -> None:
     """An arm that runs on more seeds would seem the better for the easiest of them."""
-    runs = [Cell("search", "none", 0.1, 0.0, seed) for seed in (1, 0, 2)]
-    outcomes = {run: Outcome(True, validation={"loss": 1.0 if run.seed == 0 else 0.1}) for run in runs}
+    runs = [Run("search", "none", 0.1, 0.0, seed) for seed in (1, 0, 2)]
+    outcomes = {run: Outcome("ok", validation={"loss": 1.0 if run.seed == 0 else 0.1}) for run in runs}
     assert best_so_far(runs, outcomes, "loss") == [math.inf, 1.0, 1.0]
 
 

@@ -19,18 +19,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn
 
-ADDRESS = "TINY_JOB_NURSERY"  # in the environment: the socket
+ADDRESS = "TINY_JOB_FORK_SERVER"  # in the environment: the socket
 START_SECONDS = 60
 
 
-class Nursery:
+class ForkServer:
     """The process that forks, started by the test and killed at its end."""
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         self._folder = tempfile.TemporaryDirectory(prefix="adamas")  # pytest's names are too long for a socket's
         address = Path(self._folder.name) / "socket"
         self.environment = {ADDRESS: str(address)}
-        command = [sys.executable, "-m", "tests.compare.nursery", str(address)]
+        command = [sys.executable, "-m", "tests.compare.fork_server", str(address)]
         self._process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
         self.pid = self._process.pid
         return self
@@ -43,16 +43,16 @@ class Nursery:
         self._folder.cleanup()
 
 
-class Forked:
+class ForkedProcess:
     """A process that runs a module, with what is used here of `subprocess.Popen`.
 
     Args:
         command: `[python, "-m", module, *arguments]`.
-        env: its environment, which names the nursery's socket.
+        env: its environment, which names the fork_server's socket.
         stdin: a pipe, or nothing.
         stdout: a pipe or a file.
         stderr: a pipe or a file.
-        options: `cwd` and `start_new_session`, which are as the nursery has them.
+        options: `cwd` and `start_new_session`, which are as the fork_server has them.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Forked:
 
 
 def connect(address: str) -> socket.socket:
-    """Connect to the nursery, which may still be importing."""
+    """Connect to the fork_server, which may still be importing."""
     connection, deadline = socket.socket(socket.AF_UNIX), time.monotonic() + START_SECONDS
     while True:
         try:

@@ -8,61 +8,60 @@ from pathlib import Path
 import pytest
 
 from adamas.compare.report.page import render
-from adamas.compare.search.pilot import UnusableJobError
-from adamas.compare.search.protocol import Stages
-from adamas.compare.search.selection import EveryRunDivergedError
+from adamas.compare.search.protocol import Protocol
 from adamas.compare.study.arms import choose
 from adamas.compare.study.budgets import BUDGETS
-from adamas.compare.study.run import Cell, Outcome
+from adamas.compare.study.errors import EveryRunDivergedError, PilotError
+from adamas.compare.study.run import Outcome, Run
 from adamas.compare.study.settings import Settings
 from adamas.compare.study.specification import specification
 from adamas.compare.study.workload import Workload
 from adamas.compare.verdict.contract import to_json
-from adamas.compare.verdict.result import StudyResult, summarise
+from adamas.compare.verdict.result import Summary, summarise
 from tests.compare.studies import follow
 
 SGD = "torch.optim:SGD"
 
 
-def study(diverges: Callable[[Cell], bool]) -> StudyResult:
+def study(diverges: Callable[[Run], bool]) -> Summary:
     """A study of four arms that are all alike, of which some runs diverge."""
 
-    def outcome(cell: Cell) -> Outcome:
-        if diverges(cell):
-            return Outcome(feasible=False)
-        figures = {"loss": 1.0 + 0.001 * (cell.seed % 7)}
+    def outcome(run: Run) -> Outcome:
+        if diverges(run):
+            return Outcome(status="diverged")
+        figures = {"loss": 1.0 + 0.001 * (run.seed % 7)}
         return Outcome(
-            feasible=True,
+            status="ok",
             validation=figures,
-            test=figures if cell.stage == "final" else None,
+            test=figures if run.stage == "final" else None,
             total_decay=1.0,
             steps=1000,
             epochs=10,
-            gradient_scale=None if cell.arm == SGD else (1e-4, 1e-3, 1e-2),
+            gradient_scale=None if run.arm == SGD else (1e-4, 1e-3, 1e-2),
         )
 
     arms = choose(f"none,adam_l2,adamw,{SGD}")
     settings = Settings(
         Workload("simulated", "nowhere:job", "loss", ""), arms, BUDGETS["quick"], seeds=4, out=Path("unused")
     )
-    return summarise(Stages(settings, specification(settings), lambda courses: follow(courses, outcome)).go_through())
+    return summarise(Protocol(settings, specification(settings), lambda courses: follow(courses, outcome)).go_through())
 
 
 @pytest.mark.parametrize("stage", ["pilot", "search"])
 def test_another_optimizer_that_diverges_is_left_out(stage: str) -> None:
-    result = study(lambda cell: cell.arm == SGD and (cell.stage == stage or cell.stage != "pilot"))
+    result = study(lambda run: run.arm == SGD and (run.stage == stage or run.stage != "pilot"))
     assert list(result.arms) == ["none", "adam_l2", "adamw"]
     (sentence,) = (sentence for sentence in result.warnings if sentence.startswith("Left out"))
     assert "torch.optim.SGD" in sentence
     assert result.verdict.kind == "no_difference"
     assert result.over_none
-    assert any(cell.arm == SGD for cell in result.record.outcomes)  # tried, counted, kept
+    assert any(run.arm == SGD for run in result.record.outcomes)  # tried, counted, kept
     assert "Left out: " in render([result])
     assert list(to_json([result])["studies"][0]["arms"]) == list(result.arms)
 
 
 def test_without_decay_a_job_may_diverge() -> None:
-    result = study(lambda cell: cell.arm == "none" and cell.stage != "pilot")
+    result = study(lambda run: run.arm == "none" and run.stage != "pilot")
     assert list(result.arms) == ["adam_l2", "adamw", SGD]
     assert not result.over_none
     assert result.verdict.kind == "no_difference"
@@ -74,9 +73,9 @@ def test_without_decay_a_job_may_diverge() -> None:
 @pytest.mark.parametrize("arm", ["adam_l2", "adamw"])
 def test_neither_of_the_two_may_be_missing(arm: str) -> None:
     with pytest.raises(EveryRunDivergedError, match="no setting of Adam"):
-        study(lambda cell: cell.arm == arm)
+        study(lambda run: run.arm == arm)
 
 
 def test_nor_may_adams_pilot() -> None:
-    with pytest.raises(UnusableJobError, match="1e-07"):
-        study(lambda cell: cell.stage == "pilot")
+    with pytest.raises(PilotError, match="1e-07"):
+        study(lambda run: run.stage == "pilot")

@@ -1,4 +1,4 @@
-"""A gate in front of the slow job's runs: a test knows who is in a run, and says when runs go on."""
+"""A barrier in front of the slow job's runs: a test knows who is in a run, and says when runs go on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-FOLDER, TOOL = "TINY_JOB_GATE", "TINY_JOB_TOOL"  # in the environment: the folder, and the tool's process
+FOLDER, TOOL = "TINY_JOB_BARRIER", "TINY_JOB_TOOL"  # in the environment: the folder, and the tool's process
 PATIENCE_SECONDS = 120  # of a run whose test is gone
 
 
-class Gate:
+class Barrier:
     """A folder that the test and the tool's processes share.
 
     Args:
@@ -32,8 +32,8 @@ class Gate:
             each.mkdir(exist_ok=True)
 
     @classmethod
-    def of_environment(cls) -> Gate | None:
-        """The gate that a test put in front of this process."""
+    def of_environment(cls) -> Barrier | None:
+        """The barrier that a test put in front of this process."""
         return cls(Path(os.environ[FOLDER])) if FOLDER in os.environ else None
 
     @property
@@ -41,7 +41,7 @@ class Gate:
         """What the tool's processes are to find in theirs."""
         return {FOLDER: str(self._folder)}
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Barrier:
         return self
 
     def __exit__(

@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from adamas.cli import app
-from adamas.compare.job import check as preflight
-from adamas.compare.runner.conduct import ChangedError, conduct
+from adamas.compare.api import conduct
 from adamas.compare.study.arms import ARMS
+from adamas.compare.study.errors import ChangedError
 from adamas.compare.study.margin import Margin
+from tests.compare.jobs import look_over
 from tests.compare.tiny_job import TINY, Settings
 
 PIECES = {
@@ -77,15 +78,15 @@ def own_loop_file(folder: Path, **pieces: str) -> str:
 
 def refusal(name: str, device: str = "cpu", metric: str | None = None) -> str:
     with pytest.raises(ValueError, match=r".") as caught:
-        preflight.find(name, device, metric)
+        look_over(name, device, metric)
     return str(caught.value)
 
 
 def test_a_job_that_is_fine(tmp_path: Path) -> None:
-    workload = preflight.find(job_file(tmp_path), "cpu", None)
+    workload = look_over(job_file(tmp_path), "cpu", None)
     assert (workload.name, workload.metric, workload.stackable, workload.device) == ("my_job", "loss", False, "cpu")
-    assert preflight.find(job_file(tmp_path, more="stackable=True"), "cpu", None).stackable
-    assert preflight.find(own_loop_file(tmp_path), "cpu", None).metric == "loss"
+    assert look_over(job_file(tmp_path, more="stackable=True"), "cpu", None).stackable
+    assert look_over(own_loop_file(tmp_path), "cpu", None).metric == "loss"
 
 
 def test_what_has_no_length_may_have_as_many_batches_as_it_likes(tmp_path: Path) -> None:
@@ -97,20 +98,20 @@ def test_what_has_no_length_may_have_as_many_batches_as_it_likes(tmp_path: Path)
             def __len__(self):
                 return len(None)
     """
-    assert preflight.find(job_file(tmp_path, head=head, batches="lambda epoch: Stream()"), "cpu", None)
+    assert look_over(job_file(tmp_path, head=head, batches="lambda epoch: Stream()"), "cpu", None)
 
 
 def test_parameter_groups_of_the_jobs_own_are_what_is_pasted(tmp_path: Path) -> None:
-    assert not preflight.find(job_file(tmp_path), "cpu", None).groups
-    assert preflight.find(job_file(tmp_path, more="parameter_groups=[{'params': [model.weight]}]"), "cpu", None).groups
+    assert not look_over(job_file(tmp_path), "cpu", None).groups
+    assert look_over(job_file(tmp_path, more="parameter_groups=[{'params': [model.weight]}]"), "cpu", None).groups
     assert "AdamW(parameter_groups, lr=0.01, weight_decay=0.5)" in ARMS["adamw"].code(0.01, 0.5, groups=True)
 
 
 def test_job_is_what_a_function_is_called_unless_said(tmp_path: Path) -> None:
     typed = job_file(tmp_path)
-    assert preflight.find(typed.removesuffix(":job"), "cpu", None).name == "my_job"
+    assert look_over(typed.removesuffix(":job"), "cpu", None).name == "my_job"
     Path(typed.removesuffix(":job")).write_text(Path(typed.removesuffix(":job")).read_text() + "\nlarge = job\n")
-    assert preflight.find(typed.replace(":job", ":large"), "cpu", None).name == "my_job:large"
+    assert look_over(typed.replace(":job", ":large"), "cpu", None).name == "my_job:large"
 
 
 MISTAKES = [
@@ -289,7 +290,7 @@ def test_an_own_loop_is_taken_to_its_first_step(
 ) -> None:
     name = own_loop_file(tmp_path, **pieces)
     if parts is None:  # the weights still follow the seed
-        assert preflight.find(name, "cpu", None).metric == "loss"
+        assert look_over(name, "cpu", None).metric == "loss"
         return
     said = refusal(name)
     for part in (*parts, "my_job.py"):
@@ -302,7 +303,7 @@ def test_pretrained_weights_may_be_the_same_for_every_seed(tmp_path: Path) -> No
     name = own_loop_file(tmp_path)
     path = Path(name.removesuffix(":job"))
     path.write_text(path.read_text().replace("    return OwnLoop", f"    {load}\n    return OwnLoop"))
-    assert preflight.find(name, "cpu", None).name == "my_job"
+    assert look_over(name, "cpu", None).name == "my_job"
     path.write_text(path.read_text().replace("    optimizer.zero_grad()", "    torch.manual_seed(1)"))
     assert "it started alike" in refusal(name)
 
@@ -347,7 +348,7 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_metric_may_be_chosen(tmp_path: Path) -> None:
     name = job_file(tmp_path, evaluate="lambda split: {'loss': 1.0, 'mae': 2.0, 'accuracy': 0.5}")
-    assert preflight.find(name, "cpu", "mae").metric == "mae"
+    assert look_over(name, "cpu", "mae").metric == "mae"
     assert "metric='accuracy' is better when higher" in refusal(name, metric="accuracy")
     assert "returned loss, mae, accuracy, but not 'f2'" in refusal(name, metric="f2")
 
@@ -393,7 +394,7 @@ def test_an_optimizer_that_refuses_the_weights_is_found_before_anything_is_train
 def test_a_margin_suits_the_metric(tmp_path: Path) -> None:
     name = job_file(tmp_path, evaluate="lambda split: {'loss': -3.0}")
     assert "loss is -3, and margin=2% is a fraction of it, which must be above 0" in refusal(name)
-    assert preflight.find(name, "cpu", None, Margin.parse("0.1abs")).metric == "loss"
+    assert look_over(name, "cpu", None, Margin.parse("0.1abs")).metric == "loss"
 
 
 def test_a_head_that_begins_at_zero_is_no_seed_without_effect(tmp_path: Path) -> None:
@@ -406,7 +407,7 @@ def test_a_head_that_begins_at_zero_is_no_seed_without_effect(tmp_path: Path) ->
         tmp_path,
         f"def job(seed, device):\n    {zeros}\n    return Job(model, {PIECES['batches']}, {alike}, {evaluate}, 2, 3)\n",
     )
-    assert preflight.find(name, "cpu", None).metric == "loss"
+    assert look_over(name, "cpu", None).metric == "loss"
 
 
 def test_weights_that_two_runs_would_share_are_refused(tmp_path: Path) -> None:
@@ -416,18 +417,18 @@ def test_weights_that_two_runs_would_share_are_refused(tmp_path: Path) -> None:
     assert "make the model inside the function" in refusal(shared)
     anew = "    model.reset_parameters()\n"
     set_anew = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n{anew}    return Job(model, {rest}\n")
-    assert preflight.find(set_anew, "cpu", None).metric == "loss"
+    assert look_over(set_anew, "cpu", None).metric == "loss"
     frozen = "body = nn.Linear(4, 4).requires_grad_(False)\n"
     model = "    model = nn.Sequential(body, nn.Linear(4, 1))\n"
     fine = write(tmp_path, f"{frozen}def job(seed, device):\n{model}    return Job(model, {rest}\n")
-    assert preflight.find(fine, "cpu", None).metric == "loss"
+    assert look_over(fine, "cpu", None).metric == "loss"
 
 
 def test_a_job_may_change_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     leaves = f"import os; os.chdir({str(tmp_path / 'elsewhere')!r})"
-    workload = preflight.find(job_file(tmp_path, head=leaves), "cpu", None)
+    workload = look_over(job_file(tmp_path, head=leaves), "cpu", None)
     assert Path.cwd() == tmp_path
     assert Settings(workload, out=Path("out")).storage_url.endswith(f"{tmp_path}/out/trials.db")  # for workers too
 
@@ -443,7 +444,7 @@ def test_two_jobs_of_one_name_are_not_mixed(tmp_path: Path) -> None:
 
 def test_a_negated_accuracy_is_lower_when_better(tmp_path: Path) -> None:
     name = job_file(tmp_path, evaluate="lambda split: {'neg_accuracy': -0.5}", more="metric='neg_accuracy'")
-    assert preflight.find(name, "cpu", None, Margin.parse("0.01abs")).metric == "neg_accuracy"
+    assert look_over(name, "cpu", None, Margin.parse("0.01abs")).metric == "neg_accuracy"
 
 
 @pytest.mark.parametrize("metric", ["f1_score", "roc_auc_score", "acc@1", "acc1", "accuracy_top1", "mAP", "val/miou"])
@@ -455,17 +456,17 @@ def test_what_is_better_when_higher_is_known_by_any_part_of_its_name(tmp_path: P
 @pytest.mark.parametrize("metric", ["f1_loss", "error@1", "accuracy_error", "mape", "brier_score", "mse"])
 def test_what_is_better_when_lower_is_taken(tmp_path: Path, metric: str) -> None:
     name = job_file(tmp_path, evaluate=f"lambda split: {{{metric!r}: 0.5}}", more=f"metric={metric!r}")
-    assert preflight.find(name, "cpu", None).metric == metric
+    assert look_over(name, "cpu", None).metric == metric
 
 
 def test_counts_may_be_numpys(tmp_path: Path) -> None:
     name = job_file(tmp_path, head="import numpy as np", epochs="np.int64(2)", steps_per_epoch="np.int32(3)")
-    job = preflight.find(name, "cpu", None).load()(0, "cpu")
+    job = look_over(name, "cpu", None).load()(0, "cpu")
     assert (type(job.epochs), type(job.steps_per_epoch)) == (int, int)
 
 
 def test_what_a_job_prints_stays_off_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    preflight.find(job_file(tmp_path, head="print('hello')"), "cpu", None)
+    look_over(job_file(tmp_path, head="print('hello')"), "cpu", None)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "hello\n" * 3)
 
@@ -477,20 +478,20 @@ def test_a_job_by_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     written = Path(job_file(package).removesuffix(":job"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    workload = preflight.find("its_package.my_job:job", "cpu", None)
+    workload = look_over("its_package.my_job:job", "cpu", None)
     assert workload.name == "its_package.my_job"
     assert workload.factory == "its_package.my_job:job"
-    by_path = preflight.find(f"{written}:job", "cpu", None)
+    by_path = look_over(f"{written}:job", "cpu", None)
     assert by_path.revision == workload.revision  # what the file holds, either way
     written.write_text(written.read_text() + "# changed\n")
-    assert preflight.find("its_package.my_job:job", "cpu", None).revision != workload.revision
+    assert look_over("its_package.my_job:job", "cpu", None).revision != workload.revision
 
 
 def test_a_changed_file_is_another_study(tmp_path: Path) -> None:
     name = job_file(tmp_path)
 
     def settings(fresh: bool = False) -> Settings:
-        workload = preflight.find(name, "cpu", None)
+        workload = look_over(name, "cpu", None)
         return Settings(workload, budget=TINY, seeds=2, workers=1, out=tmp_path / "out", fresh=fresh)
 
     class Enough(Exception):

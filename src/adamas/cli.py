@@ -99,7 +99,7 @@ class CompareOptions:
     trials: Annotated[
         int | None, typer.Option(help="Runs for each arm's search, in place of the budget's.", show_default="budget's")
     ] = None
-    seeds: Annotated[int, typer.Option(help="Paired seeds on which each arm's best cell is rerun.")] = 8
+    seeds: Annotated[int, typer.Option(help="Paired seeds on which each arm's best setting is rerun.")] = 8
     margin: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +115,8 @@ class CompareOptions:
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Worker processes, a thread each; no result depends on it.", show_default="cores; 1 on a GPU"
+            help="Worker processes, a thread each; 0 trains in this process. No result depends on it.",
+            show_default="cores; 1 on a GPU",
         ),
     ] = None
     out: Annotated[Path, typer.Option(help="Folder for the report and the trials.")] = Path("report")
@@ -165,7 +166,7 @@ def compare(**given: Any) -> None:
     """Should a training job use Adam with L2 or AdamW, and with what weight decay?
 
     Adam without decay, Adam with L2 and AdamW are tuned separately at equal cost, each over its own range of weight
-    decay; the best cell of each is rerun on fresh paired seeds and tested once. The verdict comes with its interval,
+    decay; the best setting of each is rerun on fresh paired seeds and tested once. The verdict comes with its interval,
     the line of code to paste, and a page of evidence (report/index.html).
     """
     options = CompareOptions(**given)

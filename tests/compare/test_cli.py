@@ -41,7 +41,7 @@ def test_help_teaches() -> None:
         (("--budget", "huge"), "unknown budget 'huge'; the known ones are: quick, standard, thorough"),
         (("--margin", "-1"), "margin='-1' must be a positive number"),
         (("--seeds", "1"), "seeds=1 must be >= 2"),
-        (("--workers", "0"), "workers=0 must be >= 1"),
+        (("--workers", "-1"), "workers=-1 must be >= 0"),
         (("--trials", "5"), "trials=5 must be >= 39 with the budget standard"),
         (("--arms", "adamw"), "arms='adamw' must contain adam_l2 and adamw, which the verdict is about; add adam_l2"),
         (("--arms", "adam_l2,adamw,torch.optim:Lion"), "arm 'torch.optim:Lion' cannot be imported"),

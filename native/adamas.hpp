@@ -3,15 +3,15 @@
 
 #include <stdint.h>
 
-// The factors of one step (adamas.scalars.StepScalars), rounded once to the type in which the rule is computed.
-// The first moment becomes keep * m + beta1_complement * (g - pull * m). With beta1 >= 1/2, keep = pull = 1: its error
-// is then a third of that of beta1 * m + beta1_complement * g, which counts where m is nearly cancelled by g. With
-// beta1 < 1/2, keep = beta1 and pull = 0: nothing of a large old m is left behind. The same of the weights' average.
+// The factors of an exponential moving average, which becomes keep * old + weight * (value - pull * old).
+// With a memory >= 1/2, keep = pull = 1: the error is a third of that of memory * old + weight * value, which matters
+// where value nearly cancels old. With a memory < 1/2, keep = memory and pull = 0: a large old value leaves no rest.
 template <class T>
 struct Mean {
-  T keep, pull, weight;  // the new value's
+  T keep, pull, weight;
 };
 
+// The factors of one step (adamas.scalars.StepScalars), rounded once to the type in which the rule is computed.
 template <class T>
 struct Factors {
   T grad_factor, l2, beta2, beta2_complement, step_size, eps, eps_root, decay, max_factor;
@@ -21,11 +21,11 @@ struct Factors {
 enum class Dtype : uint8_t { float32, float64, bfloat16, float16 };
 constexpr int kDtypes = 4;
 
-// How moments and weights are stored (adamas.kernels.bucket.Storage); where it is not `plain`, stored.inc steps.
+// How moments and weights are stored (adamas.formats.names.Storage). stored.inc steps storages that are not plain.
 enum class Moments : uint8_t { wide, bfloat16, packed16, packed12 };
 
 struct Storage {
-  Dtype dtype;  // of parameters and gradients
+  Dtype dtype;  // the dtype of parameters and gradients
   Moments moments;
   int master_bits;  // 0 without master weights
   bool stochastic;
@@ -37,7 +37,7 @@ struct Key {
   uint32_t first, second;
 };
 
-// Where weight decay acts: in the gradient, on the weight, or on the weight where the update does not oppose it.
+// Where weight decay acts: on the gradient, on the weight, or on the weight unless the update has the opposite sign.
 enum class Decay : uint8_t { none, l2, decoupled, cautious };
 
 struct Step {
@@ -49,20 +49,20 @@ struct Step {
   bool amsgrad, moves, averages, zero_grad;
 };
 
-// One parameter with everything that belongs to it: `count` elements in the same order in each array.
-// Moments and averages are float32, or float64 for float64 parameters; with a Storage that is not plain, what it says.
+// The arrays of one parameter: `count` elements in the same order in each. Moments and averages are float32, or float64
+// for float64 parameters; a storage that is not plain defines its own moments and low bits.
 struct Tensor {
   void* param;
-  void* grad;     // written only to zero it; null where there is none: then only the average goes on
-  void* exp_avg;  // or the words of packed moments
+  void* grad;     // written only to zero it; null without a gradient: then only the average is updated
+  void* exp_avg;  // the first moment, or the words of packed moments
   void* exp_avg_sq;
   void* max_exp_avg_sq;      // null without amsgrad
   void* ema;                 // null without an average
   void* param_low;           // null without master weights
-  void *scale, *low, *high;  // float32 of each block of packed moments
+  void *scale, *low, *high;  // one float32 number for each block of packed moments
   int64_t count;
-  int64_t columns;  // where not 0, blocks begin anew in each row of so many elements
-  int32_t step;     // which of the bucket's steps it takes
+  int64_t columns;  // if not 0, each row of this many elements starts a new block
+  int32_t step;     // the index of its step among those of the bucket
 };
 
 // Steps the elements [begin, end) of one tensor.
@@ -71,12 +71,12 @@ using StepRange = void (*)(const Step&, const Tensor&, int64_t begin, int64_t en
 // The sum of the squares of the gradient's elements [begin, end), in double.
 using SquareRange = double (*)(const Tensor&, int64_t begin, int64_t end);
 
-// The functions of one instruction set, indexed by Dtype; null pointers where it is not compiled in.
+// The functions of one instruction set, indexed by Dtype.
 struct Isa {
   const char* name;
   StepRange step[kDtypes];
-  StepRange stored;          // the step of a storage that is not plain; ranges begin and end where blocks do
-  StepRange touch[kDtypes];  // moves the bytes of a step and computes nothing: the memory's limit
+  StepRange stored;          // for a storage that is not plain; ranges begin and end at the edges of blocks
+  StepRange touch[kDtypes];  // moves the bytes of a step without the rule, to measure the limit of memory
   SquareRange square[kDtypes];
 };
 

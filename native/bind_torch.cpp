@@ -1,5 +1,5 @@
-// The torch front of the native kernel: `Table` turns lists of tensors into pointers, checking everything before
-// anything is written, and steps them. See src/adamas/kernels/native.py for the side that calls it.
+// The native kernel for torch: `Table` checks lists of tensors, turns them into pointers and steps them. It checks
+// everything before it writes anything. src/adamas/kernels/native.py calls it.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
@@ -22,9 +22,7 @@
 
 namespace {
 
-Key key_of(nb::handle key) { return {nb::cast<uint32_t>(key[0]), nb::cast<uint32_t>(key[1])}; }
-
-// Reads adamas.scalars.StepScalars by position; `random` says whether the storage draws random bits.
+// Reads adamas.scalars.StepScalars by position; `random` tells whether the storage draws random bits.
 Scalars read_scalars(const nb::tuple& from, bool random) {
   constexpr size_t kRandom = kNumbers + 2, kCautious = kNumbers + 4;
   Scalars scalars{};
@@ -32,27 +30,28 @@ Scalars read_scalars(const nb::tuple& from, bool random) {
   scalars.amsgrad = nb::cast<bool>(from[kNumbers]);
   scalars.moves = nb::cast<bool>(from[kNumbers + 1]);
   scalars.cautious = nb::len(from) > kCautious && nb::cast<bool>(from[kCautious]);
-  if (!nb::handle(from[kRandom]).is_none()) {
-    scalars.key = key_of(from[kRandom]);
+  const nb::handle key = from[kRandom];
+  if (!key.is_none()) {
+    scalars.key = {nb::cast<uint32_t>(key[0]), nb::cast<uint32_t>(key[1])};
   } else if (random) {
-    throw Mismatch("random rounding needs a seed");
+    throw Mismatch("random=None: stochastic rounding needs the key of a seed");
   }
   return scalars;
 }
 
-// The addresses of a bucket's tensors. From `take` to the end of `step` all tensors are held: their memory stays alive
-// whatever other threads put into the states while the step runs without the GIL.
+// The addresses of a bucket's tensors. From `take` to the end of `step` the table holds all tensors: their memory stays
+// alive even if other threads put other tensors into the states while the step runs without the GIL.
 class Table {
  public:
-  // `names` are those of the tensors kept of each parameter, in the kernels' order. With `counts`, each state has a
-  // tensor "step", which is read by `take` and counted on by `step`.
+  // `names` are the names of the states of each parameter, in the kernels' order. With `counts`, each state has a
+  // tensor "step", which `take` reads and `step` increases.
   Table(const std::vector<std::string>& names, const std::string& moments, int master_bits, bool stochastic,
         bool counts)
-      : storage_{Dtype::float32, moments_called(moments), master_bits, stochastic}, counts_steps_(counts) {
-    for (const std::string& name : names) kept_.push_back(state_called(name));
+      : storage_{Dtype::float32, named<Moments>(kMoments, moments), master_bits, stochastic}, counts_steps_(counts) {
+    for (const std::string& name : names) kept_.push_back(named<StateName>(kStates, name));
   }
 
-  // Reads and checks every tensor of a step; nothing is written. Without `grads`, takes each parameter's `grad`.
+  // Reads and checks every tensor of a step, and writes nothing. Without `grads`, takes each parameter's `grad`.
   // Returns the indices of gradients that must be copied into their parameter's layout before `step`.
   std::vector<size_t> take(nb::list params, nb::list states, std::optional<nb::list> grads) {
     const Inside inside(*this);
@@ -76,40 +75,39 @@ class Table {
     return copy;
   }
 
-  // The gradients that were taken.
+  // The gradients of the last `take`.
   nb::list grads() const {
     nb::list found;
     for (const nb::object& grad : grads_) found.append(grad);
     return found;
   }
 
-  // The indices of parameters that had no gradient when gradients were last taken.
+  // The indices of parameters without a gradient in the last `take`.
   const std::vector<size_t>& absent() const { return absent_; }
 
-  // The numbers of the coming steps, and which of them each parameter takes: None where all take the same.
-  std::pair<std::vector<int64_t>, std::optional<std::vector<size_t>>> upcoming() const {
+  // The numbers of the coming steps, and for each parameter the index of its own: None if there is one number.
+  Upcoming upcoming() const {
     if (!ready_ || !counts_steps_) throw Mismatch("no steps were counted for the gradients taken");
-    Upcoming found = upcoming_of(steps_);
-    return {std::move(found.numbers), std::move(found.which)};
+    return upcoming_of(steps_);
   }
 
-  // Lets the gradients go without a step.
+  // Drops the gradients without a step.
   void release() {
     const Inside inside(*this);
     let_go();
   }
 
-  // The sum of squares of each gradient taken.
+  // The sum of squares of each gradient.
   std::vector<double> squares(int threads, const std::string& isa) {
     const Inside inside(*this);
     if (!ready_) throw Mismatch("no gradients were taken for this step");
-    if (!dtype_) return {};  // no gradient was ever taken
+    if (!dtype_) return {};  // no parameter was ever read
     const Isa& chosen = isa_named(isa);
     nb::gil_scoped_release released;
     return square_all(chosen.square[static_cast<int>(*dtype_)], tensors_, threads);
   }
 
-  // Tensor i takes the step of scalars[which[i]], or of the only scalars where `which` is None.
+  // Steps tensor i with scalars[which[i]], or with the only scalars if `which` is None.
   void step(nb::list scalars, std::optional<nb::list> which, bool zero_grad, int threads, const std::string& isa) {
     const Inside inside(*this);
     if (!ready_) throw Mismatch("no gradients were taken for this step");
@@ -126,7 +124,7 @@ class Table {
     let_go();
   }
 
-  // Moves the bytes of a step, for measuring what the memory allows.
+  // Moves the bytes of a step, to measure the limit of memory.
   void touch(int threads, const std::string& isa) {
     const Inside inside(*this);
     if (!ready_) throw Mismatch("no gradients were taken for this step");
@@ -137,7 +135,7 @@ class Table {
     run_all(chosen.touch[static_cast<int>(*dtype_)], {Step{}}, tensors_, threads);
   }
 
-  // For Python's garbage collector: a tensor may refer back to the optimizer, by a hook for instance.
+  // For Python's garbage collector: a tensor may refer to the optimizer, for instance through a hook.
   int traverse(visitproc visit, void* arg) const {
     for (const Known& known : known_) Py_VISIT(known.reference().ptr());
     for (const nb::object& tensor : held_) Py_VISIT(tensor.ptr());
@@ -151,11 +149,13 @@ class Table {
   }
 
  private:
-  // Keeps a second thread out while one is at work here, with or without the GIL.
+  // Keeps a second thread out while one is inside, with or without the GIL.
   class Inside {
    public:
     explicit Inside(Table& table) : table_(table) {
-      if (table_.inside_.exchange(true)) throw std::runtime_error("another thread is inside of this bucket's step");
+      if (table_.inside_.exchange(true))
+        throw std::runtime_error(
+            "another thread is inside this bucket's step: step an optimizer from one thread at a time");
     }
     ~Inside() { table_.inside_ = false; }
     Inside(const Inside&) = delete;
@@ -166,7 +166,7 @@ class Table {
 
   bool keeps(StateName name) const { return std::find(kept_.begin(), kept_.end(), name) != kept_.end(); }
 
-  // References are dropped only once they are no longer in the table: dropping the last one runs code of others.
+  // Drops references only when they are no longer in the table: dropping a last reference may run any Python code.
   void let_go() {
     std::vector<nb::object> grads, held;
     grads.swap(grads_);
@@ -186,7 +186,7 @@ class Table {
     steps_.assign(counts_steps_ ? count : 0, Count{});
   }
 
-  // Places in known_ for each parameter: its own, that of each state, and that of its count.
+  // The number of entries in known_ for each parameter: the parameter, each state, and the count.
   size_t stride() const { return kept_.size() + 2; }
 
   std::vector<Step> read_steps(const nb::list& scalars, const std::optional<nb::list>& which, bool zero_grad) {
@@ -197,17 +197,18 @@ class Table {
       if (steps.back().amsgrad != keeps(kMax)) throw Mismatch("max_exp_avg_sq is kept with amsgrad and only then");
       if (steps.back().averages != keeps(kEma)) throw Mismatch("ema is kept with ema_decay and only then");
     }
-    if (steps.empty() || (!which && steps.size() != 1)) throw Mismatch("several scalars need to know whose they are");
-    if (which && nb::len(*which) != tensors_.size()) throw Mismatch("which and the tensors differ in number");
+    if (steps.empty() || (!which && steps.size() != 1))
+      throw Mismatch("which=None needs exactly one element in scalars");
+    if (which && nb::len(*which) != tensors_.size()) throw Mismatch("which needs one index for each tensor");
     for (size_t i = 0; i < tensors_.size(); ++i) {
       const auto index = which ? nb::cast<size_t>((*which)[i]) : size_t{0};
-      if (index >= steps.size()) throw Mismatch("which names scalars that are not there");
+      if (index >= steps.size()) throw Mismatch("which has an index beyond the end of scalars");
       tensors_[i].step = static_cast<int32_t>(index);
     }
     return steps;
   }
 
-  // Whether the gradient can be used where it is.
+  // Takes one parameter; returns whether its gradient can be used without a copy.
   bool take_one(size_t i, nb::handle param_object, nb::handle state, nb::handle grad_object) {
     Tensor& tensor = tensors_[i];
     tensor.count = 0;
@@ -215,12 +216,12 @@ class Table {
     tensor.step = 0;
     if (counts_steps_) steps_[i].at = nullptr;
     const bool absent = grad_object.is_none();
-    if (absent && !keeps(kEma)) return true;  // without an average, nothing of this tensor is looked at
+    if (absent && !keeps(kEma)) return true;  // without an average, this step does not use the tensor
     const View param = read(param_object, "param", i);
     const bool known = known_[i * stride()].is(param_object, param);
     if (!known) check_param(i, param_object, param);
     for (size_t k = 0; k < kept_.size(); ++k) take_state(i, k, state, param, known);
-    // Only now, when every state has been checked against it, is this the parameter's known place and layout.
+    // The parameter counts as known only now, when every state has been checked against it.
     if (!known) known_[i * stride()].keep(param_object, param, false);
     tensor.param = param.data;
     tensor.count = param.count;
@@ -247,7 +248,7 @@ class Table {
     storage_.dtype = *dtype;
   }
 
-  // Finds the k-th state's tensor and checks it, unless it was checked against a parameter that is still the same.
+  // Takes the tensor of the k-th state, and checks it unless both it and the parameter are known.
   void take_state(size_t i, size_t k, nb::handle state, const View& param, bool param_is_known) {
     const StateName name = kept_[k];
     nb::object tensor = item(state, torch.keys[name], kStates[name], i);
@@ -260,7 +261,7 @@ class Table {
       }
       known.keep(tensor, view, true);
     }
-    address_of(tensors_[i], name) = view.data;
+    tensors_[i].*kAddresses[name] = view.data;
     held_.push_back(std::move(tensor));
   }
 
@@ -284,14 +285,14 @@ class Table {
   }
 
   std::vector<Tensor> tensors_;
-  std::vector<Known> known_;  // stride() for each parameter
+  std::vector<Known> known_;  // stride() entries for each parameter
   std::vector<nb::object> grads_;
-  std::vector<nb::object> held_;  // states and counts of a step under way
+  std::vector<nb::object> held_;  // states and counts, from `take` to the end of `step`
   std::vector<size_t> absent_;
-  std::vector<Count> steps_;  // empty unless steps are counted here
+  std::vector<Count> steps_;  // empty if this table does not count steps
   std::optional<Dtype> dtype_;
   Storage storage_;
-  std::vector<StateName> kept_;  // which of the states there are
+  std::vector<StateName> kept_;  // the states of each parameter
   bool counts_steps_;
   bool ready_ = false;
   std::atomic<bool> inside_ = false;
@@ -321,7 +322,7 @@ bool same_objects(nb::list a, nb::list b) {
   return true;
 }
 
-// Whether no two of the tensors, of which some may be None, share memory; false where that cannot be told.
+// Whether no two of the tensors share memory, ignoring None; false where this is unknown.
 bool disjoint(nb::list tensors) {
   std::vector<std::pair<const char*, const char*>> spans;
   for (nb::handle tensor : tensors) {
@@ -352,31 +353,34 @@ std::vector<std::string> isas() {
 }  // namespace
 
 NB_MODULE(_native, m) {
-  nb::set_leak_warnings(false);  // an interpreter that ends with a traceback at hand still holds an optimizer
+  nb::set_leak_warnings(false);  // an interpreter that exits with a traceback still holds an optimizer
   m.doc() = "The native kernel: see adamas.kernels.native.";
   nb::exception<Mismatch>(m, "Mismatch", PyExc_ValueError);
-  m.def("isas", &isas, "Instruction sets this processor can run, best first.");
+  m.def("isas", &isas, "Return the instruction sets that this processor can run, best first.");
   m.def("use_torch", &use_torch, nb::arg("tensor"), nb::arg("parameter"), nb::arg("exchange").none(),
-        "Name torch's classes and the table by which to read tensors; without one they are read by attributes.");
-  m.def("same_objects", &same_objects, nb::arg("a"), nb::arg("b"), "Whether a[i] is b[i] for all i.");
-  m.def("disjoint", &disjoint, nb::arg("tensors"), "Whether no two of the tensors share memory.");
-  nb::class_<Table>(m, "Table", nb::type_slots(table_slots), "The tensors of one bucket: addresses and references.")
+        "Set torch's classes and the table of functions that reads tensors; without one, attributes are read.");
+  m.def("same_objects", &same_objects, nb::arg("a"), nb::arg("b"),
+        "Return whether the lists are equally long and a[i] is b[i] for all i.");
+  m.def("disjoint", &disjoint, nb::arg("tensors"), "Return whether no two of the tensors share memory.");
+  nb::class_<Table>(m, "Table", nb::type_slots(table_slots),
+                    "The addresses of a bucket's tensors, and references to them.")
       .def(nb::init<const std::vector<std::string>&, const std::string&, int, bool, bool>(), nb::arg("names"),
            nb::arg("moments") = "wide", nb::arg("master_bits") = 0, nb::arg("stochastic") = false,
            nb::arg("counts") = false)
       .def("take", &Table::take, nb::arg("params"), nb::arg("states"), nb::arg("grads").none() = nb::none(),
-           "Check every tensor of a step, without `grads` each parameter's `grad`; returns indices of gradients that "
-           "must be copied to their parameter's layout.")
-      .def("grads", &Table::grads, "The gradients that were taken.")
-      .def("absent", &Table::absent, "The indices of parameters that had no gradient when gradients were last taken.")
+           "Check every tensor of a step and take its gradients, without `grads` each parameter's `grad`; return the "
+           "indices of gradients that must be copied to their parameter's layout.")
+      .def("grads", &Table::grads, "Return the gradients of the last `take`.")
+      .def("absent", &Table::absent, "Return the indices of parameters without a gradient in the last `take`.")
       .def("upcoming", &Table::upcoming,
-           "The numbers of the coming steps, and for each parameter the index of its own; None if all are the same.")
-      .def("release", &Table::release, "Let the gradients go without a step.")
-      .def("squares", &Table::squares, nb::arg("threads"), nb::arg("isa") = "", "Each gradient's sum of squares.")
+           "Return the numbers of the coming steps, and for each parameter the index of its own; None for one number.")
+      .def("release", &Table::release, "Drop the gradients without a step.")
+      .def("squares", &Table::squares, nb::arg("threads"), nb::arg("isa") = "",
+           "Return each gradient's sum of squares.")
       .def("step", &Table::step, nb::arg("scalars"), nb::arg("which").none(), nb::arg("zero_grad"), nb::arg("threads"),
            nb::arg("isa") = "",
-           "Apply adamas.scalars.StepScalars, tuples, to every tensor: scalars[which[i]] to tensor i. Then count the "
-           "step and let the gradients go.")
+           "Step tensor i with scalars[which[i]], each an adamas.scalars.StepScalars. Then count the step and drop the "
+           "gradients.")
       .def("touch", &Table::touch, nb::arg("threads"), nb::arg("isa") = "",
-           "Read and write what a step would, and change nothing: a measure of the memory.");
+           "Read and write the memory of a step and change nothing, to measure the limit of memory.");
 }

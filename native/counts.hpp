@@ -1,4 +1,4 @@
-// The numbers of a bucket's steps, which live in a float32 tensor of each parameter and are counted on in place.
+// The step counts of a bucket: a float32 tensor for each parameter, increased in place.
 #pragma once
 
 #include <math.h>
@@ -6,14 +6,15 @@
 
 #include <optional>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
-// float32 stops counting at 2**24: the integer beside it goes on as long as the tensor holds its float32.
+// float32 stops counting at 2**24. The integer goes on, as long as the tensor holds the same number as float32.
 struct Count {
-  float* at = nullptr;  // null where the parameter takes no step
+  float* at = nullptr;  // null if the parameter takes no step
   int64_t steps = 0;
 
-  // Reads the tensor; false where no step can follow what it holds.
+  // Reads the tensor; returns false if its value is no number of steps.
   bool read(float* from) {
     at = from;
     const float held = *from;
@@ -24,29 +25,22 @@ struct Count {
   void advance() { *at = static_cast<float>(++steps); }
 };
 
-// The numbers of the coming steps, each once, and for each parameter the index of its own; no indices where there is
-// but one number. Parameters that take no step have index 0.
-struct Upcoming {
-  std::vector<int64_t> numbers;
-  std::optional<std::vector<size_t>> which;
-};
+// The numbers of the coming steps, each once, and for each parameter the index of its own; no indices if there is one
+// number. A parameter that takes no step has index 0.
+using Upcoming = std::pair<std::vector<int64_t>, std::optional<std::vector<size_t>>>;
 
 inline Upcoming upcoming_of(const std::vector<Count>& counts) {
-  std::optional<int64_t> first;
-  bool same = true;
-  for (const Count& count : counts) {
-    if (!count.at) continue;
-    if (!first) first = count.steps;
-    same = same && count.steps == *first;
-  }
-  if (same) return {{first.value_or(0) + 1}, std::nullopt};
-  Upcoming found{{}, std::vector<size_t>(counts.size())};
-  std::unordered_map<int64_t, size_t> places;
+  std::vector<int64_t> numbers;
+  std::vector<size_t> which;  // empty while there is one number
+  std::unordered_map<int64_t, size_t> indices;
   for (size_t i = 0; i < counts.size(); ++i) {
-    if (!counts[i].at) continue;
-    const auto [place, is_new] = places.try_emplace(counts[i].steps, found.numbers.size());
-    if (is_new) found.numbers.push_back(counts[i].steps + 1);
-    (*found.which)[i] = place->second;
+    const int64_t next = counts[i].steps + 1;
+    if (!counts[i].at || (!numbers.empty() && next == numbers.front())) continue;
+    const auto [found, is_new] = indices.try_emplace(next, numbers.size());
+    if (is_new) numbers.push_back(next);
+    if (numbers.size() > 1) which.resize(counts.size());
+    if (numbers.size() > 1) which[i] = found->second;
   }
-  return found;
+  if (numbers.empty()) numbers.push_back(1);
+  return {numbers, which.empty() ? std::nullopt : std::optional(which)};
 }

@@ -1,40 +1,30 @@
-// The part of DLPack 1.x that reads a tensor's address and layout without owning it.
+// The part of DLPack 1.x for reading a tensor's address and layout without owning the tensor.
 // Declarations follow the published ABI (https://dmlc.github.io/dlpack/latest/c_api.html).
 #pragma once
 
 #include <stdint.h>
 
-struct DLDevice {
-  int32_t device_type;  // 1 is the CPU
-  int32_t device_id;
-};
-
-struct DLDataType {
-  uint8_t code;  // 2 is float, 4 is bfloat16
-  uint8_t bits;
-  uint16_t lanes;
-};
-
 struct DLTensor {
   void* data;
-  DLDevice device;
+  struct {
+    int32_t device_type, device_id;  // device type 1 is the CPU
+  } device;
   int32_t ndim;
-  DLDataType dtype;
+  struct {
+    uint8_t code, bits;  // code 2 is float, 4 is bfloat16
+    uint16_t lanes;
+  } dtype;
   int64_t* shape;
   int64_t* strides;  // in elements
   uint64_t byte_offset;
 };
 
-struct DLPackVersion {
-  uint32_t major, minor;
-};
-
 struct DLPackExchangeHeader {
-  DLPackVersion version;
+  uint32_t major, minor;  // version
   DLPackExchangeHeader* previous;
 };
 
-// The type's table behind `__dlpack_c_exchange_api__`; we call only dltensor_from_object.
+// The table of functions behind a type's `__dlpack_c_exchange_api__`; we call only dltensor_from_object.
 struct DLPackExchange {
   DLPackExchangeHeader header;
   int (*allocate)(DLTensor*, void**, void*, void (*)(void*, const char*, const char*));

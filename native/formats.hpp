@@ -1,7 +1,7 @@
-// Moments and master weights in fewer bits: src/adamas/formats says what these functions do and why, bit for bit.
+// Moments and master weights in fewer bits: src/adamas/formats specifies these functions bit for bit.
 //
-// Each works on a block of at most kBlockSize elements in the first cache, one simple loop after the other, which
-// compilers vectorise. Integer and float operations only, in the order of the specification.
+// Each works on a block of at most kBlockSize elements in the first cache, in simple loops that compilers vectorise.
+// These are integer and float operations only, in the order of the specification.
 #pragma once
 
 #include <stdint.h>
@@ -17,13 +17,13 @@ namespace {
 
 constexpr int kBlockSize = 256;
 
-// The memory that a later block will read, asked for little by little: a core has a dozen requests under way at most,
-// and what is asked for beyond them makes it wait.
+// Prefetches the memory that a later block will read, in parts: a core has about a dozen outstanding requests, and
+// waits if it makes more.
 struct Prefetcher {
   static constexpr int kStreams = 5, kParts = 4;
   struct Stream {
     const char* next;
-    int64_t bytes;  // in each part
+    int64_t bytes;  // the size of a part
   } streams[kStreams];
   int count = 0;
   void add(const void* from, int64_t bytes) { streams[count++] = {static_cast<const char*>(from), bytes / kParts}; }
@@ -39,15 +39,15 @@ constexpr uint32_t kInfinity = 0x7F800000u;
 
 inline uint32_t magnitude(uint32_t bits) { return bits & 0x7FFFFFFFu; }
 
-// (k + 1/2) / 2^16 for the 16-bit number k in bits 7 to 22, put into the mantissa of a float in [1, 2).
+// (k + 1/2) / 2^16 for the 16-bit number k in bits 7 to 22, which becomes the mantissa of a float in [1, 2).
 inline float uniform(uint32_t shifted) { return float_of((shifted & 0x7FFF80u) | 0x3F800040u) - 1.0f; }
 inline float uniform_of_high(uint32_t random) { return uniform(random >> 9); }
 inline float uniform_of_low(uint32_t random) { return uniform(random << 7); }
 
-// formats/random_bits.py: the random bits of elements whose places share their upper 32 bits.
+// formats/random_bits.py: the random bits of elements whose indices share their upper 32 bits.
 constexpr uint32_t kGolden = 0x9E3779B9u;
 
-// i * kGolden for the elements of a block: to read one is cheaper than to multiply.
+// i * kGolden for the elements of a block: reading a product is cheaper than multiplying.
 struct Multiples {
   alignas(64) uint32_t of[kBlockSize];
   constexpr Multiples() : of() {
@@ -58,7 +58,7 @@ constexpr Multiples kMultiples;
 
 struct Draw {
   uint32_t first, second;
-  // Of the elements from `at` on, when the first of them is called `from`.
+  // operator()(i) then draws for element at + i - from of the parameter.
   Draw(Key key, int64_t at, int from)
       : first(key.first + (static_cast<uint32_t>(at) - static_cast<uint32_t>(from)) * kGolden),
         second(key.second + static_cast<uint32_t>(at >> 32) * kGolden) {}
@@ -72,27 +72,28 @@ struct Draw {
 
 inline uint32_t for_weights(uint32_t random) { return random * kGolden; }
 
-// How many of the n elements from `at` on share the upper 32 bits of their places.
+// How many of the n elements from `at` on share the upper 32 bits of their indices.
 inline int before_wrap(int64_t at, int n) {
   const int64_t left = (int64_t{1} << 32) - (at & 0xFFFFFFFF);
   return left < n ? static_cast<int>(left) : n;
 }
 
-// `up`, or for an infinity or NaN the upper half of its own pattern, quiet.
-inline uint32_t inf_or_nan_or(uint32_t bits, uint32_t up) {
+// Returns `rounded`; if `bits` are an infinity or NaN, returns the upper half of `bits`, with NaN made quiet.
+inline uint32_t keep_nonfinite(uint32_t bits, uint32_t rounded) {
   const uint32_t size = magnitude(bits);
-  const uint32_t inf_or_nan = (bits & 0xFFFF0000u) | (mask(size > kInfinity) & 0x400000u);
-  return size >= kInfinity ? inf_or_nan : up;
+  const uint32_t nonfinite = (bits & 0xFFFF0000u) | (mask(size > kInfinity) & 0x400000u);
+  return size >= kInfinity ? nonfinite : rounded;
 }
 
-// formats/rounding.py: the pattern of x as bfloat16, rounded without bias by 16 random bits.
+// formats/rounding.py: x rounded stochastically to bfloat16, with 16 random bits.
 inline uint16_t round_to_bfloat16(float x, uint32_t random16) {
-  return static_cast<uint16_t>(inf_or_nan_or(bits_of(x), bits_of(x) + random16) >> 16);
+  return static_cast<uint16_t>(keep_nonfinite(bits_of(x), bits_of(x) + random16) >> 16);
 }
 
-// formats/rounding.py: weight - change without its lowest kCut bits, rounded without bias.
+// formats/rounding.py: weight - change with its lowest kCut bits rounded away stochastically; nothing for kCut = 0.
 template <int kCut, uint32_t kSmallest = 0>
 inline float stepped(float weight, float change, uint32_t random) {
+  if constexpr (kCut == 0) return weight - change;
   constexpr float spacing = 1.0f / static_cast<float>(1u << (23 - kCut)), half = 0x1p-24f;
   const uint32_t near = bits_of(weight - change);
   uint32_t power = near & 0xFF800000u;
@@ -101,13 +102,13 @@ inline float stepped(float weight, float change, uint32_t random) {
     power = (near & 0x80000000u) | (exponent > kSmallest ? exponent : kSmallest);
   }
   const float drawn = float_of((random >> 9) | 0x3F800000u) * spacing - (spacing + half);
-  // As integers: a compiler need not care for NaN then, and negative floats are negative integers.
+  // As integers, without regard to NaN: the pattern of a negative float is a negative integer.
   const int32_t drawn_bits = static_cast<int32_t>(bits_of(drawn)), least = 87 << 23;  // 2^-40
   const float part = float_of(static_cast<uint32_t>(drawn_bits > least ? drawn_bits : least));
   return float_of(bits_of(weight - (change - part * float_of(power))) & ~((1u << kCut) - 1));
 }
 
-// Below 2^-14 float16's spacing is 2^-24.
+// formats/rounding.py: weight - change rounded stochastically to float16, whose spacing below 2^-14 is 2^-24.
 inline float stepped_float16(float weight, float change, uint32_t random) {
   float value = stepped<13, (113u << 23)>(weight, change, random);
   const uint32_t most = bits_of(65504.0f), drawn = bits_of(value);
@@ -142,7 +143,7 @@ struct PackedBlock {
 
   static inline float root(uint32_t bits) { return float_of((bits >> 1) + 0x1FC00000u); }
 
-  // Decoding one element after the other.
+  // Decodes the elements of a block, one by one.
   const uint16_t* words;
   float scale;
   uint32_t high, step, before;
@@ -158,27 +159,20 @@ struct PackedBlock {
     m = (static_cast<float>(steps) * scale) * root(bits);
   }
 
-  template <class Block>
-  static inline void keep(Block& block, int i, float m, float v, uint32_t random) {
-    block.m[i] = m;
-    block.v[i] = float_of(magnitude(bits_of(v)));  // that of a NaN may be negative
-    block.random[i] = random;
-  }
-
-  // Encodes n elements of a block's v, whose patterns lie between v_low and v_high, and brings m to units of its root.
+  // Encodes v of a block of n elements, whose patterns lie between v_low and v_high, and divides m by the root of v.
   template <class Block>
   static void encode_v(Block& block, int n) {
     if (block.v_low && block.v_high < kInfinity) return encode_v_as<true>(block, n);
     uint32_t low = UINT32_MAX;
     for (int i = 0; i < n; ++i) {
-      const uint32_t place = bits_of(block.v[i]) - 1;  // zero comes last
+      const uint32_t place = bits_of(block.v[i]) - 1;  // zeros come last
       low = place < low ? place : low;
     }
     block.v_low = block.v_high ? low + 1 : 0;
     encode_v_as<false>(block, n);
   }
 
-  // The same where v_low is that of the smallest positive v; kAllPositive says that all are positive and finite.
+  // The same, with the pattern of the smallest positive v in v_low. kAllPositive: all v are positive and finite.
   template <bool kAllPositive, class Block>
   static void encode_v_as(Block& block, int n) {
     float* __restrict m = block.m;
@@ -188,10 +182,10 @@ struct PackedBlock {
     const uint32_t low = block.v_low, high = block.v_high, step = spacing(low, high), before = low - step;
     const float inverse_step = 1.0f / static_cast<float>(static_cast<int32_t>(step));
     uint32_t top = 0;
-    for (int i = 0; i < n; ++i) {  // of v = 0 all but the code and the unit is of no use
+    for (int i = 0; i < n; ++i) {  // for v = 0 only `point` and the code are used
       const uint32_t bits = bits_of(v[i]);
       const float places = static_cast<float>(static_cast<int32_t>(bits - low)) * inverse_step;
-      const uint32_t code = static_cast<uint32_t>(static_cast<int32_t>(places)) + 1;  // of the point below
+      const uint32_t code = static_cast<uint32_t>(static_cast<int32_t>(places)) + 1;  // the code of the point below
       const uint32_t under = before + code * step, over = under + step;
       const uint32_t below = under < high ? under : high, above = over < high ? over : high;
       const float gap = float_of(above) - float_of(below), part = float_of(bits) - float_of(below);
@@ -202,7 +196,8 @@ struct PackedBlock {
         point = (above & up) | (below & ~up);
         codes[i] = code - up;
       } else {
-        const uint32_t up = mask(!(part - threshold <= 0)), positive = mask(bits != 0);  // infinite or NaN: to itself
+        // An infinity or NaN is rounded up, to itself.
+        const uint32_t up = mask(!(part - threshold <= 0)), positive = mask(bits != 0);
         const uint32_t next = code - up, last = intervals + 1;
         point = ((above & up) | (below & ~up)) & positive;
         codes[i] = (next < last ? next : last) & positive;
@@ -217,7 +212,7 @@ struct PackedBlock {
     if (!(magnitude(bits_of(block.inverse)) < kInfinity)) block.inverse = 0;
   }
 
-  // Encodes m after v, and writes the words and what decoding them needs.
+  // Encodes m after v, and writes the words and the three numbers of the block.
   template <class Block>
   static void encode_m(const Block& block, int n, uint16_t* __restrict words, const Grids& grids) {
     const float* __restrict m = block.m;
@@ -225,7 +220,7 @@ struct PackedBlock {
     const uint32_t* __restrict codes = block.codes;
     const float inverse = block.inverse;
     for (int i = 0; i < n; ++i) {
-      // NaN becomes a number of which no processor sets the lower bits: code 0.
+      // A NaN converts to an integer whose lower bits are 0 on every processor: code 0.
       const float place = (m[i] * inverse + static_cast<float>(middle)) + uniform_of_low(random[i]);
       words[i] = static_cast<uint16_t>((codes[i] << kM) | static_cast<uint32_t>(static_cast<int32_t>(place)));
     }
@@ -238,7 +233,7 @@ struct PackedBlock {
 using Packed16 = PackedBlock<9, 7>;
 using Packed12 = PackedBlock<7, 5>;
 
-// 12-bit words of a block: their upper 8 bits in `bytes`, the lower 4 of two words in each of `halves`.
+// The 12-bit words of a block: the upper 8 bits of each in `bytes`, the lower 4 bits of two words in each of `halves`.
 inline void join12(const uint8_t* __restrict bytes, const uint8_t* __restrict halves, int n,
                    uint16_t* __restrict words) {
   const int half = (n + 1) / 2;
@@ -253,14 +248,14 @@ inline void split12(const uint16_t* __restrict words, int n, uint8_t* __restrict
   if (paired < half) halves[paired] = static_cast<uint8_t>(words[paired] & 15);
 }
 
-// formats/master.py: the pattern of a weight <-> a bfloat16 parameter and the bits that it lacks.
-// Only where a weight was changed by hand are there low bits beside an infinity, or negative ones beside a zero.
+// formats/master.py: a weight <-> a bfloat16 parameter and its low bits. Low bits that a user's write to the parameter
+// left with an infinity, or with a zero, make no NaN.
 inline float join_master(uint16_t high, int32_t low) {
   const uint32_t upper = static_cast<uint32_t>(high) << 16, bits = upper + static_cast<uint32_t>(low);
   return float_of(magnitude(bits) >= kInfinity ? upper : bits);
 }
 
-// In so many words: of a loop over bytes compilers make three times the instructions.
+// With intrinsics, because compilers turn a loop over bytes into three times as many instructions.
 inline void join_masters24(const uint16_t* __restrict high, const int8_t* __restrict low, int n,
                            float* __restrict theta) {
   int i = 0;
@@ -288,7 +283,7 @@ inline void join_masters24(const uint16_t* __restrict high, const int8_t* __rest
   for (; i < n; ++i) theta[i] = join_master(high[i], static_cast<int32_t>(low[i]) * 256);
 }
 
-inline uint32_t quiet_nan(uint32_t bits) { return inf_or_nan_or(bits, bits); }
+inline float quiet_nonfinite(uint32_t bits) { return float_of(keep_nonfinite(bits, bits)); }
 
 inline uint32_t nearest24(float x) {
   const uint32_t bits = bits_of(x), inf_or_nan = mask(magnitude(bits) >= kInfinity);

@@ -1,24 +1,23 @@
-// A tensor's address and layout as any framework may give them, and the questions that the kernel asks about layouts.
+// A tensor's address and layout, in the terms of no framework, and what the kernel must know about layouts.
 #pragma once
 
 #include <stdint.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
 #include "adamas.hpp"
 
-// The type of an element, in DLPack's words.
+// The type of an element, in DLPack's terms.
 struct ElementType {
   uint8_t code, bits;
   uint16_t lanes;
-  bool operator==(const ElementType& other) const {
-    return code == other.code && bits == other.bits && lanes == other.lanes;
-  }
+  bool operator==(const ElementType&) const = default;
 };
 constexpr uint8_t kSignedCode = 0, kUnsignedCode = 1, kFloatCode = 2, kBfloatCode = 4, kOtherCode = 255;
 
-// The dtype of parameters, gradients or moments; empty for what the kernel does not compute with.
+// The dtype of parameters, gradients or moments; empty for a type that the kernel does not compute with.
 inline std::optional<Dtype> dtype_of(ElementType type) {
   if (type.lanes != 1) return std::nullopt;
   if (type.code == kBfloatCode && type.bits == 16) return Dtype::bfloat16;
@@ -37,10 +36,10 @@ struct View {
   int64_t count = 1;
   const int64_t* shape = nullptr;
   const int64_t* strides = nullptr;  // in elements
-  std::unique_ptr<int64_t[]> owned;  // what shape and strides point to, where the tensor does not lend them
+  std::unique_ptr<int64_t[]> owned;  // the memory of shape and strides, if it is not the tensor's
 
   int64_t item() const { return type.bits / 8 * type.lanes; }  // bytes of an element
-  // Elements from the first to the last one in memory, both included.
+  // The number of elements from the first to the last one in memory, both included.
   int64_t span() const {
     int64_t last = 0;
     for (int d = 0; d < ndim; ++d) last += (shape[d] - 1) * strides[d];
@@ -49,15 +48,11 @@ struct View {
 };
 
 inline bool same_shape(const View& a, const View& b) {
-  if (a.ndim != b.ndim) return false;
-  for (int d = 0; d < a.ndim; ++d) {
-    if (a.shape[d] != b.shape[d]) return false;
-  }
-  return true;
+  return std::equal(a.shape, a.shape + a.ndim, b.shape, b.shape + b.ndim);
 }
 
-// Equal strides wherever a dimension has more than one element: element k of one then lies where element k of the other
-// does, in any order of the dimensions.
+// Whether element k of one tensor has the same place in memory as element k of the other, in any order of the
+// dimensions: equal strides in every dimension with more than one element.
 inline bool same_order(const View& a, const View& b) {
   if (a.count == 0) return true;
   for (int d = 0; d < a.ndim; ++d) {
@@ -80,7 +75,7 @@ inline bool row_major(const View& view) {
 inline bool dense(const View& view) {
   if (row_major(view)) return true;
   int64_t expected = 1;
-  while (expected < view.count) {  // the dimension whose stride is `expected` multiplies it; without one, not dense
+  while (expected < view.count) {  // find the dimension with this stride; without one, the tensor is not dense
     int64_t next = 0;
     for (int d = 0; d < view.ndim; ++d) {
       if (view.shape[d] > 1 && view.strides[d] == expected) next = expected * view.shape[d];

@@ -1,4 +1,4 @@
-// The factors of a step from adamas.scalars.StepScalars: the same for every framework.
+// The factors of a step from adamas.scalars.StepScalars, the same for every framework.
 #pragma once
 
 #include <array>
@@ -6,7 +6,7 @@
 
 #include "adamas.hpp"
 
-// StepScalars in its own order: first its numbers, then what is none.
+// The fields of StepScalars in their order: first the numbers, then the other fields.
 constexpr size_t kNumbers = 12;
 struct Scalars {
   std::array<double, kNumbers> numbers;
@@ -14,11 +14,11 @@ struct Scalars {
   Key key;
 };
 
-// An exponential moving average of memory `keep`, to which a new value adds `weight` = 1 - keep: see adamas.hpp.
+// An exponential moving average with this memory, and weight = 1 - memory for a new value: see adamas.hpp.
 template <class T>
-Mean<T> mean_of(T keep, T weight) {
-  const bool pulls = keep >= T(0.5);
-  return {pulls ? T(1) : keep, pulls ? T(1) : T(0), weight};
+Mean<T> mean_of(T memory, T weight) {
+  const bool pulls = memory >= T(0.5);
+  return {pulls ? T(1) : memory, pulls ? T(1) : T(0), weight};
 }
 
 template <class T>
@@ -27,7 +27,7 @@ Factors<T> factors_as(const std::array<double, kNumbers>& numbers) {
   for (size_t i = 0; i < kNumbers; ++i) x[i] = static_cast<T>(numbers[i]);
   const auto [grad_factor, l2, beta1, beta1_complement, beta2, beta2_complement, step_size, eps, eps_root, decay,
               max_factor, average] = x;
-  // eps > 0 keeps 0/0 away: it must not round to 0 in a narrower type.
+  // A positive eps prevents 0/0: it must not round to 0 in a narrower type.
   constexpr T smallest = std::numeric_limits<T>::min();
   return {grad_factor,
           l2,
@@ -43,18 +43,19 @@ Factors<T> factors_as(const std::array<double, kNumbers>& numbers) {
 }
 
 inline Step step_of(const Scalars& scalars, const Storage& storage, bool zero_grad) {
-  Step step{};
-  step.storage = storage;
-  step.key = scalars.key;
-  step.f32 = factors_as<float>(scalars.numbers);
-  step.f64 = factors_as<double>(scalars.numbers);
-  step.decay = step.f64.l2 != 0      ? Decay::l2
-               : step.f64.decay == 0 ? Decay::none
-               : scalars.cautious    ? Decay::cautious
-                                     : Decay::decoupled;
-  step.averages = step.f64.average.weight != 0;
-  step.zero_grad = zero_grad;
-  step.amsgrad = scalars.amsgrad;
-  step.moves = scalars.moves;
-  return step;
+  const Factors<double> f64 = factors_as<double>(scalars.numbers);
+  const Decay decay = f64.l2 != 0        ? Decay::l2
+                      : f64.decay == 0   ? Decay::none
+                      : scalars.cautious ? Decay::cautious
+                                         : Decay::decoupled;
+  const bool averages = f64.average.weight != 0;
+  return {factors_as<float>(scalars.numbers),
+          f64,
+          storage,
+          scalars.key,
+          decay,
+          scalars.amsgrad,
+          scalars.moves,
+          averages,
+          zero_grad};
 }

@@ -1,4 +1,4 @@
-// Which tensors belong to a parameter, under which names, and how large each must be: the same for every framework.
+// The tensors in a parameter's state: their names, and the size that each must have. The same for every framework.
 #pragma once
 
 #include <algorithm>
@@ -8,56 +8,33 @@
 
 #include "layout.hpp"
 
-// The names in a parameter's state of the tensors that a step writes; those from packed16 on are stored in rows.
+// The tensors that a step writes; those from packed16 on are stored in rows.
 enum StateName { kExpAvg, kExpAvgSq, kMax, kEma, kPacked16, kPacked12, kScale, kLow, kHigh, kParamLow };
-constexpr std::array<const char*, 10> kStates = {"exp_avg",         "exp_avg_sq", "max_exp_avg_sq", "ema",
-                                                 "packed16",        "packed12",   "exp_avg_scale",  "exp_avg_sq_low",
-                                                 "exp_avg_sq_high", "param_low"};
+constexpr std::array kStates = {"exp_avg",         "exp_avg_sq", "max_exp_avg_sq", "ema",
+                                "packed16",        "packed12",   "exp_avg_scale",  "exp_avg_sq_low",
+                                "exp_avg_sq_high", "param_low"};
+// Where the address of each is kept; packed words take the place of the first moment.
+constexpr std::array kAddresses = {&Tensor::exp_avg, &Tensor::exp_avg_sq, &Tensor::max_exp_avg_sq, &Tensor::ema,
+                                   &Tensor::exp_avg, &Tensor::exp_avg,    &Tensor::scale,          &Tensor::low,
+                                   &Tensor::high,    &Tensor::param_low};
+constexpr std::array kMoments = {"wide", "bfloat16", "packed16", "packed12"};
 
-inline StateName state_called(const std::string& name) {
-  const auto at = std::find(kStates.begin(), kStates.end(), name);
-  if (at == kStates.end()) throw std::invalid_argument("no state is called " + name);
-  return static_cast<StateName>(at - kStates.begin());
+// The value of an enum that has this name.
+template <class Enum, size_t kCount>
+Enum named(const std::array<const char*, kCount>& names, const std::string& name) {
+  const auto at = std::find(names.begin(), names.end(), name);
+  if (at == names.end()) throw std::invalid_argument("'" + name + "' has no native kernel");
+  return static_cast<Enum>(at - names.begin());
 }
 
-inline Moments moments_called(const std::string& name) {
-  if (name == "wide") return Moments::wide;
-  if (name == "bfloat16") return Moments::bfloat16;
-  if (name == "packed16") return Moments::packed16;
-  if (name == "packed12") return Moments::packed12;
-  throw std::invalid_argument("moments='" + name + "' have no native kernel");
-}
-
-// Where the address of a state's tensor is kept.
-inline void*& address_of(Tensor& tensor, StateName name) {
-  switch (name) {
-    case kExpAvgSq:
-      return tensor.exp_avg_sq;
-    case kMax:
-      return tensor.max_exp_avg_sq;
-    case kEma:
-      return tensor.ema;
-    case kScale:
-      return tensor.scale;
-    case kLow:
-      return tensor.low;
-    case kHigh:
-      return tensor.high;
-    case kParamLow:
-      return tensor.param_low;
-    default:
-      return tensor.exp_avg;  // the moment itself, or the words of both moments
-  }
-}
-
-// The number of elements in which blocks follow each other; the next row begins a new block.
+// The number of elements in a row; the next row starts a new block.
 inline int64_t row_length(const Storage& storage, const View& param) {
   const bool in_rows = storage.moments == Moments::packed16 || storage.moments == Moments::packed12;
   if (!in_rows || param.ndim == 0 || param.shape[0] == 0) return std::max<int64_t>(param.count, 1);
   return std::max<int64_t>(param.count / param.shape[0], 1);
 }
 
-// The bytes of a tensor that is stored in rows.
+// The number of bytes that a state stored in rows must have.
 inline int64_t bytes_of_part(StateName name, const Storage& storage, const View& param) {
   const int64_t columns = row_length(storage, param), rows = param.count / columns;
   switch (name) {
@@ -67,12 +44,12 @@ inline int64_t bytes_of_part(StateName name, const Storage& storage, const View&
       return rows * (columns + columns / 256 * 128 + (columns % 256 + 1) / 2);
     case kParamLow:
       return param.count * (storage.master_bits == 24 ? 1 : 2);
-    default:  // a float32 number for each block
+    default:  // one float32 number for each block
       return rows * ((columns + 255) / 256) * static_cast<int64_t>(sizeof(float));
   }
 }
 
-// Why `view` cannot be this state of the parameter; null if it can.
+// Returns why `view` cannot be this state of the parameter; null if it can.
 inline const char* state_problem(StateName name, const Storage& storage, const View& param, const View& view) {
   const bool grid = name == kScale || name == kLow || name == kHigh;
   if (name >= kPacked16) {

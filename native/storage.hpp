@@ -1,6 +1,6 @@
 // Parameters and gradients in memory <-> the type in which the rule is computed.
-// float and double are themselves; bfloat16 and float16 are widened exactly and rounded to nearest, ties to even.
-// Integer and float operations only, so that every compiler vectorises them and every instruction set agrees.
+// float and double are not converted; bfloat16 and float16 are widened exactly, and rounded to nearest, ties to even.
+// These are integer and float operations only: every compiler can vectorise them, and all instruction sets agree.
 #pragma once
 
 #include <stdint.h>
@@ -23,7 +23,7 @@ struct BFloat16 {
   static inline float load(uint16_t h) { return float_of(static_cast<uint32_t>(h) << 16); }
   static inline uint16_t store(float x) {
     const uint32_t u = bits_of(x);
-    const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;  // half to even; a carry may reach infinity
+    const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;  // halves to even; a carry may give infinity
     const uint32_t quiet = (u >> 16) | 0x40u;
     return static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
   }
@@ -33,8 +33,8 @@ struct Float16 {
   using Stored = uint16_t;
   using Compute = float;
   static inline float load(uint16_t h) {
-    // Shift the 15 magnitude bits to float's place; the exponent is then short by 127 - 15, mended by one exact
-    // multiplication, which also normalises float16's subnormals.
+    // Shift the 15 magnitude bits to their place in a float. The exponent is then too small by 127 - 15; one exact
+    // multiplication corrects this, and also normalises float16's subnormals.
     const uint32_t u = h;
     const uint32_t magnitude = (u & 0x7FFFu) << 13;
     const uint32_t finite = bits_of(float_of(magnitude) * 0x1p112f);
@@ -46,7 +46,7 @@ struct Float16 {
     const uint32_t magnitude = u & 0x7FFFFFFFu;
     const uint32_t rounded = (magnitude - (112u << 23) + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
     const uint32_t normal = rounded < 0x7C00u ? rounded : 0x7C00u;
-    // Below 2^-14: adding 0.5 leaves float16's subnormal, correctly rounded, in the low bits of the sum.
+    // Below 2^-14, adding 0.5 leaves float16's subnormal, correctly rounded, in the low bits of the sum.
     const uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
     const uint32_t small = mask(magnitude < (113u << 23));
     const uint32_t quiet = mask(magnitude > 0x7F800000u) & 0x0200u;

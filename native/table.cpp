@@ -11,8 +11,8 @@
 
 namespace {
 
-// The rule is defined in IEEE arithmetic: round to nearest, subnormals kept. Threads of a pool inherit what their
-// creator had set (torch.set_flush_denormal), so each sets its own, and puts back what it found.
+// The rule is defined in IEEE arithmetic: round to nearest, keep subnormals. Threads of a pool inherit the mode of
+// their creator (torch.set_flush_denormal), so each sets its own mode and restores the old one.
 class DefaultFloatingPoint {
  public:
 #if defined(__x86_64__)
@@ -33,19 +33,19 @@ class DefaultFloatingPoint {
 #endif
 };
 
-// Below this many elements a thread, waking it costs more than it saves (about 2 us against 0.1 ns an element in
-// cache).
+// With fewer elements, waking a thread costs more time than it saves (about 2 us, against 0.1 ns an element in cache).
 constexpr int64_t kElementsPerThread = 32768;
 constexpr int64_t kBlockOfRow = 256;
-constexpr int64_t kAlignment = 64;  // threads meet at multiples of this many elements: no cache line has two writers
+constexpr int64_t kAlignment =
+    64;  // threads meet at multiples of this many elements, so that no cache line has two writers
 
-// The last boundary before element `at`: of a tensor in rows the beginning of a block of 256.
+// The last boundary up to element `at`; in a tensor with rows this is the beginning of a block of 256.
 int64_t aligned(const Tensor& tensor, int64_t at) {
   if (!tensor.columns) return at / kAlignment * kAlignment;
   return at - at % tensor.columns % kBlockOfRow;
 }
 
-// Runs over the elements [begin, end) of all tensors laid end to end.
+// Runs over the elements [begin, end) of all tensors, numbered consecutively.
 void run_span(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int64_t begin,
               int64_t end) {
   const DefaultFloatingPoint scope;
@@ -53,7 +53,7 @@ void run_span(StepRange range, const std::vector<Step>& steps, const std::vector
   for (const Tensor& tensor : tensors) {
     const int64_t last = first + tensor.count;
     if (last > begin && first < end) {
-      const auto cut = [&](int64_t at) {  // a position inside this tensor, on an aligned boundary of it
+      const auto cut = [&](int64_t at) {  // the boundary in this tensor for a position among all elements
         return at <= first ? 0 : at >= last ? tensor.count : aligned(tensor, at - first);
       };
       range(steps[tensor.step], tensor, cut(begin), cut(end));
@@ -62,11 +62,11 @@ void run_span(StepRange range, const std::vector<Step>& steps, const std::vector
   }
 }
 
-// Where the gradient's squares are added by one thread.
+// A part of a gradient; one thread adds its squares.
 struct Chunk {
   size_t tensor;
   int64_t begin, end;
-  int64_t before;  // elements in the chunks before it
+  int64_t before;  // the number of elements in earlier chunks
   double sum;
 };
 constexpr int64_t kChunk = 65536;
@@ -139,7 +139,7 @@ std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& te
   }
   in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
     const DefaultFloatingPoint scope;
-    for (Chunk& chunk : chunks) {  // each belongs to the thread in whose share of the elements it begins
+    for (Chunk& chunk : chunks) {  // a chunk belongs to the thread that owns its first element
       if (chunk.before * count / total != index) continue;
       chunk.sum = square(tensors[chunk.tensor], chunk.begin, chunk.end);
     }

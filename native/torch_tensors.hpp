@@ -1,4 +1,4 @@
-// Reads torch's tensors: their address and layout, and whether they are ordinary ones. Needs the GIL.
+// Reads torch's tensors: their address and layout, and whether they are ordinary tensors. Needs the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -22,13 +22,14 @@ struct Mismatch : std::runtime_error {
 
 namespace {
 
-// What we call of torch. Never released: static objects would be, after the interpreter is gone.
+// The parts of torch that we call. Handles, which are never released: static objects would be released after the
+// interpreter is gone.
 struct Torch {
   nb::handle tensor, parameter, data_ptr, is_neg, grad_name, grad, step;
-  descrgetfunc get_grad = nullptr;              // reads `grad` of an ordinary tensor without looking it up in its type
-  PyCFunction call_is_neg = nullptr;            // the function behind `is_neg`, where Python shows it
+  descrgetfunc get_grad = nullptr;              // reads `grad` of an ordinary tensor without a look-up in its type
+  PyCFunction call_is_neg = nullptr;            // the function behind `is_neg`, if Python gives access to it
   std::array<nb::handle, kStates.size()> keys;  // kStates as Python's strings
-  const DLPackExchange* exchange = nullptr;     // torch's, where it has one (2.10 and later)
+  const DLPackExchange* exchange = nullptr;     // torch's table of functions, if it has one (2.10 and later)
 } torch;
 
 std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
@@ -38,7 +39,7 @@ nb::object checked(PyObject* result) {
   return nb::steal(result);
 }
 
-// dict[key], not null. PyDict_GetItem takes three times as long, since it guards pending errors.
+// Returns dict[key], never null. PyDict_GetItem takes three times as long, since it guards pending errors.
 nb::object item(nb::handle dict, nb::handle key, const char* what, size_t index) {
   PyObject* value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
   if (!value && PyErr_Occurred()) nb::raise_python_error();
@@ -46,7 +47,7 @@ nb::object item(nb::handle dict, nb::handle key, const char* what, size_t index)
   return nb::borrow(value);
 }
 
-// list[index]; other threads may have made the list shorter.
+// Returns list[index], with a check of the bounds: other threads may have made the list shorter.
 nb::object item(nb::handle list, size_t index) {
   PyObject* value = PyList_GetItem(list.ptr(), static_cast<Py_ssize_t>(index));
   if (!value) nb::raise_python_error();
@@ -59,14 +60,14 @@ nb::object call(nb::handle method, nb::handle tensor) {
   return checked(PyObject_Vectorcall(method.ptr(), &argument, 1, nullptr));
 }
 
-// Neither a subclass with a dispatch of its own nor a wrapper of other tensors.
+// Whether this is neither a subclass with its own dispatch nor a wrapper of other tensors.
 bool plain(nb::handle tensor) {
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
   return type == torch.tensor.ptr() || type == torch.parameter.ptr();
 }
 
-// Whether the tensor stands for the negative of what is in its memory, as the imaginary part of a conjugate does.
-// No other reading tells: any gradient may be one, whatever its layout, so each is asked, at 0.2 us.
+// Whether the tensor is the lazy negative of the numbers in its memory, as the imaginary part of a conjugate is. Any
+// gradient may be one, in any layout, and nothing else tells it: so each is asked, which takes 0.2 us.
 bool is_neg(nb::handle tensor) {
   if (!torch.call_is_neg) return call(torch.is_neg, tensor).ptr() == Py_True;
   return checked(torch.call_is_neg(tensor.ptr(), nullptr)).ptr() == Py_True;
@@ -77,9 +78,10 @@ nb::object grad_of(nb::handle tensor) {
   return checked(torch.get_grad(torch.grad.ptr(), tensor.ptr(), reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()))));
 }
 
-// The floor of a small step (AMD EPYC, torch 2.13): .2 us for a tensor that nothing in C++ holds, as parameters between
-// backward passes and states; torch takes and drops a reference and the GIL twice. A gradient, held by its parameter,
-// .1 us, and .2 to .25 for is_neg, which releases the GIL. 48 parameters with two moments and a count: 60 us.
+// The minimal time of a small step (AMD EPYC, torch 2.13) is that of reading tensors. A tensor to which C++ holds no
+// reference, as parameters between backward passes and states, takes .2 us: torch takes and drops a reference and the
+// GIL twice. A gradient, to which its parameter holds a reference, takes .1 us, and .2 to .25 us for is_neg, which
+// releases the GIL. 48 parameters with two moments and a count take 60 us.
 View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
   DLTensor raw;
   if (torch.exchange->dltensor_from_object(tensor.ptr(), &raw) != 0) {  // sparse, quantised, without storage
@@ -107,7 +109,7 @@ ElementType type_called(const std::string& name, int64_t item) {
   return {kOtherCode, static_cast<uint8_t>(8 * item), 1};
 }
 
-// The same through Python attributes, for a torch without an exchange table: slower, nothing else differs.
+// Reads the same through Python attributes, for a torch without the table of functions; this is slower.
 View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
   try {
     const nb::object device = tensor.attr("device").attr("type"), dtype = tensor.attr("dtype");
@@ -123,7 +125,7 @@ View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
       view.owned[ndim + d] = nb::cast<int64_t>(strides[d]);
     }
     view.ndim = static_cast<int>(ndim);
-    view.shape = view.owned.get();  // stays where it is when the view is moved
+    view.shape = view.owned.get();  // the memory stays in place when the view is moved
     view.strides = view.shape + ndim;
     for (int d = 0; d < view.ndim; ++d) view.count *= view.shape[d];
     return view;
@@ -136,8 +138,8 @@ View read(nb::handle tensor, const char* what, size_t index) {
   return torch.exchange ? read_by_exchange(tensor, what, index) : read_by_attributes(tensor, what, index);
 }
 
-// Raises unless the tensor is an ordinary one whose elements all lie inside of its storage. Slow: for tensors that are
-// not known from an earlier step.
+// Raises unless the tensor is an ordinary one with all elements inside its storage. Slow: only for tensors that are not
+// known from an earlier step.
 void check_memory(nb::handle tensor, const View& view, const char* what, size_t index) {
   if (!plain(tensor)) throw Mismatch(place(what, index) + " is a tensor subclass");
   if (is_neg(tensor)) throw Mismatch(place(what, index) + " is a lazily negated view");
@@ -148,13 +150,14 @@ void check_memory(nb::handle tensor, const View& view, const char* what, size_t 
   if ((offset + view.span()) * view.item() > bytes) throw Mismatch(place(what, index) + " is longer than its storage");
 }
 
-// A tensor that passed every check, as it was then. A weak reference tells the object from a later one in its place,
-// and does not keep a state that was moved elsewhere alive. Parameters are held: torch.utils.swap_tensors, by which
-// torch.nn.Module.to may convert them, takes no tensor with weak references.
+// A tensor that passed every check, with its memory and layout at that time. A weak reference distinguishes the object
+// from a later one at its address, and does not keep a state alive that the user moved elsewhere. For parameters it is
+// a strong reference: torch.utils.swap_tensors, which torch.nn.Module.to may call, takes no tensor with weak
+// references.
 class Known {
  public:
-  // Whether this is the same tensor with the same memory and layout. A tensor keeps its shape in a place of its own:
-  // the shape's address tells whether torch.utils.swap_tensors has put another tensor's contents into the object.
+  // Whether this is the same tensor with the same memory and layout. Every tensor has its own memory for its shape: its
+  // address tells whether torch.utils.swap_tensors has put another tensor's contents into the object.
   bool is(nb::handle tensor, const View& view) const {
     if (!refers_to(tensor) || !plain(tensor)) return false;
     if (data_ != view.data || !(type_ == view.type) || ndim_ != view.ndim) return false;
@@ -194,7 +197,7 @@ class Known {
     return PyWeakref_GetObject(reference_.ptr()) == tensor.ptr();
 #endif
   }
-  // Size and stride of each dimension: those of few dimensions lie beside the rest, in the cache.
+  // Size and stride of each dimension; those of few dimensions are in the object itself, and so in the cache.
   const int64_t* layout() const { return ndim_ > kNear ? far_.data() : near_; }
 
   static constexpr int kNear = 3;
@@ -208,7 +211,7 @@ class Known {
   std::vector<int64_t> far_;
 };
 
-// torch is taken apart once: `tensor` and `parameter` are its classes, `capsule` its exchange table or None.
+// Looks up the parts of torch: `tensor` and `parameter` are its classes, `capsule` its table of functions or None.
 void use_torch(nb::handle tensor, nb::handle parameter, std::optional<nb::capsule> capsule) {
   torch.tensor = tensor.inc_ref();
   torch.parameter = parameter.inc_ref();
@@ -229,7 +232,7 @@ void use_torch(nb::handle tensor, nb::handle parameter, std::optional<nb::capsul
   if (!capsule) return;
   const auto* table = static_cast<const DLPackExchange*>(PyCapsule_GetPointer(capsule->ptr(), "dlpack_exchange_api"));
   if (!table) nb::raise_python_error();
-  if (table->header.version.major == 1 && table->dltensor_from_object) torch.exchange = table;
+  if (table->header.major == 1 && table->dltensor_from_object) torch.exchange = table;
 }
 
 }  // namespace

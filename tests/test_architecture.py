@@ -300,7 +300,7 @@ def test_import_adds_less_than_fifty_milliseconds() -> None:
     for _ in range(10):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         best = [min(pair) for pair in zip(best, map(float, run.stdout.split()), strict=True)]
-        if best[1] < 0.05:
+        if best[1] < max(0.05, 0.04 * best[0]):
             break
     assert best[1] < max(0.05, 0.04 * best[0])
 

@@ -67,7 +67,7 @@ void run(const Isa& isa, Dtype dtype, const Step& step, uint16_t infinity) {
 template <class S>
 void run_stored(const Isa& isa, const Step& step) {
   constexpr int kRows = 3, kColumns = 300, kAll = kRows * kColumns;
-  const bool wide = step.storage.moments == Moments::wide, brief = step.storage.moments == Moments::bfloat16;
+  const bool wide = step.storage.moments == Moments::wide, narrow = step.storage.moments == Moments::bfloat16;
   const auto number = [&](double scale) {
     const float x = static_cast<float>(scale * (static_cast<double>(draw() % 2001) - 1000));
     uint32_t bits;
@@ -90,7 +90,7 @@ void run_stored(const Isa& isa, const Step& step) {
   tensor.low = scales.data() + kRows * 2;
   tensor.high = scales.data() + kRows * 4;
   tensor.count = kAll;
-  tensor.columns = wide || brief ? kAll : kColumns;
+  tensor.columns = wide || narrow ? kAll : kColumns;
   for (S& x : param) x = number(1e-3);
   for (int repeat = 0; repeat < 4; ++repeat) {
     for (S& x : grad) x = number(repeat == 2 ? 1e-9 : 1e-4);

@@ -67,8 +67,9 @@ CASES = [
     Case("lr-large", {"lr": 1.0, "weight_decay": 0.5, "decay": "lr"}),
 ]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-# Around every vector width and its unrolled multiples, where a loop's tail begins.
+# Around every vector width and its unrolled multiples, where a loop's tail begins; the Triton kernel's width is 256.
 LENGTHS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 4097)
+LENGTHS = (0, 1, 97, 255, 256, 257) if INTERPRETED else LENGTHS
 SIZES: list[tuple[int, ...]] = [(), (3, 5, 7), *((length,) for length in LENGTHS)]
 
 

@@ -17,22 +17,19 @@ from adamas.kernels import triton
 from tests.conftest import INTERPRETED
 
 ROOT = Path(__file__).parent.parent.parent
+# Two processes of about the same length, since each imports torch and Triton: paths, and an expression for `-k`.
 PARTS = [
-    ("tests/conformance/test_triton.py", "hundred and packed16"),
-    ("tests/conformance/test_triton.py", "hundred and not packed16"),
-    ("tests/conformance/test_triton.py", "every_bit"),
-    ("tests/conformance/test_triton.py", "not every_bit and not hundred"),
-    ("tests/conformance/test_triton_options.py", ""),
-    ("tests/conformance/test_accuracy.py", "triton"),
-    ("tests/fronts/test_triton.py", ""),
-]
+    (("tests/conformance/test_triton.py",), ""),
+    (("tests/conformance/test_triton_options.py", "tests/conformance/test_accuracy.py", "tests/fronts/test_triton.py"),
+     "triton"),
+]  # fmt: skip
 
 
 @pytest.mark.skipif(triton.missing() is not None, reason=str(triton.missing()))
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="these tests run here as they are")
-@pytest.mark.parametrize(("path", "chosen"), PARTS)
-def test_the_interpreter_passes(path: str, chosen: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", path]
+@pytest.mark.parametrize(("paths", "chosen"), PARTS)
+def test_the_interpreter_passes(paths: tuple[str, ...], chosen: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *paths]
     result = subprocess.run(
         [*command, *(("-k", chosen) if chosen else ())],
         cwd=ROOT,

@@ -24,7 +24,7 @@ pytestmark = NEEDS_A_GPU
 EVERY_STORAGE = [*((dtype, PLAIN) for dtype in DTYPES), *(pair for pair in STORAGES if not pair[1].plain)]
 # Rows that end inside of blocks, at their end, and at odd elements; the third has 12-bit words at odd bytes.
 SHAPES = (
-    [(2, 300), (1, 256), (3, 257)]
+    [(2, 300), (1, 256), (2, 257)]
     if INTERPRETED
     else [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (9, 95), (3, 1600)]
 )
@@ -57,17 +57,17 @@ def test_more_elements_than_32_bits_count(storage: Storage) -> None:
 def test_every_bit_is_the_specifications(dtype: str, storage: Storage, hyper: str) -> None:
     shapes = SHAPES if not INTERPRETED else [SHAPES[list(HYPERS).index(hyper)]]
     mirrored = Mirrored(shapes, dtype, storage)
-    for step in range(1, 4 if INTERPRETED else 6):
+    for step in range(1, 3 if INTERPRETED else 6):
         mirrored.step([StepScalars.of(HYPERS[hyper], step, seed=7)])
         mirrored.check(f"at step {step}")
 
 
 @pytest.mark.parametrize(("dtype", "storage"), EVERY_STORAGE, ids=str)
-def test_the_same_bits_after_a_hundred_steps(dtype: str, storage: Storage) -> None:
+def test_the_same_bits_after_many_steps(dtype: str, storage: Storage) -> None:
     mirrored = Mirrored([(1, 150)] if INTERPRETED else [(8, 1000), (64, 256), (7, 64)], dtype, storage)
-    for step in range(1, 101):
+    for step in range(1, 11 if INTERPRETED else 101):
         mirrored.step([StepScalars.of(HYPERS["adamw"], step, grad_factor=0.25, seed=2**40 + 3)])
-    mirrored.check("after 100 steps")
+    mirrored.check("after many steps")
 
 
 @pytest.mark.parametrize("planted", ["another seed", "betas swapped", "no bias correction", "decay left out"])

@@ -41,13 +41,12 @@ def compiled(dtype: str, storage: Storage, capability: int = 90, **options: Any)
     from triton.compiler import ASTSource
 
     from adamas.kernels.bucket import Bucket
-    from adamas.kernels.gpu import factors
-    from adamas.kernels.gpu.step import Scalars, Tables, step
+    from adamas.kernels.gpu.arguments import Scalars, Tables, gather
+    from adamas.kernels.gpu.step import step
 
     bucket = Bucket([torch.zeros(1, dtype=getattr(torch, dtype))], [{}], storage)
     scalars = StepScalars.of(Hyper(weight_decay=0.1, decay="lr"), 1, seed=1)
-    given = factors.gather([scalars], None, 1, torch.device("cpu"))
-    chosen = kernel._options(bucket, scalars, given, False, False)._replace(**options)
+    chosen = gather(bucket, [scalars], None).options._replace(**options)
     signature = {
         "tables": Tables("*i64", "*i64", "*i32"),
         "count": "i32",
@@ -131,7 +130,7 @@ def test_older_and_newer_gpus_have_the_code_too(capability: int) -> None:
 
 def test_all_options_at_once_compile() -> None:
     options = dict.fromkeys(("amsgrad", "averages", "scaled", "l2", "zero_grad", "may_skip", "huge"), True)
-    assert compiled("float32", Storage("bfloat16"), usual=False, **options).asm["cubin"]
+    assert compiled("float32", Storage("bfloat16"), simple=False, **options).asm["cubin"]
 
 
 class FakeDriver:

@@ -23,7 +23,7 @@ pytestmark = NEEDS_A_GPU
 def test_every_option_gives_the_specifications_bits(case: Case, dtype: str) -> None:
     """Amsgrad, averages, conventions of decay and epsilon, learning rates of 0: with 16-bit weights to nearest."""
     extras = (*(("max_exp_avg_sq",) if case.amsgrad else ()), *(("ema",) if case.averages else ()))
-    mirrored = Mirrored([(97,), (3, 5, 7)] if INTERPRETED else [(97,), (70_001,), (300, 64)], dtype, PLAIN, extras)
+    mirrored = Mirrored([(3, 5, 7)] if INTERPRETED else [(97,), (70_001,), (300, 64)], dtype, PLAIN, extras)
     for step in (1, 2):
         grads = mirrored.step([StepScalars.of(case.hyper, step, average_begins=step == 1)], zero_grad=step == 2)
         mirrored.check(f"at step {step}")
@@ -172,7 +172,8 @@ CHANGES = {
 def test_what_changed_without_moving_is_found(change: str, storage: Storage) -> None:
     """Addresses and counts stay, or room is left: what lies beyond would be read and written."""
     mirrored = Mirrored([(20, 20), (7,)], "float32", storage)
-    mirrored.step([StepScalars.of(Hyper(), 1, seed=7)])
+    triton.take(mirrored.prepared, [torch.ones_like(param) for param in mirrored.bucket.params])
+    triton.release(mirrored.prepared)
     if not storage.plain:
         states = mirrored.bucket.states[0]
         states |= {"exp_avg": states["packed16"], "exp_avg_sq": states["exp_avg_scale"]}

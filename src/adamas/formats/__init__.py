@@ -1,15 +1,15 @@
-"""How moments and master weights are stored in fewer bits, for any array library. No optimizer in here.
+"""Storage of moments and master weights in fewer bits, for any array library. Nothing here knows an optimizer.
 
-    packed.py       a block of both moments: v on a logarithmic grid, m in units of sqrt(v)
-    moments.py      the table of formats: bfloat16, packed16, packed12, and their bytes
-    master.py       bfloat16 parameters with the bits they lack: 24 and 32 bits
-    rounding.py     float32 to fewer bits without bias
-    random_bits.py  the random bits of all that, a hash without a state
-    names.py        what the rest of the library asks without loading any of that
-    arrays.py       what NumPy, torch and JAX call the same things
-    stored.py       torch's tensors in a state <-> float32 moments and weights, through the codecs above
+    packed.py       both moments of a block in one word: v on a logarithmic grid, m in units of sqrt(v)
+    moments.py      the table of formats (bfloat16, float16, packed16, packed12) and the arrays that each stores
+    master.py       a bfloat16 parameter and its low bits: together a weight of 24 or 32 bits
+    rounding.py     stochastic rounding of float32 to fewer bits
+    random_bits.py  the random bits for that rounding, from a stateless hash
+    names.py        names and sizes, for modules that must not load the codecs
+    arrays.py       array operations that NumPy, torch and JAX name differently
+    stored.py       the tensors in a state <-> float32 moments and weights
 
-These functions are the specification; the kernels are tested against them, bit for bit.
+These functions are the specification: the kernels are tested against them, bit for bit.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,8 @@
-"""How both moments of a parameter are stored: a table of formats, each with its bytes and its bound.
+"""The table of formats for both moments of a parameter: which arrays each stores, and its codec.
 
-A format turns two float32 arrays shaped (rows, columns) into named arrays and back. Rows are the parameter's first
-dimension and nothing in the store of one row depends on another, so a store can be cut wherever the parameter can.
+A format encodes two float32 arrays shaped (rows, columns) as named arrays, and decodes them. Rows are the parameter's
+first dimension. No row's stored bytes depend on another row, so stored moments can be sharded wherever the parameter
+can.
 """
 
 from __future__ import annotations
@@ -11,175 +12,144 @@ from typing import NamedTuple, Protocol
 
 from adamas.formats import packed
 from adamas.formats.arrays import Array, cast, float_of, namespace
-from adamas.formats.names import BITS, rows_and_columns
+from adamas.formats.names import BITS, GRIDS, WIDE, rows_and_columns
 from adamas.formats.rounding import bfloat16_bits
 
 
 class Part(NamedTuple):
-    """One stored array: its dtype by name, and its shape for a parameter of that shape."""
+    """The dtype, by name, and the shape of one stored array."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 class Moments(Protocol):
-    """What a format can do."""
+    """The codec of one format."""
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, Part]:
-        """The arrays that are stored for a parameter of this shape, by name."""
+        """Return the stored arrays, by name, for a parameter of this shape."""
         ...
 
     def encode(self, m: Array, v: Array, random: Array) -> dict[str, Array]:
-        """Store moments (rows, columns), float32, with 32 random bits an element; parts may be of another shape."""
+        """Encode float32 moments (rows, columns), with 32 random bits an element.
+
+        A result has the elements of its part, perhaps in another shape, and bfloat16 as the integers of its patterns.
+        """
         ...
 
     def decode(self, stored: Mapping[str, Array], columns: int) -> tuple[Array, Array]:
-        """The moments (rows, columns), float32, of what is stored."""
+        """Return the float32 moments (rows, columns) of stored arrays, with bfloat16 given as integers."""
         ...
 
 
-class Bfloat16:
-    """Each moment in bfloat16, rounded without bias: 4 bytes for both, each within 2**-7 of its value.
+class _Separate:
+    """Each moment in its own array of 16 bits, 4 bytes a parameter for both.
 
-    The noise of v, whose memory is 1 / (1 - beta2) steps, settles at about .3 % * sqrt(1 / (1 - beta2**2)) of it.
+    bfloat16 is rounded stochastically, each moment to within 2**-7 of its value. The noise of v, which remembers
+    1 / (1 - beta2) steps, settles at about .3 % * sqrt(1 / (1 - beta2**2)) of v.
+
+    float16 is rounded to nearest, as torch stores the moments of float16 parameters; it exists only to reproduce torch.
+    v below 3e-8 becomes 0, and with beta2 > .999 v stops following the gradients.
     """
 
+    def __init__(self, dtype: str) -> None:
+        self._dtype = dtype
+
     def parts(self, shape: tuple[int, ...]) -> dict[str, Part]:
-        """See `Moments`."""
-        return dict.fromkeys(("exp_avg", "exp_avg_sq"), Part("bfloat16", shape))
+        return dict.fromkeys(WIDE, Part(self._dtype, shape))
 
     def encode(self, m: Array, v: Array, random: Array) -> dict[str, Array]:
-        """See `Moments`: the patterns, 16 bits each, as integers; the upper random bits round v."""
-        return {
-            "exp_avg": bfloat16_bits(m, random & 0xFFFF),
-            "exp_avg_sq": bfloat16_bits(v, random >> 16),
-        }
+        if self._dtype == "float16":
+            return {"exp_avg": cast(m, "float16"), "exp_avg_sq": cast(v, "float16")}
+        return {"exp_avg": bfloat16_bits(m, random & 0xFFFF), "exp_avg_sq": bfloat16_bits(v, random >> 16)}
 
     def decode(self, stored: Mapping[str, Array], columns: int) -> tuple[Array, Array]:
-        """See `Moments`: of patterns."""
-        m, v = (float_of((cast(stored[key], "int64") & 0xFFFF) << 16) for key in ("exp_avg", "exp_avg_sq"))
+        m, v = (stored[name] for name in WIDE)
+        if self._dtype == "float16":
+            return cast(m, "float32"), cast(v, "float32")
+        m, v = (float_of((cast(x, "int64") & 0xFFFF) << 16) for x in (m, v))
         return m, v
 
 
-class Float16:
-    """Each moment in float16 rounded to nearest, as torch keeps them beside float16 parameters; only for likeness.
+class _Packed:
+    """Both moments in one word of 16 or 12 bits, and three float32 numbers for each block: `adamas.formats.packed`.
 
-    v below 3e-8 becomes 0, and where beta2 > .999 it no longer follows.
+    Words of 16 bits keep the parameter's shape, with their 2 bytes as a last dimension. Words of 12 bits fill rows.
     """
 
-    def parts(self, shape: tuple[int, ...]) -> dict[str, Part]:
-        """See `Moments`."""
-        return dict.fromkeys(("exp_avg", "exp_avg_sq"), Part("float16", shape))
-
-    def encode(self, m: Array, v: Array, random: Array) -> dict[str, Array]:
-        """See `Moments`; no random bits are used."""
-        return {"exp_avg": cast(m, "float16"), "exp_avg_sq": cast(v, "float16")}
-
-    def decode(self, stored: Mapping[str, Array], columns: int) -> tuple[Array, Array]:
-        """See `Moments`."""
-        return cast(stored["exp_avg"], "float32"), cast(stored["exp_avg_sq"], "float32")
-
-
-class Packed:
-    """Both moments in one word of 16 or 12 bits, and three float32 numbers a block: see `adamas.formats.packed`.
-
-    Args:
-        name: of the words among the parts.
-        grid: how many bits each moment has.
-    """
-
-    def __init__(self, name: str, grid: packed.Grid) -> None:
-        self.name, self.grid = name, grid
+    def __init__(self, name: str) -> None:
+        self._name, self._grid = name, packed.Grid(*BITS[name])
+        self._in_bytes = sum(self._grid) == 16
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, Part]:
-        """See `Moments`: words of 16 bits keep the parameter's shape with their 2 bytes last, those of 12 fill rows."""
         rows, columns = rows_and_columns(shape)
         scale = Part("float32", (rows, -(-columns // packed.BLOCK)))
-        words = (*shape, 2) if self._bits == 16 else (rows, columns + _nibbles(columns))
-        return {
-            self.name: Part("uint8", words),
-            "exp_avg_scale": scale,
-            "exp_avg_sq_low": scale,
-            "exp_avg_sq_high": scale,
-        }
+        words = (*shape, 2) if self._in_bytes else (rows, columns + _half_bytes(columns))
+        return {self._name: Part("uint8", words), **dict.fromkeys(GRIDS, scale)}
 
     def encode(self, m: Array, v: Array, random: Array) -> dict[str, Array]:
-        """See `Moments`."""
         columns = m.shape[1]
-        codes = packed.encode(self.grid, _blocks(m), _blocks(v), _blocks(random))
-        words = (codes.v << self.grid.m_bits) | codes.m
-        return {
-            self.name: _bytes(words, columns) if self._bits == 16 else _bytes_and_halves(words, columns),
-            "exp_avg_scale": codes.m_scale[..., 0],
-            "exp_avg_sq_low": codes.v_low[..., 0],
-            "exp_avg_sq_high": codes.v_high[..., 0],
-        }
+        codes = packed.encode(self._grid, _blocks(m), _blocks(v), _blocks(random))
+        words = ((codes.v << self._grid.m_bits) | codes.m).reshape(m.shape[0], -1)[:, :columns]
+        stored = _split16(words) if self._in_bytes else _split12(words)
+        grids = (codes.m_scale[..., 0], codes.v_low[..., 0], codes.v_high[..., 0])
+        return {self._name: stored, **dict(zip(GRIDS, grids, strict=True))}
 
     def decode(self, stored: Mapping[str, Array], columns: int) -> tuple[Array, Array]:
-        """See `Moments`."""
-        count, raw = -(-columns // packed.BLOCK), cast(stored[self.name], "int64")
-        words = _blocks(raw[..., 0] | (raw[..., 1] << 8) if self._bits == 16 else _joined(raw, columns))
-        scale, low, high = (
-            stored[key].reshape(-1, count, 1) for key in ("exp_avg_scale", "exp_avg_sq_low", "exp_avg_sq_high")
-        )
-        codes = packed.Codes(words >> self.grid.m_bits, words & ((1 << self.grid.m_bits) - 1), low, high, scale)
-        m, v = (x.reshape(len(words), -1)[:, :columns] for x in packed.decode(self.grid, codes))
+        count, raw = -(-columns // packed.BLOCK), cast(stored[self._name], "int64")
+        words = _blocks(raw[..., 0] | (raw[..., 1] << 8) if self._in_bytes else _join12(raw, columns))
+        scale, low, high = (stored[key].reshape(-1, count, 1) for key in GRIDS)
+        codes = packed.Codes(words >> self._grid.m_bits, words & ((1 << self._grid.m_bits) - 1), low, high, scale)
+        m, v = (x.reshape(len(words), -1)[:, :columns] for x in packed.decode(self._grid, codes))
         return m, v
-
-    @property
-    def _bits(self) -> int:
-        return self.grid.v_bits + self.grid.m_bits
 
 
 def _blocks(x: Array) -> Array:
-    """(rows, columns) as (rows, blocks, 256), with zeros at the end of a row: codes of zero, which no grid minds."""
-    xp, (rows, columns) = namespace(x), x.shape
-    missing = -columns % packed.BLOCK
+    """Reshape (rows, columns) to (rows, blocks, 256), filled up with zeros: they change no grid and have code 0."""
+    missing = -x.shape[1] % packed.BLOCK
     if missing:
-        x = xp.concatenate((x, _zeros(x, missing)), axis=1)
-    return x.reshape(rows, -1, packed.BLOCK)
+        x = namespace(x).concatenate((x, _zeros(x, missing)), axis=1)
+    return x.reshape(x.shape[0], -1, packed.BLOCK)
 
 
 def _zeros(x: Array, columns: int) -> Array:
-    """Zeros beside the rows of x."""
+    """Return zeros with the rows and the dtype of x, and as many columns."""
     return namespace(x).zeros_like(namespace(x).broadcast_to(x[:, :1], (x.shape[0], columns)))
 
 
-def _bytes(words: Array, columns: int) -> Array:
-    """16-bit words as bytes, the low one first: (rows, columns, 2)."""
-    words = words.reshape(words.shape[0], -1)[:, :columns]
+def _split16(words: Array) -> Array:
+    """Split 16-bit words into bytes, the low one first: (rows, columns, 2)."""
     return cast(namespace(words).stack((words & 0xFF, words >> 8), -1), "uint8")
 
 
-def _nibbles(columns: int) -> int:
-    """How many bytes the halves of a row take: those of each block are paired within it."""
+def _half_bytes(columns: int) -> int:
+    """Return how many bytes the lower 4 bits of a row's 12-bit words take; words of one block share bytes."""
     full, tail = divmod(columns, packed.BLOCK)
     return full * packed.BLOCK // 2 + (tail + 1) // 2
 
 
-def _bytes_and_halves(words: Array, columns: int) -> Array:
-    """12-bit words as (rows, bytes): the upper 8 bits of all of a row's words, then the lower 4 of two in a byte.
+def _split12(words: Array) -> Array:
+    """Split 12-bit words into (rows, bytes): the upper 8 bits of all words of a row, then the lower 4 bits of two each.
 
-    Those of a block of n words are paired within it: the byte j of its half bytes has word j's in its lower half and
-    word j + ceil(n / 2)'s in its upper one.
+    In a block of n words, byte j of the second part has the lower bits of word j in its lower half, and those of word
+    j + ceil(n / 2) in its upper half.
     """
-    xp, rows = namespace(words), words.shape[0]
+    xp, (rows, columns) = namespace(words), words.shape
     full, tail = divmod(columns, packed.BLOCK)
-    flat = words.reshape(rows, -1)[:, :columns]
-    lower = flat & 0xF
-    cut, pairs = full * packed.BLOCK, []
+    lower, cut = words & 0xF, full * packed.BLOCK
     halves = lower[:, :cut].reshape(rows, full, 2, packed.BLOCK // 2)
-    pairs.append((halves[:, :, 0] | (halves[:, :, 1] << 4)).reshape(rows, -1))
+    pairs = [(halves[:, :, 0] | (halves[:, :, 1] << 4)).reshape(rows, -1)]
     if tail:
-        first, second = lower[:, cut : cut + (tail + 1) // 2], lower[:, cut + (tail + 1) // 2 :]
+        middle = cut + (tail + 1) // 2
+        first, second = lower[:, cut:middle], lower[:, middle:]
         if tail % 2:
-            second = xp.concatenate((second, _zeros(second if tail > 1 else first, 1)), axis=1)
+            second = xp.concatenate((second, _zeros(first, 1)), axis=1)
         pairs.append(first | (second << 4))
-    return cast(xp.concatenate((flat >> 4, *pairs), axis=1), "uint8")
+    return cast(xp.concatenate((words >> 4, *pairs), axis=1), "uint8")
 
 
-def _joined(raw: Array, columns: int) -> Array:
-    """The 12-bit words of `_bytes_and_halves`: (rows, columns)."""
+def _join12(raw: Array, columns: int) -> Array:
+    """Join the bytes of `_split12` to 12-bit words: (rows, columns)."""
     xp, rows = namespace(raw), raw.shape[0]
     full, tail = divmod(columns, packed.BLOCK)
     halves, cut = raw[:, columns:], full * packed.BLOCK // 2
@@ -191,8 +161,8 @@ def _joined(raw: Array, columns: int) -> Array:
 
 
 MOMENTS: dict[str, Moments] = {
-    "bfloat16": Bfloat16(),
-    "float16": Float16(),
-    "packed16": Packed("packed16", packed.Grid(*BITS["packed16"])),
-    "packed12": Packed("packed12", packed.Grid(*BITS["packed12"])),
+    "bfloat16": _Separate("bfloat16"),
+    "float16": _Separate("float16"),
+    "packed16": _Packed("packed16"),
+    "packed12": _Packed("packed12"),
 }

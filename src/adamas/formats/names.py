@@ -1,22 +1,23 @@
-"""What the rest of the library asks about formats without loading the codecs: names, and how a parameter is stored."""
+"""Names and sizes of the storage formats, for modules that must not load the codecs."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import NamedTuple
 
-# The stored arrays of each format, in the kernels' order; `adamas.formats.moments` says what is in them.
-BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # of v and of m in a packed word
+BITS = {"packed16": (9, 7), "packed12": (7, 5)}  # bits of v and of m in a packed word
 PACKED = tuple(BITS)
 GRIDS = ("exp_avg_scale", "exp_avg_sq_low", "exp_avg_sq_high")
 WIDE = ("exp_avg", "exp_avg_sq")
+# The stored arrays of each format, in the kernels' order; `adamas.formats.moments` defines their contents.
 PARTS = {"wide": WIDE, "bfloat16": WIDE, "float16": WIDE, **{name: (name, *GRIDS) for name in PACKED}}
 
-SMALLEST, NARROWEST = 4096, 64  # elements of a tensor, and of a row, below which moments stay float32
+# Moments stay float32 in tensors with fewer elements than SMALLEST, or with rows shorter than NARROWEST.
+SMALLEST, NARROWEST = 4096, 64
 
 
 def rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
-    """A shape with all but its first dimension as one.
+    """Return the shape of a matrix that keeps the first dimension and joins all others.
 
     Example:
         >>> rows_and_columns((8, 3, 5)), rows_and_columns((7,)), rows_and_columns(())
@@ -26,22 +27,16 @@ def rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def is_large(shape: tuple[int, ...]) -> bool:
-    """Whether moments of such a parameter are worth storing in fewer bits; one-dimensional ones have rows of 1."""
+    """Return whether moments of this shape save memory in fewer bits; a one-dimensional shape has rows of 1."""
     return prod(shape) >= SMALLEST and rows_and_columns(shape)[1] >= NARROWEST
 
 
 class Storage(NamedTuple):
-    """How the moments and the weight of a parameter are stored.
+    """How the moments and the weight of a parameter are stored."""
 
-    Args:
-        moments: "wide" for float32, or the dtype of a wider parameter; else a format of `adamas.formats.moments`.
-        master_bits: 24 or 32 where a bfloat16 parameter is the upper part of a longer weight.
-        stochastic: whether a weight of 16 or 24 bits is rounded without bias instead of to nearest.
-    """
-
-    moments: str = "wide"
-    master_bits: int | None = None
-    stochastic: bool = False
+    moments: str = "wide"  # "wide" is float32, or the dtype of a wider parameter; otherwise a format of `moments.py`
+    master_bits: int | None = None  # 24 or 32 where a bfloat16 parameter is the upper part of a longer weight
+    stochastic: bool = False  # a weight of 16 or 24 bits is rounded stochastically instead of to nearest
 
     @property
     def random(self) -> bool:
@@ -50,7 +45,7 @@ class Storage(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether moments are wide, and weights are rounded to nearest without a master."""
+        """Whether moments are wide, weights are rounded to nearest, and there are no master weights."""
         return self == PLAIN
 
 
@@ -58,7 +53,7 @@ PLAIN = Storage()
 
 
 def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tuple[str, ...]:
-    """The keys of the tensors in a state that a step writes, in the kernels' order; `step` is not among them."""
+    """Return the keys of the state's tensors that a step writes, in the kernels' order, without "step"."""
     return (
         *PARTS[storage.moments],
         *(("param_low",) if storage.master_bits else ()),

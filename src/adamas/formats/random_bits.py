@@ -1,12 +1,12 @@
 """Random bits for rounding: a hash of (seed, step, element index), without a state.
 
-The bits of an element depend on nothing else, so they are the same on every device, whatever the threads, the shards
-and the order of the parameters; and a run that is resumed draws what the undisturbed one would have.
+The bits of an element depend on nothing else. So they are the same on every device, for any number of threads, any
+sharding and any order of the parameters, and a resumed run draws the bits of an uninterrupted one.
 
-An element's index walks in steps of the golden ratio from a place that the step's key sets, and is then mixed: shift,
-key, multiply, shift (constants of C. Wellons' "lowbias32", hash prospector, 2018). One multiplication is enough for
-rounding: means, neighbours, sums over blocks and successive steps show correlations below .02, and elements 2**31 apart
-of .24, where a single error of rounding counts for nothing.
+The key of the step gives a start; an element's index adds multiples of the golden ratio to it; the sum is mixed by
+shift, key, multiply, shift (constants of C. Wellons' "lowbias32", hash prospector, 2018). One multiplication is enough
+for rounding: means, neighbours, sums over blocks and successive steps have correlations below .02. Elements 2**31 apart
+have .24, which does not matter for single rounding errors.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ GOLDEN = 0x9E3779B9
 
 
 class Key(NamedTuple):
-    """What distinguishes one step's bits from another's: two numbers below 2**32 (or 0-d tensors)."""
+    """The key of a step's random bits: two numbers below 2**32, or 0-d tensors."""
 
     first: Any
     second: Any
 
 
 def _mixed(x: Any) -> Any:
-    """A number below 2**32 that depends on every bit of another."""
+    """Return a number below 2**32 that depends on every bit of x."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & MASK
     x = x ^ (x >> 15)
@@ -35,10 +35,10 @@ def _mixed(x: Any) -> Any:
 
 
 def step_key(seed: int, step: Any) -> Key:
-    """The key of a step's bits.
+    """Return the key of a step's random bits.
 
     Args:
-        seed: any integer; its lowest 64 bits count.
+        seed: any integer; only its lowest 64 bits are used.
         step: the number of the step; a 0-d tensor where only the device knows it.
     """
     start = _mixed(_mixed(seed & MASK) ^ (seed >> 32 & MASK))
@@ -48,11 +48,11 @@ def step_key(seed: int, step: Any) -> Key:
 
 
 def random_bits(key: Key, index: Array) -> Array:
-    """32 random bits for each element, with which its moments are rounded: see `for_weights`.
+    """Return 32 random bits for each element, which round its moments; `for_weights` derives those of its weight.
 
     Args:
-        key: of the step.
-        index: the elements' positions in their parameter, counted through all its rows (int64; uint32 in JAX).
+        key: the key of the step.
+        index: the elements' positions in their parameter, row-major (int64; uint32 in JAX).
 
     Example:
         >>> import numpy as np
@@ -68,5 +68,5 @@ def random_bits(key: Key, index: Array) -> Array:
 
 
 def for_weights(random: Array) -> Array:
-    """The bits with which the weights are rounded whose moments these bits round."""
+    """Return the bits that round the weights, derived from the bits that round their moments."""
     return (random * word(GOLDEN, random)) & word(MASK, random)

@@ -1,6 +1,6 @@
 """Tensors in a parameter's state <-> float32 moments and weights, through the codecs of `adamas.formats`.
 
-`eager` steps through these functions; `adamas.state` reads a state with them and turns one format into another.
+`eager` steps through these functions. `adamas.state` reads a state with them and converts it to another format.
 """
 
 from __future__ import annotations
@@ -19,23 +19,20 @@ from adamas.formats.random_bits import Key, for_weights, random_bits
 
 State = dict[str, Any]
 Part = tuple[torch.dtype, tuple[int, ...]]
-# Elements joined at a time where a whole tensor's temporaries would be felt: those of 2**14 leave 1 MB of holes in the
-# heap of a job of 0.9 GB, of 2**16 9 MB, of 2**20 130 MB.
+# Elements joined at a time, since a whole tensor's temporaries would fragment the heap: in a job of 0.9 GB, pieces of
+# 2**14 leave holes of 1 MB, of 2**16 9 MB, of 2**20 130 MB.
 PIECE = 2**14
-LOW = {24: torch.int8, 32: torch.uint8}  # 16 bits travel as two bytes: collectives know no int16
+LOW = {24: torch.int8, 32: torch.uint8}  # 16 bits are stored as two bytes: collectives do not support int16
 
 
 def parts(storage: Storage, param: Tensor) -> dict[str, Part]:
-    """The dtype and shape of the tensors in which moments and low bits are stored, by name; all of them row-major.
+    """Return the dtype and shape of the row-major tensors that store moments and low bits, by name.
 
-    Wide moments are not among them: they are laid out as the parameter.
+    Wide moments are not among them, because they have the parameter's layout.
     """
     shape = tuple(param.shape)
-    found: dict[str, Part] = {}
-    if storage.moments != "wide":
-        found = {
-            key: (getattr(torch, part.dtype), part.shape) for key, part in MOMENTS[storage.moments].parts(shape).items()
-        }
+    made = {} if storage.moments == "wide" else MOMENTS[storage.moments].parts(shape)
+    found = {key: (getattr(torch, part.dtype), part.shape) for key, part in made.items()}
     if storage.master_bits:
         found["param_low"] = (LOW[storage.master_bits], shape if storage.master_bits == 24 else (*shape, 2))
     return found
@@ -43,19 +40,14 @@ def parts(storage: Storage, param: Tensor) -> dict[str, Part]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the elements of a tensor lie in the whole parameter: of a shard, or of some rows.
+    """The place of a tensor, which is a shard or some rows, in the whole parameter."""
 
-    Args:
-        offsets: of its first element, a number a dimension.
-        strides: of the whole parameter, row-major.
-    """
-
-    offsets: tuple[int, ...]
-    strides: tuple[int, ...]
+    offsets: tuple[int, ...]  # of the tensor's first element, one number for each dimension
+    strides: tuple[int, ...]  # of the whole parameter, row-major
 
     @classmethod
     def of(cls, param: Tensor) -> Place:
-        """Of a parameter, or of what this process has of it."""
+        """Return the place of a parameter, or of this process's shard of it."""
         shape = tuple(param.shape)
         offsets, strides = (0,) * len(shape), tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
         if hasattr(param, "to_local"):
@@ -65,12 +57,12 @@ class Place:
         return cls(tuple(offsets), strides)
 
     def from_row(self, row: int) -> Place:
-        """Of the rows from this one on."""
+        """Return the place of the rows from this one on."""
         return Place((self.offsets[0] + row, *self.offsets[1:]), self.strides)
 
 
 def random_of(key: Key, tensor: Tensor, place: Place) -> Tensor:
-    """A step's random bits for each element, by its place in the whole parameter."""
+    """Return a step's random bits for each element, by the element's index in the whole parameter."""
     index = torch.zeros((), dtype=torch.int64, device=tensor.device)
     for size, offset, stride in zip(tensor.shape, place.offsets, place.strides, strict=True):
         places = torch.arange(offset, offset + size, dtype=torch.int64, device=tensor.device)
@@ -79,12 +71,12 @@ def random_of(key: Key, tensor: Tensor, place: Place) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process has of a sharded tensor, others as they are."""
+    """Return this process's shard of a sharded tensor, and any other tensor unchanged."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore
 
 
 def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tensor]:
-    """Both moments, shaped like the parameter: the stored tensors themselves where they are wide, else float32."""
+    """Return both moments in the parameter's shape: wide ones are the stored tensors, others new float32 tensors."""
     if storage.moments == "wide":
         return state["exp_avg"], state["exp_avg_sq"]
     rows, columns = rows_and_columns(tuple(param.shape))
@@ -98,7 +90,7 @@ def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tens
 
 
 def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, random: Tensor | None) -> State:
-    """What is to be stored of two float32 moments: values for `put`. float16 draws no random bits."""
+    """Encode two float32 moments as values for `put`; only float16 needs no random bits."""
     rows, columns = rows_and_columns(tuple(exp_avg.shape))
     first, second = (x.detach().to(torch.float32).reshape(rows, columns) for x in (exp_avg, exp_avg_sq))
     random = first if random is None else random.reshape(rows, columns)
@@ -106,14 +98,14 @@ def encoded_moments(storage: Storage, exp_avg: Tensor, exp_avg_sq: Tensor, rando
 
 
 def weight(storage: Storage, state: State, param: Tensor) -> Tensor:
-    """A new tensor with the weight as the rule sees it: float32 or wider, low bits and all."""
+    """Return a new tensor with the weight for the rule: float32 or wider, with its low bits."""
     if not storage.master_bits:
         return param.detach().to(torch.promote_types(param.dtype, torch.float32), copy=True)
     return master.join(_patterns(param.detach()), _low(state["param_low"], storage.master_bits), storage.master_bits)
 
 
 def write_weight(target: Tensor, storage: Storage, state: State, param: Tensor) -> Tensor:
-    """The weight as the rule sees it, written into `target`: in pieces, for joining takes 32 B an element meanwhile."""
+    """Write the weight for the rule into `target`, in pieces: joining needs 32 temporary bytes an element."""
     if not storage.master_bits:
         return target.copy_(param.detach())
     if param.numel() <= PIECE:
@@ -125,14 +117,14 @@ def write_weight(target: Tensor, storage: Storage, state: State, param: Tensor) 
 
 
 def encoded_weight(storage: Storage, value: Tensor, change: Tensor, dtype: torch.dtype, random: Tensor | None) -> State:
-    """What is to be stored of a weight after a step: values for `put`, "param" that of the parameter itself.
+    """Encode a weight after a step as values for `put`, under the keys "param" and "param_low".
 
     Args:
-        storage: how.
-        value: the weight before, float32.
-        change: what is to be subtracted.
-        dtype: the parameter's.
-        random: the step's random bits, from which the weights' are made; None where there are none.
+        storage: how the weight is stored.
+        value: the weight before the step, float32.
+        change: the difference that the step subtracts.
+        dtype: the dtype of the parameter.
+        random: the step's random bits, from which those of the weights follow; None where there are none.
     """
     random = for_weights(random) if storage.stochastic and random is not None else None
     if storage.master_bits:
@@ -150,7 +142,7 @@ def encoded_weight(storage: Storage, value: Tensor, change: Tensor, dtype: torch
 
 
 def put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
-    """Write what is to be stored where it belongs, patterns as patterns, unless the device says to skip."""
+    """Write an encoded value, integer patterns as bfloat16 where needed; keep the old one where `skip` is true."""
     if target.dtype == torch.bfloat16 and not value.is_floating_point():
         target = target.view(torch.int16)
     value = value.reshape(target.shape).to(target.dtype)
@@ -158,7 +150,7 @@ def put(target: Tensor, value: Tensor, skip: Tensor | None) -> None:
 
 
 def convert_low(low: Tensor, width: int) -> Tensor:
-    """Low bits of a master weight of one width as those of another; the parameter does not change."""
+    """Convert the low bits of a master weight to another width; the parameter stays the same."""
     if (low.dtype == torch.int8) == (width == 24):
         return low
     if width == 32:
@@ -167,7 +159,7 @@ def convert_low(low: Tensor, width: int) -> Tensor:
 
 
 def _patterns(tensor: Tensor) -> Tensor:
-    """bfloat16 as the integers of its patterns, others as they are."""
+    """Return the integer patterns of a bfloat16 tensor, and any other tensor unchanged."""
     return tensor.view(torch.int16).to(torch.int64) & 0xFFFF if tensor.dtype == torch.bfloat16 else tensor
 
 

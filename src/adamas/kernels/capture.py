@@ -1,7 +1,7 @@
-"""What CUDA graphs ask of a step that they capture.
+"""CUDA graphs: the tensors that a captured step reads must outlive the graph.
 
-A graph holds addresses and no tensors: whatever a captured step reads must stay where it is for as long as the graph is
-replayed, and nothing tells how long that is.
+A graph holds addresses and no tensors, so these tensors must keep their memory for as long as the graph is replayed.
+Nothing tells how long that is.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ _kept: list[object] = []
 
 
 def is_captured(device: torch.device) -> bool:
-    """Whether what is now launched on a device goes into a graph."""
+    """Return whether a graph is capturing what this device is given to do."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def keep(tensors: object, device: torch.device) -> None:
-    """Keep what a graph that is being captured will read, for as long as the process lives; else do nothing."""
+    """Keep tensors until the process ends if a graph is capturing them; otherwise do nothing."""
     if is_captured(device):
         _kept.append(tensors)

@@ -1,8 +1,8 @@
-"""Step counts of a bucket: the tensors "step" in its states, read before a step and counted in place after it.
+"""Step counts of a bucket: the tensors "step" in its states, read before a step and increased in place after it.
 
-Whoever holds such a tensor (a user, another process through shared memory) sees the count, and what others write to it
-is what the next step counts from. torch adds 1 to each tensor by itself, which for small parameters costs more than the
-step; here new counts are views of one tensor, so that one addition counts all of them.
+A user or another process that shares these tensors sees the count, and the next step continues from any value written
+to them. Increasing each tensor alone, as torch does, costs more than the step itself for small parameters; so new
+counts are views of one tensor, and one addition counts all of them.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from adamas.kernels.bucket import Bucket, MismatchError
 
-Upcoming = tuple[list[Any], list[int] | None]  # numbers of different steps, and which of them each parameter takes
+# The numbers of the coming steps, each once, and for each parameter the index of its own; None if there is one number.
+Upcoming = tuple[list[Any], list[int] | None]
 
 
 def counter_of(bucket: Bucket) -> HostCounter | DeviceCounter | None:
-    """The counter of a bucket's states; None where its steps are not counted."""
+    """Return the counter of a bucket's steps; None where they are not counted."""
     if not bucket.counts:
         return None
-    steps = [state["step"] for state in bucket.states]
-    return DeviceCounter(bucket, steps) if bucket.on_device else HostCounter(bucket, steps)
+    return DeviceCounter(bucket) if bucket.on_device else HostCounter(bucket)
 
 
 def new_steps(counts: list[int]) -> list[Tensor]:
-    """0-d float32 tensors on the host that hold these counts: views of one."""
+    """Return 0-d float32 tensors on the host that hold these counts: views of one tensor."""
     with torch.inference_mode(False):
         return list(torch.tensor(counts, dtype=torch.float32, device="cpu").unbind()) if counts else []
 
@@ -35,11 +35,11 @@ def new_steps(counts: list[int]) -> list[Tensor]:
 class _Counter:
     """The tensors that count a bucket's steps."""
 
-    def __init__(self, bucket: Bucket, steps: list[Tensor]) -> None:
-        self._bucket, self._steps = bucket, steps
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket, self._steps = bucket, [state["step"] for state in bucket.states]
 
     def check(self) -> None:
-        """Raise MismatchError where a state has another tensor now."""
+        """Raise MismatchError where the tensor "step" of a state was replaced."""
         try:
             same = all(map(is_, map(itemgetter("step"), self._bucket.states), self._steps))
         except KeyError:
@@ -49,17 +49,11 @@ class _Counter:
 
 
 class HostCounter(_Counter):
-    """Counts that the host reads.
-
-    The integers beside the tensors go on where float32 stops, at 2**24.
-
-    Args:
-        bucket: the bucket.
-        steps: the tensors in its states: float32, of one element, on the host.
+    """Counts in tensors of one element on the host, with integers that go on where float32 stops, at 2**24.
 
     Example:
         >>> steps = new_steps([3, 3])
-        >>> counter = HostCounter(Bucket([], [{"step": step} for step in steps]), steps)
+        >>> counter = HostCounter(Bucket([], [{"step": step} for step in steps]))
         >>> _ = counter.upcoming()
         >>> counter.advance([])
         >>> counter.advance([0])  # the first parameter had no gradient
@@ -67,14 +61,14 @@ class HostCounter(_Counter):
         (([5, 6], [0, 1]), [tensor(4.), tensor(5.)])
     """
 
-    def __init__(self, bucket: Bucket, steps: list[Tensor]) -> None:
-        super().__init__(bucket, steps)
-        self._whole, self._places = _shared_by(steps)
-        self._shown: list[float] = []  # what the tensors held when they were last looked at
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket)
+        self._whole, self._places = _shared_by(self._steps)
+        self._shown: list[float] = []  # the values of the tensors when they were last read
         self._counts: list[int] = []
 
     def upcoming(self) -> Upcoming:
-        """The numbers of the coming steps, from 1.
+        """Return the numbers of the coming steps, from 1.
 
         Raises:
             ValueError: a tensor holds no number of steps.
@@ -90,18 +84,18 @@ class HostCounter(_Counter):
         return coming, None if len(coming) < 2 else [different[count] for count in self._counts]
 
     def advance(self, absent: list[int], skip: None = None) -> None:
-        """Count one step of all parameters but those `absent`, after `upcoming`."""
+        """Count one step of all parameters except those in `absent`; called after `upcoming`."""
         left_out = set(absent)
+        self._counts = [count + (i not in left_out) for i, count in enumerate(self._counts)]
         if self._whole is not None and self._places is None and not absent:
             self._whole.add_(1)
-        elif self._whole is not None:
-            places = range(len(self._steps)) if self._places is None else self._places.tolist()
-            self._whole[[place for i, place in enumerate(places) if i not in left_out]] += 1
         else:
-            for i, step in enumerate(self._steps):
-                if i not in left_out:
-                    step.add_(1)
-        self._counts = [count + (i not in left_out) for i, count in enumerate(self._counts)]
+            present = [i for i in range(len(self._steps)) if i not in left_out]
+            if self._whole is not None:
+                self._whole[present if self._places is None else self._places[present]] += 1
+            else:
+                for i in present:
+                    self._steps[i].add_(1)
         self._shown = self._read()
 
     def _read(self) -> list[float]:
@@ -111,7 +105,7 @@ class HostCounter(_Counter):
 
 
 def _shared_by(steps: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """The tensor of which all of these are elements, and their places in it: None for all of it in order."""
+    """Return the tensor that all `steps` are elements of, and their indices in it; None for all of it in order."""
     whole = steps[0]._base if steps else None
     if whole is None or whole.dim() != 1 or whole.storage_offset() or not whole.is_contiguous():
         return None, None
@@ -122,21 +116,21 @@ def _shared_by(steps: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
 
 
 class DeviceCounter(_Counter):
-    """Counts on the parameters' device, never read by the host: for steps that a graph captures or a device may skip.
+    """Counts in 0-d float32 tensors on the parameters' device, which the host never reads.
 
-    They are 0-d float32 tensors.
+    Steps that a graph captures, or that a device may skip, need this.
     """
 
     def upcoming(self) -> Upcoming:
-        """The numbers of the coming steps in one tensor, 0-d where there is but one parameter.
+        """Return the numbers of the coming steps in one tensor, 0-d for one parameter.
 
-        In float64 where the device has it: 1 - beta2**t cancels.
+        Its dtype is float64 where the device has it, because 1 - beta2**t cancels.
         """
         counts = self._steps[0] if len(self._steps) == 1 else torch.stack(self._steps)
         return [(counts + 1).to(torch.float32 if counts.device.type == "mps" else torch.float64)], None
 
     def advance(self, absent: list[int], skip: Tensor | None = None) -> None:
-        """Count one step of all parameters but those `absent`, unless the device says to skip it."""
+        """Count one step of all parameters except those in `absent`, unless `skip` is true on the device."""
         left_out = set(absent)
         counted = [step for i, step in enumerate(self._steps) if i not in left_out]
         if counted:

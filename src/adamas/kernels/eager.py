@@ -1,13 +1,13 @@
-"""The rule in torch operations: any device, dtype and tensor subclass, complex, capturable and differentiable.
+"""The rule in torch operations, for any device, dtype and tensor subclass; complex, capturable and differentiable too.
 
-float32 arithmetic or better: parameters of 16 bits are widened, stepped and rounded back; what is stored in fewer bits
-is decoded, stepped and encoded, some million elements at a time.
+Arithmetic is in float32 or wider: 16-bit parameters are widened, stepped and rounded back. Moments and weights stored
+in fewer bits are decoded, stepped and encoded, about a million elements at a time.
 
-The rule is written twice, and each is tested against the reference:
-- `_step_list` works in place, with one operation for a whole list of tensors at a time. With foreach the list has all
-  tensors that are alike, otherwise one.
-- `_rule` is a pure function: for steps that autograd records, that a device may skip, that take their scalars from
-  tensors, or whose state is stored in fewer bits.
+The rule is written twice, and both versions are tested against the reference:
+- `_step_list` works in place, with one operation for a whole list of tensors: with foreach for all tensors of one
+  gradient dtype and step, otherwise for one tensor.
+- `_rule` is a pure function. It serves steps that autograd records or a device may skip, scalars that are tensors, and
+  states in fewer bits.
 """
 
 from __future__ import annotations
@@ -32,44 +32,38 @@ if TYPE_CHECKING:
 NAME = "eager"
 Kind = tuple[torch.dtype, tuple[int, ...], torch.device, torch.layout]
 _kind: Any = attrgetter("dtype", "shape", "device", "layout")
-Tensors = dict[str, Any]  # of one parameter, or of some of its rows: "param", "grad" and its states by name
+Tensors = dict[str, Any]  # "param", "grad" and the states by name, of one parameter or of some of its rows
 PLAIN_TYPES = {*ORDINARY, type(None)}
 MULTIPLIED = ("grad_factor", "l2", "beta2", "beta2_complement", "max_factor", "step_size", "decay")
 WIDEST = {"mps": torch.float32}
 LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
-lists: Any = torch  # whose stubs do not have its list operations
-ELEMENTS = 1 << 20  # of a parameter that are decoded at once: random bits and patterns take 8 bytes each
+lists: Any = torch  # untyped: the stubs of torch lack the list operations
+ELEMENTS = 1 << 20  # elements decoded at once: random bits and patterns take 8 bytes an element
 
 
 def refuses(traits: Traits) -> str | None:
-    """Why this kernel cannot step such a parameter: it can step any."""
+    """Return None: this kernel can step any parameter."""
     return None
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Prepared:
-    """A bucket, what its tensors must be, and the gradients of the coming step, which are let go after it.
+    """A bucket, the required kinds of its tensors, and the gradients until the step is done.
 
-    Args:
-        bucket: the bucket.
-        params: dtype, shape, device and layout of each parameter when the bucket was prepared.
-        states: those of its states, by name.
-        in_place: whether list operations can step them: subclasses of tensors (DTensor) do not know them all, and a
-            lazily negated view cannot be written by them.
-        counter: of the steps; None where they are not counted.
-        grads: the gradients.
+    `in_place` tells whether list operations can step the tensors: tensor subclasses (DTensor) do not implement all of
+    these operations, and they cannot write a lazily negated view.
     """
 
     bucket: Bucket
-    params: list[Kind]
-    states: list[dict[str, Kind]]
+    params: list[Kind]  # the kind of each parameter when the bucket was prepared
+    states: list[dict[str, Kind]]  # the kinds of the states of each parameter, by name
     in_place: bool
-    counter: HostCounter | DeviceCounter | None
+    counter: HostCounter | DeviceCounter | None  # None where steps are not counted
     grads: list[Tensor | None]
 
 
 def prepare(bucket: Bucket) -> Prepared:
-    """What the parameters and states of a bucket must go on being; its storage was chosen for that."""
+    """Record the kinds of a bucket's parameters, and those that its storage requires of the states."""
     names, states = state_names(bucket.amsgrad, bucket.averages, bucket.storage), []
     for i, param in enumerate(bucket.params):
         if param.is_conj() or (param.is_neg() and param.is_complex()):
@@ -83,7 +77,7 @@ def prepare(bucket: Bucket) -> Prepared:
 
 
 def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
-    """Take the gradients, by default those in `.grad`, after checking them, the parameters and the states."""
+    """Check parameters, states and gradients, and take the gradients, by default those in `.grad`."""
     bucket = prepared.bucket
     grads = [param.grad for param in bucket.params] if grads is None else grads
     if prepared.counter is not None:
@@ -109,18 +103,18 @@ def _check(what: str, tensor: Tensor, kind: Kind) -> None:
 
 
 def upcoming(prepared: Prepared) -> Upcoming:
-    """The numbers of the steps that are due, and which of them each parameter takes."""
+    """Return the numbers of the coming steps, and for each parameter the index of its own."""
     assert prepared.counter is not None, "a bucket that counts"
     return prepared.counter.upcoming()
 
 
 def release(prepared: Prepared) -> None:
-    """Let the gradients go without a step."""
+    """Drop the gradients without a step."""
     prepared.grads = []
 
 
 def squares(prepared: Prepared) -> list[Tensor]:
-    """Each gradient's sum of squares, a 0-d tensor on its device: float64 where the device has it."""
+    """Return each gradient's sum of squares as a 0-d tensor on its device, float64 where the device has it."""
     grads = [_resolved(grad) for grad in prepared.grads if grad is not None]
     with torch.no_grad():
         return [
@@ -131,12 +125,12 @@ def squares(prepared: Prepared) -> list[Tensor]:
 def step(
     prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
 ) -> None:
-    """Step every tensor of a bucket that has a gradient, and let the averages of all go on."""
+    """Step every tensor that has a gradient, and update the averages of all tensors."""
     bucket, grads = prepared.bucket, prepared.grads
     in_place = prepared.in_place and {*map(type, grads)} <= PLAIN_TYPES
     in_place = in_place and not any(isinstance(x, Tensor) for each in scalars for x in each)
     scalars = [_factors(each, bucket.params[0]) for each in scalars] if in_place else scalars
-    alike: dict[Any, list[int]] = {}  # lists of torch's operations want tensors of the same dtype
+    alike: dict[Any, list[int]] = {}  # a list operation needs tensors of one dtype
     for i, grad in enumerate(grads):
         if grad is not None or bucket.averages:
             n = which[i] if which else 0
@@ -159,7 +153,7 @@ def step(
 
 
 def _factors(s: StepScalars, param: Tensor) -> StepScalars:
-    """The scalars with factors as 0-d tensors on the CPU, where numbers take thrice the time; but for 0 and 1."""
+    """Return the scalars with factors, except 0 and 1, as 0-d tensors: on the CPU numbers take three times as long."""
     if param.device.type != "cpu":
         return s
     dtype = torch.float64 if param.dtype in (torch.float64, torch.complex128) else torch.float32
@@ -168,7 +162,7 @@ def _factors(s: StepScalars, param: Tensor) -> StepScalars:
 
 
 def _step_list(bucket: Bucket, members: list[int], grads: list[Any], s: StepScalars) -> None:
-    """Step the tensors of these numbers in place; all have a gradient, or none has and only their averages go on."""
+    """Step the parameters with these indices in place; if they have no gradients, update only their averages."""
     names = state_names(bucket.amsgrad, bucket.averages)
     params = [_real(bucket.params[i]) for i in members]
     states = {name: [_real(bucket.states[i][name]) for i in members] for name in names}
@@ -180,7 +174,7 @@ def _step_list(bucket: Bucket, members: list[int], grads: list[Any], s: StepScal
             lists._foreach_sub_(wide, change)
         if s.moves and wide is not params:
             lists._foreach_copy_(params, wide)
-            wide = _widened(params, dtype)  # as they are stored
+            wide = _widened(params, dtype)  # the values after rounding to the stored dtype
     if bucket.averages and s.average == 1:
         lists._foreach_copy_(states["ema"], wide)
     elif bucket.averages:
@@ -194,7 +188,7 @@ def _widened(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
 def _list_rule(
     params: list[Tensor], grads: list[Tensor], states: dict[str, list[Tensor]], s: StepScalars
 ) -> list[Tensor]:
-    """The recurrence of `adamas.scalars`: the parameters' changes; moments and maxima are written in place."""
+    """Write the new moments and maxima of `adamas.scalars`' recurrence in place, and return the parameters' changes."""
     exp_avgs, second = states["exp_avg"], states["exp_avg_sq"]
     if not _is(1, s.grad_factor):
         grads = lists._foreach_mul(grads, s.grad_factor)
@@ -202,10 +196,10 @@ def _list_rule(
         grads = lists._foreach_add(grads, lists._foreach_mul(params, s.l2))
     lists._foreach_lerp_(exp_avgs, grads, s.beta1_complement)
     squares = lists._foreach_mul(grads, s.beta2_complement)
-    lists._foreach_mul_(squares, grads)  # in this order grad**2 is never formed
+    lists._foreach_mul_(squares, grads)  # in this order grad**2, which may overflow, is never formed
     lists._foreach_mul_(second, s.beta2)
     lists._foreach_add_(second, squares)
-    del squares  # whose memory the next temporary takes
+    del squares  # the next temporary reuses the memory
     if s.amsgrad:
         second = second if _is(1, s.max_factor) else lists._foreach_mul(second, s.max_factor)
         lists._foreach_clamp_min_(states["max_exp_avg_sq"], second)
@@ -225,7 +219,7 @@ def _list_rule(
 
 
 def _rule(tensors: Tensors, grad: Tensor, s: StepScalars) -> tuple[Tensor, list[Tensor]]:
-    """The same recurrence as a pure function: the parameter's change, and its new moments and running maximum."""
+    """Return the parameter's change and its new moments and maximum: the same recurrence as a pure function."""
     param, exp_avg, exp_avg_sq = tensors["param"], tensors["exp_avg"], tensors["exp_avg_sq"]
     s = s._replace(**{k: x.to(param.dtype) for k, x in s._asdict().items() if isinstance(x, Tensor)})
     grad = grad * s.grad_factor
@@ -241,21 +235,21 @@ def _rule(tensors: Tensors, grad: Tensor, s: StepScalars) -> tuple[Tensor, list[
     if not _is(0, s.decay):
         change = change + _decaying(param, exp_avg, s) * s.decay
     if isinstance(s.step_size, Tensor) and not s.step_size.requires_grad:
-        # lr = 0 moves nothing, not even where the change is not a number.
+        # With lr = 0 no parameter may move, not even where the change is NaN.
         change = change.masked_fill(s.step_size == 0, 0.0)
     return change, results
 
 
 def _decaying(param: Tensor, exp_avg: Tensor, s: StepScalars) -> Tensor:
-    """What decoupled decay acts on: the weight, made finite; 0 where a cautious decay leaves the element alone."""
+    """Return the weight that decoupled decay multiplies: clamped to finite, and 0 where cautious decay does not act."""
     largest = LARGEST[param.dtype]
     finite = param.clamp(-largest, largest)
-    # The product of two signs does not underflow, as one of the numbers could.
+    # The product of two signs, unlike that of two numbers, does not underflow.
     return finite.masked_fill(exp_avg.sign() * param.sign() < 0, 0.0) if s.cautious else finite
 
 
 def _step_purely(bucket: Bucket, i: int, grad: Tensor | None, s: StepScalars) -> None:
-    """Step one parameter without writing before all is known: whole, or some rows at a time where it is decoded."""
+    """Step one parameter with the pure rule: whole, or some rows at a time if it must be decoded."""
     stored = formats.stored
     param, names = bucket.params[i], state_names(bucket.amsgrad, bucket.averages, bucket.storage)
     tensors: Tensors = {"param": param, **{name: bucket.states[i][name] for name in names}}
@@ -275,11 +269,11 @@ def _step_purely(bucket: Bucket, i: int, grad: Tensor | None, s: StepScalars) ->
 
 
 def _step_rows(tensors: Tensors, place: Place | None, s: StepScalars, bucket: Bucket) -> None:
-    """Step some rows of a parameter, or let their average go on, where there is no gradient."""
+    """Step some rows of a parameter, or without a gradient update only their average."""
     stored = formats.stored
     storage, param = bucket.storage, tensors["param"]
     if "grad" in tensors:
-        # What autograd saves must not be written to below.
+        # Autograd saves the tensors that the rule reads, and `put` overwrites them below.
         read = {name: x.clone() for name, x in tensors.items()} if bucket.differentiable else tensors
         random = stored.random_of(s.random, param, place) if s.random and place else None
         weight = _weight(storage, read)
@@ -297,36 +291,36 @@ def _step_rows(tensors: Tensors, place: Place | None, s: StepScalars, bucket: Bu
 
 
 def _weight(storage: Storage, tensors: Tensors) -> Tensor:
-    """The weight as the rule sees it: float32 or wider, with the low bits where there are some."""
+    """Return the weight for the rule: float32 or wider, with its low bits if it has them."""
     stored = formats.stored
     param = tensors["param"]
     return param.to(moment_dtype(param)) if storage.plain else stored.weight(storage, tensors, param)
 
 
 def _averaged(ema: Tensor, weight: Tensor, share: Any) -> Tensor:
-    """The average of the weights after this one has come in; with a share of 1 it begins as its copy."""
+    """Return the average of the weights after `weight` is added with this share; a share of 1 gives a copy."""
     if isinstance(share, Tensor):
         return ema.lerp(weight, share.to(ema.dtype))
     return weight if share == 1 else ema.lerp(weight, share)
 
 
 def _is(number: int, scalar: Any) -> bool:
-    """Whether a scalar is this number, known without asking a device: False for a tensor."""
+    """Return whether a scalar is this number; False for a tensor, since reading it could wait for a device."""
     return not isinstance(scalar, Tensor) and scalar == number
 
 
 def _at_least_tiny(eps: Any, dtype: torch.dtype) -> Any:
-    """eps, which must not round to 0 in a narrower type: eps > 0 keeps 0/0 away."""
+    """Return eps, raised so that a positive eps does not round to 0 in a narrower dtype: eps > 0 prevents 0/0."""
     if isinstance(eps, Tensor):
         return eps.clamp_min(torch.finfo(dtype).tiny)
     return max(eps, torch.finfo(dtype).tiny) if eps > 0 else eps
 
 
 def _real(tensor: Tensor) -> Tensor:
-    """A complex tensor as one of pairs of real numbers: Adam treats the two parts apart."""
+    """View a complex tensor as pairs of real numbers, which Adam steps independently."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _resolved(grad: Tensor) -> Tensor:
-    """A gradient of real numbers, which may be a lazily conjugated or negated view of others."""
+    """Return a gradient as real numbers, with a lazy conjugation or negation applied."""
     return _real(grad.resolve_conj().resolve_neg())

@@ -1,4 +1,4 @@
-"""The compiled extension, or why there is none: for the `native` kernel, and for `lists`."""
+"""The compiled extension for the `native` kernel and for `lists`, or the reason why it is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 native: Any = None
-missing: str | None = None  # why there is no extension
+missing: str | None = None  # the reason why there is no extension
 
 try:
     native = import_module("adamas.kernels._native")

@@ -1,4 +1,4 @@
-"""What fronts and kernels ask of lists of tensors at every step; in C++ where the extension is built."""
+"""Questions about lists of tensors that come up at every step; answered in C++ where the extension is built."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from adamas.kernels.extension import native
 
 
 def same_objects(a: list[Any], b: list[Any]) -> bool:
-    """Whether `a[i] is b[i]` for all i, and the lists are equally long."""
+    """Return whether the lists are equally long and `a[i] is b[i]` for all i."""
     return native.same_objects(a, b) if native is not None else len(a) == len(b) and all(map(is_, a, b))
 
 
 def disjoint(tensors: list[Tensor]) -> bool:
-    """Whether no two of the tensors share memory; False where that cannot be told."""
+    """Return whether no two of the tensors share memory; False where this is unknown."""
     if native is not None and native.disjoint(tensors):
         return True
     if not all(type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided for x in tensors):

@@ -1,7 +1,7 @@
 """The native CPU kernel (`native/` in the repository): float32, float64, bfloat16 and float16, in every storage.
 
-One call steps all tensors of a bucket, in the process's OpenMP threads, without the GIL. Where the extension was not
-built, `refuses` says so and `eager` takes its place.
+One call steps all tensors of a bucket on the process's OpenMP threads, without the GIL. Where the extension was not
+built, `refuses` says so and `eager` steps instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names, tell_autograd
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, shared_refusal, state_names, tell_autograd
 from adamas.kernels.counter import HostCounter, Upcoming
 from adamas.kernels.extension import missing
 from adamas.kernels.extension import native as _native
@@ -25,28 +25,21 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def isas() -> list[str]:
-    """Instruction sets of the kernel that this processor can run, best first; empty where it is not built."""
+    """Return the kernel's instruction sets that this processor has, best first; none if the kernel was not built."""
     return [] if _native is None else _native.isas()
 
 
 def refuses(traits: Traits) -> str | None:
-    """Why this kernel cannot step such a parameter; None if it can."""
+    """Return why this kernel cannot step such a parameter; None if it can."""
     if missing is not None:
         return missing
     if traits.device != "cpu":
         return f"the parameter is on {traits.device}, and native is for the CPU"
-    if traits.dtype not in DTYPES:
-        return f"{traits.dtype} has no native kernel"
-    if traits.grad_dtype != traits.dtype:
-        return f"the gradient is {traits.grad_dtype}, the parameter {traits.dtype}"
-    if not traits.plain:
-        return "the parameter or its gradient is a tensor subclass, or a program is being traced"
+    reason = shared_refusal(traits, NAME, DTYPES)
+    if reason is not None:
+        return reason
     if not traits.dense:
         return "the parameter has gaps in memory (a strided view)"
-    if traits.storage.moments == "float16":
-        return "float16 moments have no native kernel"
-    if not traits.storage.plain and not traits.row_major:
-        return "the parameter is not row-major, and moments or weights of fewer bits are stored in rows"
     if not traits.host_scalars:
         return "capturable and differentiable steps keep scalars in tensors"
     return None
@@ -54,31 +47,27 @@ def refuses(traits: Traits) -> str | None:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Prepared:
-    """A bucket and the table that reads it; until a step is done, the table holds its gradients.
-
-    `copied` maps the index of a gradient that the table holds a copy of to the original.
-    """
+    """A bucket with the extension's table of its tensors, which also holds the gradients until the step is done."""
 
     bucket: Bucket
     table: Any
-    copied: dict[int, Tensor]
-    counter: HostCounter | None  # None where the table counts
+    copied: dict[int, Tensor]  # index -> the original of a gradient that the table holds a copy of
+    counter: HostCounter | None  # None where the table counts the steps
 
 
 def prepare(bucket: Bucket) -> Prepared:
-    """Make the table that remembers the checked tensors from one step to the next."""
+    """Make the table, which remembers from step to step which tensors it has checked."""
     storage = bucket.storage
     names = list(state_names(bucket.amsgrad, bucket.averages, storage))
     counts = bucket.counts and all(state["step"].dtype == torch.float32 for state in bucket.states)
     table = _native.Table(names, storage.moments, storage.master_bits or 0, storage.stochastic, counts)
-    counter = HostCounter(bucket, [state["step"] for state in bucket.states]) if bucket.counts and not counts else None
-    return Prepared(bucket, table, {}, counter)
+    return Prepared(bucket, table, {}, HostCounter(bucket) if bucket.counts and not counts else None)
 
 
 def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
     """Check every tensor and take the gradients, by default those in `.grad`.
 
-    Gradients that are laid out otherwise than their parameter are copied.
+    A gradient with another layout than its parameter is copied.
     """
     bucket, table = prepared.bucket, prepared.table
     if prepared.counter is not None:
@@ -99,20 +88,20 @@ def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
 
 
 def upcoming(prepared: Prepared) -> Upcoming:
-    """The numbers of the coming steps, each once, and for each parameter the index of its own; None if all are equal.
+    """Return the numbers of the coming steps, for a bucket that `counts`, between `take` and `step`.
 
-    For a bucket that `counts`, between `take` and `step`. The index of a parameter without a gradient means nothing.
+    The index of a parameter without a gradient has no meaning.
     """
     return prepared.table.upcoming() if prepared.counter is None else prepared.counter.upcoming()
 
 
 def squares(prepared: Prepared) -> list[float]:
-    """Each gradient's sum of squares, added in a fixed order whatever the threads."""
+    """Return each gradient's sum of squares, added in an order that does not depend on the threads."""
     return prepared.table.squares(torch.get_num_threads())
 
 
 def release(prepared: Prepared) -> None:
-    """Let the gradients go without a step."""
+    """Drop the gradients without a step."""
     prepared.table.release()
     prepared.copied = {}
 
@@ -120,24 +109,19 @@ def release(prepared: Prepared) -> None:
 def step(
     prepared: Prepared, scalars: list[StepScalars], which: list[int] | None = None, zero_grad: bool = False
 ) -> None:
-    """Step every tensor of a bucket whose gradient was taken, in one call and torch's number of threads."""
-    table, written = prepared.table, prepared.bucket.params
-    missed = table.absent()
-    if missed:
-        left_out = set(missed)
-        written = [param for i, param in enumerate(written) if i not in left_out]
-    if zero_grad:
-        written = written + [grad for grad in table.grads() if grad is not None]
+    """Step every tensor whose gradient was taken, in one call, on as many threads as torch uses."""
+    table, absent = prepared.table, prepared.table.absent()
+    zeroed = table.grads() if zero_grad else []
     table.step(scalars, which, zero_grad, torch.get_num_threads())
     if prepared.counter is not None:
-        prepared.counter.advance(missed)
+        prepared.counter.advance(absent)
     if zero_grad:
         for original in prepared.copied.values():
             original.detach().zero_()
     prepared.copied = {}
-    tell_autograd(written)
+    tell_autograd(prepared.bucket.params, absent, zeroed)
 
 
 def touch(prepared: Prepared) -> None:
-    """Read and write what a step would, computing nothing: how fast the memory allows a step to be."""
+    """Read and write the memory of a step without computing it, to measure how fast memory allows a step to be."""
     prepared.table.touch(torch.get_num_threads())

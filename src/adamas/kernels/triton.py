@@ -1,14 +1,15 @@
 """The Triton kernel: float32, bfloat16 and float16 in every storage on NVIDIA GPUs, one launch for a bucket.
 
-The code that runs on the device is in `adamas.kernels.gpu`; here is what the host does. Nothing in a step waits for the
-device, and scalars may lie there, so that a graph can capture a step. Without Triton, or on another device, `refuses`
-says so and `eager` takes its place.
+The code that runs on the device is in `adamas.kernels.gpu`; this module is the host's part. Nothing in a step waits for
+the device, and scalars may lie there, so that a graph can capture a step. Without Triton, or on another device,
+`refuses` says so and `eager` steps instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, compress
 from operator import attrgetter, eq, is_, itemgetter
 from typing import TYPE_CHECKING, Any
@@ -16,51 +17,44 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adamas.formats.names import BITS, PACKED
-from adamas.kernels.bucket import Bucket, MismatchError, Traits, state_names, tell_autograd
+from adamas.formats.names import PACKED
+from adamas.kernels.bucket import Bucket, MismatchError, Traits, shared_refusal, state_names, tell_autograd
 from adamas.kernels.capture import is_captured, keep
 from adamas.kernels.counter import DeviceCounter, HostCounter, Upcoming, counter_of
+from adamas.kernels.gpu import table
+from adamas.kernels.gpu.arguments import Tables, gather, word_of
+from adamas.kernels.gpu.table import Cut
 from adamas.state.layout import difference, is_dense, parts, same_order
 
 if TYPE_CHECKING:
-    from adamas.kernels.gpu.factors import Factors
-    from adamas.kernels.gpu.step import Options, Tables
-    from adamas.kernels.gpu.table import Cut
     from adamas.scalars import StepScalars
 
 NAME = "triton"
-# As few as hold a block without spilling: the more warps fit, the better one's arithmetic hides another's memory.
+# Registers of a thread: as few as hold a block without spilling, since more warps then hide the latency of memory.
 REGISTERS = {"wide": 128, "bfloat16": 128, "packed16": 96, "packed12": 144}
-DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ORDINARY = {Tensor, torch.nn.Parameter}
-OLDEST = (3, 6)  # older ones flush subnormals in roots and divisions
-OLDEST_DEVICE = (8, 0)  # compute capability: bfloat16 and reductions of a warp
+OLDEST = (3, 6)  # older versions of Triton flush subnormals in roots and divisions
+OLDEST_DEVICE = (8, 0)  # the compute capability that has bfloat16 and reductions of a warp
 
 
 @cache
 def missing() -> str | None:
-    """Why this installation has no Triton to use; None if it has."""
-    found = next((name for name in ("triton", "pytorch-triton", "triton-windows") if _version(name)), None)
-    if found is None:
-        return "Triton is not installed"
-    text = _version(found) or ""
-    if tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) < OLDEST:
-        return f"Triton {text} is older than {'.'.join(map(str, OLDEST))}"
-    return None
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
+    """Return why this installation has no usable Triton; None if it has one."""
+    for package in ("triton", "pytorch-triton", "triton-windows"):
+        try:
+            text = version(package)
+        except PackageNotFoundError:
+            continue
+        if tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) < OLDEST:
+            return f"Triton {text} is older than {'.'.join(map(str, OLDEST))}"
         return None
+    return "Triton is not installed"
 
 
 @cache
 def interpreted() -> bool:
-    """Whether Triton runs its kernels on the CPU, as TRITON_INTERPRET=1 makes it: for tests, with the same bits."""
+    """Return whether TRITON_INTERPRET=1 makes Triton run its kernels on the CPU: for tests, with the same bits."""
     from adamas.kernels.gpu.step import step
 
     return type(step).__name__ == "InterpretedFunction"
@@ -68,7 +62,7 @@ def interpreted() -> bool:
 
 @cache
 def unfit_device() -> str | None:
-    """Why the GPUs of this machine are not for these kernels; None if they are."""
+    """Return why the GPUs of this machine cannot run these kernels; None if they can."""
     if torch.version.cuda is None:
         return "this torch was not built for NVIDIA GPUs"
     for index in range(torch.cuda.device_count()):
@@ -79,95 +73,59 @@ def unfit_device() -> str | None:
     try:
         from triton.runtime import driver
 
-        _ = driver.active.utils  # pyright: ignore - which a C compiler makes, as it does launchers
+        _ = driver.active.utils  # pyright: ignore - needs a C compiler, as launchers do
     except Exception as error:
         return f"Triton cannot launch here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     return None
 
 
 def refuses(traits: Traits) -> str | None:
-    """Why this kernel cannot step such a parameter; None if it can."""
+    """Return why this kernel cannot step such a parameter; None if it can."""
     if missing() is not None:
         return missing()
     if traits.device != "cuda" and not (traits.device == "cpu" and interpreted()):
         return f"the parameter is on {traits.device}, and triton is for NVIDIA GPUs"
     if traits.device == "cuda" and unfit_device() is not None:
         return unfit_device()
-    if traits.dtype not in DTYPES:
-        return f"{traits.dtype} has no Triton kernel"
-    if traits.grad_dtype != traits.dtype:
-        return f"the gradient is {traits.grad_dtype}, the parameter {traits.dtype}"
-    if not traits.plain:
-        return "the parameter or its gradient is a tensor subclass, or a program is being traced"
-    if traits.storage.moments == "float16":
-        return "float16 moments have no Triton kernel"
-    if not traits.storage.plain and not traits.row_major:
-        return "the parameter is not row-major, and moments or weights of fewer bits are stored in rows"
-    if traits.differentiable:
-        return "autograd cannot record it"
-    return None
+    reason = shared_refusal(traits, "Triton", DTYPES)
+    return "autograd cannot record it" if reason is None and traits.differentiable else reason
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Checked:
-    """What was true of a bucket's tensors when they were last checked, and the table that was made of it.
+    """The properties of a bucket's tensors when they were last checked, and the table made from them."""
 
-    Args:
-        tensors: the parameters, then those of all states, in the order of names; held, so that no other tensor takes
-            the place of one in memory.
-        marks: their addresses, whether they are contiguous, and their dtypes.
-        shapes: theirs.
-        strides: of those that are not contiguous, by their index.
-        cut: of the tensors into programs.
-        table: their addresses and sizes on the device.
-        which: the numbers of their steps in that table.
-    """
-
-    tensors: list[Tensor]
-    marks: list[Any]
+    tensors: list[Tensor]  # the parameters, then all states by name; held, so that their memory is not reused
+    marks: list[Any]  # of each tensor the address, whether it is contiguous, and the dtype
     shapes: list[torch.Size]
-    strides: dict[int, tuple[int, ...]]
-    cut: Cut
-    table: Tensor
-    which: list[int] | None
+    strides: dict[int, tuple[int, ...]]  # index -> the strides of a tensor that is not contiguous
+    cut: Cut  # how the tensors are cut into programs
+    table: Tensor  # addresses and sizes on the device
+    which: list[int] | None  # the numbers of the tensors' steps in that table
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Prepared:
-    """A bucket, its tables on the device and, until the step is done, its gradients.
-
-    Args:
-        bucket: the bucket.
-        names: of the states that a step needs.
-        device: of all tensors.
-        dense: of parameters with gaps in memory, by index, copies of them and of their states without: stepped in
-            their place and copied back.
-        checked: None before the first check.
-        owners: the tensor of each program, for steps and for norms.
-        grads: the gradients of the coming step, as the kernel reads them.
-        addresses: theirs, 0 where there is none.
-        copied: the index of each one that is a copy -> the original.
-        pointers: the addresses of gradients on the device, and on the host.
-        counter: of the steps; None where they are not counted.
-    """
+    """A bucket, its tables on the device and, until the step is done, its gradients."""
 
     bucket: Bucket
-    names: tuple[str, ...]
-    device: torch.device
+    names: tuple[str, ...]  # the names of the states that a step needs
+    device: torch.device  # the device of all tensors
+    counter: HostCounter | DeviceCounter | None  # None where steps are not counted
+    # index -> dense copies of a parameter with gaps in memory and of its states; the step uses and copies them back
     dense: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    checked: Checked | None = None
-    owners: dict[str, Tensor] = field(default_factory=dict)
-    grads: list[Tensor | None] = field(default_factory=list)
-    addresses: list[int] = field(default_factory=list)
-    copied: dict[int, Tensor] = field(default_factory=dict)
-    pointers: tuple[Tensor, list[int]] | None = None
-    counter: HostCounter | DeviceCounter | None = None
+    checked: Checked | None = None  # None before the first check
+    owners: dict[str, Tensor] = field(default_factory=dict)  # the tensor of each program, for "step" and for "norm"
+    grads: list[Tensor | None] = field(default_factory=list)  # the gradients that the kernel reads
+    addresses: list[int] = field(default_factory=list)  # the addresses of the gradients; 0 for a missing one
+    copied: dict[int, Tensor] = field(default_factory=dict)  # index -> the original of a gradient that is a copy
+    pointers: tuple[Tensor, list[int]] | None = None  # the addresses of gradients on the device, and on the host
 
 
 def prepare(bucket: Bucket) -> Prepared:
-    """What is kept from one step to the next: tables are made when they are first needed."""
+    """Make what stays the same from step to step; tables are made when they are first needed."""
     names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
-    return Prepared(bucket, names, bucket.params[0].device, counter=counter_of(bucket))
+    return Prepared(bucket, names, bucket.params[0].device, counter_of(bucket))
 
 
 ADDRESS, DEVICE, SHAPE = Tensor.data_ptr, Tensor.get_device, attrgetter("shape")
@@ -175,9 +133,10 @@ CONTIGUOUS, NEGATIVE, DTYPE = Tensor.is_contiguous, Tensor.is_neg, attrgetter("d
 
 
 def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
-    """Check every tensor and take the gradients, by default those in `.grad`; those in another layout are copied.
+    """Check every tensor and take the gradients, by default those in `.grad`.
 
-    Who has no gradient is looked at too: it is in the table, and a set of gradients that changes costs nothing.
+    A gradient with another layout than its parameter is copied. Parameters without a gradient are checked too, since
+    they are in the table: so a change of the set of gradients needs no new table.
     """
     bucket, checked = prepared.bucket, prepared.checked
     if prepared.counter is not None:
@@ -187,15 +146,15 @@ def take(prepared: Prepared, grads: list[Tensor | None] | None = None) -> None:
     except KeyError as name:
         raise MismatchError(f"{name} is missing") from None
     tensors = bucket.params + states
-    if checked is None or not _are_as_they_were(tensors, checked):
-        _check_all(prepared, tensors)
-    _take_gradients(prepared, [param.grad for param in bucket.params] if grads is None else grads)
+    if checked is None or not _is_unchanged(tensors, checked):
+        checked = _check_all(prepared, tensors)
+    _take_gradients(prepared, checked, [param.grad for param in bucket.params] if grads is None else grads)
 
 
-def _are_as_they_were(tensors: list[Tensor], checked: Checked) -> bool:
-    """Whether these are the tensors that were checked, and lie in memory as they did.
+def _is_unchanged(tensors: list[Tensor], checked: Checked) -> bool:
+    """Return whether these are the checked tensors, with the same memory and layout.
 
-    No list is made of shapes and strides: thousands of tuples would keep Python's collector busy.
+    No lists of shapes and strides are made: thousands of tuples would keep Python's garbage collector busy.
     """
     return (
         len(tensors) == len(checked.tensors)
@@ -210,24 +169,23 @@ def _marks(tensors: list[Tensor]) -> list[Any]:
     return [*map(ADDRESS, tensors), *map(CONTIGUOUS, tensors), *map(DTYPE, tensors)]
 
 
-def _check_all(prepared: Prepared, tensors: list[Tensor]) -> None:
-    """Check every tensor, and make the table of what is to be looked at in the next step."""
-    from adamas.kernels.gpu import table
-
+def _check_all(prepared: Prepared, tensors: list[Tensor]) -> Checked:
+    """Check every tensor, and record the properties that the next step compares."""
     bucket, prepared.checked, prepared.owners = prepared.bucket, None, {}
     prepared.dense = {i: copies for i in range(len(bucket.params)) if (copies := _copies(prepared, i))}
     for i in range(len(bucket.params)):
         _check(prepared, i)
-    cut = table.Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage)
+    cut = Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage)
     made = table.rows(_rows(prepared), cut, None, prepared.device)
-    # What is made while a graph is captured is there once that is replayed: the next step makes its own.
+    # A table made while a graph is captured is filled when the graph is replayed: the next step makes its own.
     marks = [] if is_captured(prepared.device) else _marks(tensors)
     strides = {i: tensor.stride() for i, tensor in enumerate(tensors) if not tensor.is_contiguous()}
     prepared.checked = Checked(tensors, marks, list(map(SHAPE, tensors)), strides, cut, made, None)
+    return prepared.checked
 
 
 def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
-    """Room for a parameter with gaps in memory, and for its states; nothing for others."""
+    """Return dense memory for a parameter with gaps and for its states; nothing for a dense parameter."""
     param, state = prepared.bucket.params[i], prepared.bucket.states[i]
     if not prepared.bucket.storage.plain or is_dense(tuple(param.shape), param.stride()):
         return {}
@@ -240,10 +198,11 @@ def _copies(prepared: Prepared, i: int) -> dict[str, Tensor]:
 
 
 def _check(prepared: Prepared, i: int) -> None:
-    """Raise MismatchError unless a parameter and its states fit each other, and the bucket."""
+    """Raise MismatchError unless a parameter and its states fit each other and the bucket."""
     bucket, param, state = prepared.bucket, prepared.bucket.params[i], prepared.bucket.states[i]
-    if param.device != prepared.device or param.dtype != bucket.params[0].dtype:
-        raise MismatchError(f"param {i} is {param.dtype} on {param.device}, the bucket another")
+    dtype = bucket.params[0].dtype
+    if param.device != prepared.device or param.dtype != dtype:
+        raise MismatchError(f"param {i} is {param.dtype} on {param.device}, its bucket {dtype} on {prepared.device}")
     copies = prepared.dense.get(i, {})
     place = copies.get("param", param)
     in_rows = parts(bucket.storage, param)
@@ -259,22 +218,20 @@ def _check(prepared: Prepared, i: int) -> None:
 
 
 def _rows(prepared: Prepared) -> list[list[int]]:
-    """The addresses of each parameter and of the states that `table.NAMES` names; 0 for what there is not."""
-    from adamas.kernels.gpu.table import NAMES
-
+    """Return the addresses of each parameter and of its states, in the order of `table.NAMES`; 0 for a missing one."""
     bucket, rows = prepared.bucket, list[list[int]]()
     for i, param in enumerate(bucket.params):
         copies, found = prepared.dense.get(i, {}), dict[str, int]()
         for name in prepared.names:
             tensor: Tensor = copies[name] if name in copies else bucket.states[i][name]
             found["exp_avg" if name in PACKED else name] = tensor.data_ptr()
-        rows.append([copies.get("param", param).data_ptr(), *(found.get(name, 0) for name in NAMES)])
+        rows.append([copies.get("param", param).data_ptr(), *(found.get(name, 0) for name in table.NAMES)])
     return rows
 
 
-def _take_gradients(prepared: Prepared, grads: list[Tensor | None]) -> None:
-    """Take gradients that fit, or copies of them that do."""
-    params, checked, copied = prepared.bucket.params, _known(prepared), dict[int, Tensor]()
+def _take_gradients(prepared: Prepared, checked: Checked, grads: list[Tensor | None]) -> None:
+    """Take the gradients, with a copy in the parameter's layout for each that has another one."""
+    params, copied = prepared.bucket.params, dict[int, Tensor]()
     given = [grad for grad in grads if grad is not None]
     shapes = compress(checked.shapes, [grad is not None for grad in grads])
     if not (
@@ -299,23 +256,23 @@ def _take_gradients(prepared: Prepared, grads: list[Tensor | None]) -> None:
 
 
 def squares(prepared: Prepared) -> list[Tensor]:
-    """The sums of the squares of all gradients, in pieces: a float64 tensor on the device."""
-    from adamas.kernels.gpu import norm
+    """Return the sums of the squares of tiles of the gradients: one float64 tensor on the device."""
+    from adamas.kernels.gpu.norm import squares as kernel
 
     tables, programs = _tables(prepared, "norm", None)
     sums = torch.empty(programs, dtype=torch.float64, device=prepared.device)
-    _launch(norm.squares, programs, prepared.device, (tables, sums, _word(prepared.bucket)), {"num_warps": 8})
+    _launch(kernel, programs, prepared.device, (tables, sums, word_of(prepared.bucket)), {"num_warps": 8})
     return [sums]
 
 
 def upcoming(prepared: Prepared) -> Upcoming:
-    """The numbers of the steps that are due, and which of them each parameter takes."""
+    """Return the numbers of the coming steps, and for each parameter the index of its own."""
     assert prepared.counter is not None, "a bucket that counts"
     return prepared.counter.upcoming()
 
 
 def release(prepared: Prepared) -> None:
-    """Let the gradients go without a step."""
+    """Drop the gradients without a step."""
     prepared.grads, prepared.copied = [], {}
 
 
@@ -324,34 +281,31 @@ def step(
 ) -> None:
     """Step every tensor of a bucket whose gradient was taken, in one launch.
 
-    A scalar may be a 0-d tensor, or one with an element for each tensor of the bucket.
+    A scalar may be a 0-d tensor, or a tensor with an element for each tensor of the bucket.
     """
-    from adamas.kernels.gpu import factors
     from adamas.kernels.gpu.step import step as kernel
 
-    bucket = prepared.bucket
-    given = factors.gather(scalars, which, len(bucket.params), prepared.device)
+    bucket, skip = prepared.bucket, scalars[0].skip
+    cut = _checked(prepared).cut
+    given = gather(bucket, scalars, which, zero_grad, cut.huge())
     tables, programs = _tables(prepared, "step", given.which)
     dense = {i: room for i, room in prepared.dense.items() if prepared.grads[i] is not None or bucket.averages}
     for i, room in dense.items():
         for name, copy in room.items():
             copy.copy_(_tensor(bucket, i, name))
-    skip = tables.owners if scalars[0].skip is None else scalars[0].skip
-    cut = _checked(prepared).cut
-    options = _options(bucket, scalars[0], given, zero_grad, cut.huge())
-    arguments = (tables, cut.each, skip, given.scalars, *given.key, options)
-    _launch(
-        kernel, programs, prepared.device, arguments, {"num_warps": 1, "maxnreg": REGISTERS[bucket.storage.moments]}
-    )
+    arguments = (tables, cut.each, tables.owners if skip is None else skip, given.scalars, *given.key, given.options)
+    launch = {"num_warps": 1, "maxnreg": REGISTERS[bucket.storage.moments]}
+    _launch(kernel, programs, prepared.device, arguments, launch)
     for i, room in dense.items():
         for name, copy in room.items():
             _tensor(bucket, i, name).copy_(copy)
     if zero_grad:
         for original in prepared.copied.values():
             original.detach().zero_()
-    tell_autograd(_written(prepared, zero_grad))
+    absent = [i for i, grad in enumerate(prepared.grads) if grad is None]
+    tell_autograd(bucket.params, absent, prepared.grads if zero_grad else [])
     if prepared.counter is not None:
-        prepared.counter.advance([i for i, grad in enumerate(prepared.grads) if grad is None], scalars[0].skip)
+        prepared.counter.advance(absent, skip)
     release(prepared)
 
 
@@ -360,10 +314,7 @@ def _tensor(bucket: Bucket, i: int, name: str) -> Tensor:
 
 
 def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tables, int]:
-    """The tables for a launch, most of which lie on the device already, and how many programs it has."""
-    from adamas.kernels.gpu import table
-    from adamas.kernels.gpu.step import Tables
-
+    """Return the tables for a launch, most of which lie on the device already, and its number of programs."""
     checked, device = _checked(prepared), prepared.device
     rows, owners, pointers = (checked.table, checked.which), prepared.owners, prepared.pointers
     if which is not None and checked.which != which:
@@ -374,7 +325,7 @@ def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tab
     if pointers is None or pointers[1] != prepared.addresses:
         pointers = (table.upload(prepared.addresses, device), prepared.addresses)
     tables = Tables(rows[0], pointers[0], owners[what])
-    if is_captured(device):  # what the graph makes is the graph's alone
+    if is_captured(device):  # tables made during a capture belong to the graph alone
         keep((tables, prepared.dense), device)
     else:
         (checked.table, checked.which), prepared.owners, prepared.pointers = rows, owners, pointers
@@ -382,62 +333,15 @@ def _tables(prepared: Prepared, what: str, which: list[int] | None) -> tuple[Tab
 
 
 def _checked(prepared: Prepared) -> Checked:
-    if len(prepared.grads) != len(prepared.bucket.params):
+    if prepared.checked is None or len(prepared.grads) != len(prepared.bucket.params):
         raise MismatchError("no gradients were taken for this step")
-    return _known(prepared)
-
-
-def _known(prepared: Prepared) -> Checked:
-    if prepared.checked is None:
-        raise MismatchError("no tensors were checked for this step")
     return prepared.checked
-
-
-def _word(bucket: Bucket) -> Any:
-    """As what a parameter is loaded and stored, and whether these are bfloat16's patterns."""
-    import triton.language as tl
-
-    from adamas.kernels.gpu.layout import Word
-
-    dtype = bucket.params[0].dtype
-    words = {torch.float32: tl.float32, torch.bfloat16: tl.int16, torch.float16: tl.float16}
-    return Word(DTYPES[dtype], words[dtype])
-
-
-def _options(bucket: Bucket, scalars: StepScalars, given: Factors, zero_grad: bool, huge: bool) -> Options:
-    """What the kernel is compiled for."""
-    from adamas.kernels.gpu.step import Options
-
-    storage = bucket.storage
-    v_bits, m_bits = BITS.get(storage.moments, (0, 0))
-    return Options(
-        *_word(bucket),
-        moments=storage.moments,
-        v_bits=v_bits,
-        m_bits=m_bits,
-        master_bits=storage.master_bits or 0,
-        stochastic=storage.stochastic,
-        amsgrad=bucket.amsgrad,
-        averages=bucket.averages,
-        scaled=given.scaled,
-        l2=given.l2,
-        decoupled=given.decoupled,
-        cautious=scalars.cautious,
-        usual=given.usual,
-        moves=scalars.moves,
-        zero_grad=zero_grad,
-        may_skip=scalars.skip is not None,
-        random=storage.random,
-        where=given.where,
-        where_key=given.where_key,
-        huge=huge,
-    )
 
 
 def _launch(
     kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], options: dict[str, int]
 ) -> None:
-    """Launch on the device's current stream, without fused multiply-add: see `gpu.rule`."""
+    """Launch on the device's current stream, without contraction to fused multiply-add: see `gpu.rule`."""
     if not programs:
         return
     if device.type == "cuda" and device.index != torch.cuda.current_device():
@@ -445,11 +349,3 @@ def _launch(
             kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
     else:
         kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
-
-
-def _written(prepared: Prepared, zero_grad: bool) -> list[Tensor]:
-    """The tensors of which autograd may have kept some, and that the step changed."""
-    grads, written = prepared.grads, prepared.bucket.params
-    if 0 in prepared.addresses:
-        written = [param for param, grad in zip(written, grads, strict=True) if grad is not None]
-    return written + [grad for grad in grads if grad is not None] if zero_grad else written

@@ -1,46 +1,31 @@
-"""Which elements of which tensor a program steps.
+"""The elements of a program, and how it loads and stores them.
 
-A tensor is cut into blocks of 256 elements, which begin anew in each of its rows where moments are packed. A program,
-which is one warp, steps some blocks of one tensor, one after the other: a block's minima and maxima are then found
-without leaving the warp. The table has a row of numbers for each tensor.
+A tensor is cut into blocks of 256 elements; where moments are packed, each row starts a new block. A program, which is
+one warp, steps some blocks of one tensor, one after the other: the minima and maxima of a block are then found within
+the warp. The table has a row of numbers for each tensor.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
 
-BLOCK = 256
-TILE = 8192  # elements of a gradient that one program squares
+from adamas.kernels.gpu.table import BLOCK
 
 # Columns of the table: addresses, then sizes.
 PARAM, EXP_AVG, EXP_AVG_SQ, MAX, EMA, LOW_BITS, SCALE, LOW, HIGH = (tl.constexpr(i) for i in range(9))
-WORDS = EXP_AVG  # of packed moments
-GRAD = tl.constexpr(9)  # in the tuple of addresses that a program has read
+WORDS = EXP_AVG  # the words of packed moments
+GRAD = tl.constexpr(9)  # the index of the gradient among the addresses that a program has read
 COLUMNS, PER_ROW, BLOCKS, FIRST, WHICH, COUNT, FIRST_TILE = (tl.constexpr(i) for i in range(9, 16))
-ROW = tl.constexpr(16)  # numbers of a row: 128 B
+ROW = tl.constexpr(16)  # numbers in a row of the table: 128 B
 
 WIDTH = tl.constexpr(BLOCK)
 HALF = tl.constexpr(BLOCK // 2)
 
 
-class Word(NamedTuple):
-    """How parameters and gradients are stored.
-
-    Args:
-        param: "float32", "bfloat16" or "float16".
-        word: as what they are loaded and stored; bfloat16 as int16, its patterns.
-    """
-
-    param: str
-    word: tl.dtype
-
-
 @triton.jit
 def addresses(row, grad, OPT: tl.constexpr):
-    """The addresses in a row of the table, read once, with the gradient's as the last; 0 for what there is not."""
+    """Return the addresses in a row of the table, then that of the gradient; 0 for a missing array."""
     nothing = grad * 0
     packed: tl.constexpr = OPT.v_bits != 0
     return (
@@ -59,17 +44,17 @@ def addresses(row, grad, OPT: tl.constexpr):
 
 @triton.jit
 def are_aligned(at):
-    """Whether all arrays of elements begin at multiples of 16: loads may then be 16 bytes wide."""
+    """Return whether all arrays of elements begin at multiples of 16: loads may then be 16 bytes wide."""
     joined = at[PARAM] | at[EXP_AVG] | at[EXP_AVG_SQ] | at[MAX] | at[EMA] | at[LOW_BITS] | at[GRAD]
     return (joined & 15) == 0
 
 
 @triton.jit
 def lanes(left, OPT: tl.constexpr, WIDE: tl.constexpr):
-    """Which elements of a block the tile's 256 are; those from 256 on do not exist.
+    """Return which elements of a block the 256 lanes hold; elements from 256 on do not exist.
 
-    12-bit words of a block of n are paired: word j's lower bits lie beside those of word j + ceil(n / 2). Lanes j and
-    j + 128 are such a pair, so that the two meet in one place.
+    In a block of n 12-bit words, the lower bits of words j and j + ceil(n / 2) share a byte. Lanes j and j + 128 hold
+    this pair, so that one thread can combine them.
     """
     lane = tl.arange(0, WIDTH)
     if OPT.m_bits == 5 and not WIDE:
@@ -80,10 +65,10 @@ def lanes(left, OPT: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def elements(address, DTYPE: tl.constexpr, start, lane, WIDE: tl.constexpr):
-    """Where a block's elements of one array lie.
+    """Return the addresses of a block's elements in one array.
 
-    With WIDE, that many lie beside each other in one thread, and the first at a multiple of their bytes, or of 16. If
-    arrays of different dtypes disagreed in that, values would have to move between threads.
+    With WIDE, a thread holds that many adjacent elements, the first at a multiple of their bytes, or of 16. This number
+    is the same for arrays of all dtypes: otherwise values would have to move between threads.
     """
     first = address.to(tl.pointer_type(DTYPE)) + start
     if WIDE:
@@ -93,7 +78,7 @@ def elements(address, DTYPE: tl.constexpr, start, lane, WIDE: tl.constexpr):
 
 @triton.jit
 def load(address, DTYPE: tl.constexpr, start, lane, left, WIDE: tl.constexpr):
-    """A block's elements of one array, with zeros beyond its end; WIDE says that the block has all 256."""
+    """Load a block's elements of one array, with zeros beyond the block's end."""
     where = elements(address, DTYPE, start, lane, WIDE)
     if WIDE:
         return tl.load(where)
@@ -103,7 +88,7 @@ def load(address, DTYPE: tl.constexpr, start, lane, left, WIDE: tl.constexpr):
 
 @triton.jit
 def store(address, values, start, lane, left, WIDE: tl.constexpr):
-    """Store a block's elements of one array, of the values' dtype; WIDE as for `load`."""
+    """Store a block's elements in one array of the values' dtype."""
     where = elements(address, values.dtype, start, lane, WIDE)
     if WIDE:
         tl.store(where, values)

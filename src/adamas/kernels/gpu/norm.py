@@ -1,11 +1,12 @@
-"""The sums of the squares of a bucket's gradients, in one launch."""
+"""The kernel that sums the squares of a bucket's gradients, in one launch."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from adamas.kernels.gpu.layout import COUNT, FIRST_TILE, ROW, TILE, load
+from adamas.kernels.gpu.layout import COUNT, FIRST_TILE, ROW, load
+from adamas.kernels.gpu.table import TILE
 from adamas.kernels.gpu.weights import widened
 
 SIZE = tl.constexpr(TILE)
@@ -16,9 +17,9 @@ def squares(tables, sums, OPT: tl.constexpr):
     """Write the sum of the squares of each program's tile of a gradient, added in float64, in a fixed order.
 
     Args:
-        tables: see `step.Tables`, with the owners of tiles.
-        sums: a float64 for each program; 0 where there is no gradient.
-        OPT: `layout.Word`.
+        tables: see `arguments.Tables`, with the owners of tiles.
+        sums: a float64 number for each program; 0 for a missing gradient.
+        OPT: see `arguments.Word`.
     """
     tensor = tl.load(tables.owners + tl.program_id(0)).to(tl.int64)
     row = tables.rows + tensor * ROW

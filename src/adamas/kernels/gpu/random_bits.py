@@ -1,4 +1,4 @@
-"""The random bits of `adamas.formats.random_bits`, for uint32 elements in registers."""
+"""The random bits of `adamas.formats.random_bits`, and bit patterns, for elements in registers."""
 
 from __future__ import annotations
 
@@ -10,39 +10,29 @@ MIX = tl.constexpr(0x846CA68B)
 
 
 @triton.jit
-def words(bits):
-    """Integers of 32 bits as unsigned ones."""
-    return bits.to(tl.uint32, bitcast=True)
-
-
-@triton.jit
 def bits_of(x):
-    """The patterns of float32 numbers."""
+    """Return the bit patterns of float32 numbers, uint32."""
     return x.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
 def float_of(bits):
-    """The float32 numbers of patterns."""
+    """Return the float32 numbers that have these bit patterns."""
     return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def magnitude(bits):
-    """Patterns without their sign."""
+    """Return bit patterns of float32 without the sign."""
     return bits & 0x7FFFFFFF
 
 
 @triton.jit
 def drawn(first, second, start, lane, HUGE: tl.constexpr):
-    """32 random bits for each element.
+    """Return 32 random bits for each element, from the two halves of the step's key, uint32.
 
-    Args:
-        first: of the step's key, uint32.
-        second: likewise.
-        start: the place in the parameter of a block's first element, int64.
-        lane: the elements, counted from there, int32.
-        HUGE: whether a place may be 2**32 or more.
+    A block's first element has the index `start` in its parameter, int64, and `lane`, int32, counts from there. HUGE
+    tells whether an index may be 2**32 or more.
     """
     golden = tl.full((), GOLDEN, tl.uint32)
     if HUGE:
@@ -58,11 +48,11 @@ def drawn(first, second, start, lane, HUGE: tl.constexpr):
 
 @triton.jit
 def for_weights(random):
-    """The bits that round the weights whose moments these bits round."""
+    """Return the bits that round the weights, derived from the bits that round their moments."""
     return random * tl.full((), GOLDEN, tl.uint32)
 
 
 @triton.jit
 def uniform(bits16):
-    """(k + 1/2) / 2**16 for numbers of 16 bits: put into the mantissa of a float in [1, 2)."""
+    """Return (k + 1/2) / 2**16 for 16-bit numbers k, which become the mantissa of a float in [1, 2)."""
     return float_of(bits16 * 128 + 0x3F800040) - 1.0

@@ -1,13 +1,10 @@
-"""The step of a bucket's tensors in one launch.
+"""The kernel that steps a bucket's tensors in one launch: it loads, decodes, steps, encodes and stores.
 
-    param, moments, maximum, average, grad  <-  loaded, decoded, stepped, encoded, stored
-
-Each program takes some blocks of one tensor through registers, once. Where they lie it finds in the tables.
+It writes parameters, moments, maxima, averages and, to zero them, gradients. Each program reads the addresses of one
+tensor from the tables and takes some of its blocks through registers, once. Arguments are explained in `gpu/__init__`.
 """
 
 from __future__ import annotations
-
-from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -37,102 +34,18 @@ from adamas.kernels.gpu.rule import mean, scalar, updated
 from adamas.kernels.gpu.weights import joined, moved, widened
 
 
-class Tables(NamedTuple):
-    """What is the same for many steps, on the device.
-
-    Args:
-        rows: addresses and sizes of each tensor, int64: see `layout`.
-        grads: the addresses of their gradients, 0 where there is none, int64.
-        owners: the tensor of each program, int32.
-    """
-
-    rows: Any
-    grads: Any
-    owners: Any
-
-
-class Scalars(NamedTuple):
-    """The factors of `adamas.scalars.StepScalars`: numbers rounded to float32, or float64 tensors.
-
-    `average_keep` is 1 - average, rounded once.
-    """
-
-    grad_factor: Any
-    l2: Any
-    beta1: Any
-    beta1_complement: Any
-    beta2: Any
-    beta2_complement: Any
-    step_size: Any
-    eps: Any
-    eps_root: Any
-    decay: Any
-    max_factor: Any
-    average: Any
-    average_keep: Any
-
-
-class Options(NamedTuple):
-    """What a kernel is compiled for.
-
-    Args:
-        param: "float32", "bfloat16" or "float16": of parameters and gradients.
-        word: as what they are loaded and stored; bfloat16 as int16, its patterns.
-        moments: as in `adamas.kernels.bucket.Storage`.
-        v_bits: of packed second moments, else 0.
-        m_bits: of packed first moments, else 0.
-        master_bits: 0 without master weights.
-        stochastic: whether weights are rounded without bias.
-        amsgrad: whether a maximum is kept.
-        averages: whether an average is kept.
-        scaled: whether grad_factor may be other than 1.
-        l2: whether there is L2.
-        decoupled: whether there is decoupled decay.
-        cautious: whether that rests where update and weight have opposite signs.
-        usual: whether beta1 >= 1/2 and eps_root = 0: the same bits without three operations.
-        moves: whether parameters may change.
-        zero_grad: whether gradients are zeroed.
-        may_skip: whether a tensor says that nothing is to change.
-        random: whether random bits are drawn.
-        where: of each of `Scalars` and of the random key, see `rule.scalar`.
-        huge: whether a tensor has 2**32 elements or more.
-    """
-
-    param: str
-    word: tl.dtype
-    moments: str
-    v_bits: int
-    m_bits: int
-    master_bits: int
-    stochastic: bool
-    amsgrad: bool
-    averages: bool
-    scaled: bool
-    l2: bool
-    decoupled: bool
-    cautious: bool
-    usual: bool
-    moves: bool
-    zero_grad: bool
-    may_skip: bool
-    random: bool
-    where: Scalars
-    where_key: int
-    huge: bool
-
-
 @triton.jit(do_not_specialize=["count", "first", "second"])
 def step(tables, count, skip, scalars, first, second, OPT: tl.constexpr):
     """Step some blocks of a tensor.
 
     Args:
-        tables: see `Tables`.
-        count: blocks of a program.
-        skip: whether nothing is to change; read with `OPT.may_skip`.
-        scalars: the step's factors.
-        first: of the key of random bits, an int32 or a pointer to int64.
-        second: likewise.
-        OPT: what it is compiled for.
+        tables: see `arguments.Tables`.
+        count: the number of blocks of a program.
+        skip: whether the step changes nothing; read only with `OPT.may_skip`.
+        scalars: the step's factors, see `arguments.Scalars`.
+        first: the first half of the key of random bits, an int32 number or a pointer to int64.
+        second: the second half, an int32 number or a pointer to int64.
+        OPT: see `arguments.Options`.
     """
     tensor = tl.load(tables.owners + tl.program_id(0)).to(tl.int64)
     row = tables.rows + tensor * ROW
@@ -148,7 +61,7 @@ def step(tables, count, skip, scalars, first, second, OPT: tl.constexpr):
     last = tl.minimum(block + count, tl.load(row + BLOCKS))
     in_row = block // per_row
     column = (block - in_row * per_row) * WIDTH
-    # Rows of 12-bit words begin anywhere unless they end where a block does.
+    # A row of 12-bit words may begin at any byte, unless all rows end where a block ends.
     aligned = are_aligned(at) & ((columns % WIDTH == 0) | (OPT.m_bits != 5))
     while block < last:
         start = in_row * columns + column
@@ -167,7 +80,7 @@ def step(tables, count, skip, scalars, first, second, OPT: tl.constexpr):
 
 @triton.jit
 def key(x, WHERE: tl.constexpr, which):
-    """A number of the key of random bits, uint32."""
+    """Return one half of the key of random bits, uint32."""
     if WHERE != 0:
         x = tl.load(x + which * (WHERE - 1))
     return x.to(tl.uint32)
@@ -175,14 +88,10 @@ def key(x, WHERE: tl.constexpr, which):
 
 @triton.jit
 def step_block(at, place, given, OPT: tl.constexpr, WIDE: tl.constexpr):
-    """One block.
+    """Step one block.
 
-    Args:
-        at: the addresses of the tensor's arrays.
-        place: of the block: its first element, how many it has, its number; the row, the column and the row's length.
-        given: the scalars, the number of the tensor's step, the key of random bits, whether all is to stay.
-        OPT: the kernel's options.
-        WIDE: whether the block has 256 elements and begins at a multiple of 16 bytes in each array.
+    `given` are the scalars, the number of the tensor's step, the two halves of the key of random bits, and whether
+    nothing may change.
     """
     start, left, _, _, _, _ = place
     scalars, which, _, _, stays = given
@@ -203,7 +112,7 @@ def step_block(at, place, given, OPT: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def stepped_weights(at, place, lane, theta, g, given, OPT: tl.constexpr, WIDE: tl.constexpr):
-    """The weights after the step; they and all state but the average are stored."""
+    """Step and store the weights and all states but the average, and return the new weights."""
     start, left, _, _, _, _ = place
     s, which, first, second, _ = given
     random = tl.zeros((WIDTH,), tl.uint32)
@@ -219,7 +128,7 @@ def stepped_weights(at, place, lane, theta, g, given, OPT: tl.constexpr, WIDE: t
         store(at[MAX], v_max, start, lane, left, WIDE)
     if OPT.moves:
         value = moved(theta, change, for_weights(random), OPT)
-        if OPT.where.step_size != 0:  # lr = 0 moves nothing, not even where the change is not a number
+        if OPT.where.step_size != 0:  # with lr = 0 no parameter may move, not even where the change is NaN
             value = tl.where(scalar(s.step_size, OPT.where.step_size, which) == 0, theta, value)
         store_weights(at, value, start, lane, left, OPT, WIDE)
         theta = value
@@ -228,7 +137,7 @@ def stepped_weights(at, place, lane, theta, g, given, OPT: tl.constexpr, WIDE: t
 
 @triton.jit
 def load_weights(at, start, lane, left, OPT: tl.constexpr, WIDE: tl.constexpr):
-    """The weights, float32, with the low bits where there are some."""
+    """Load the weights as float32, with their low bits if they have them."""
     theta = widened(load(at[PARAM], OPT.word, start, lane, left, WIDE), OPT)
     if OPT.master_bits == 24:
         low = load(at[LOW_BITS], tl.int8, start, lane, left, WIDE).to(tl.int32) << 8
@@ -241,10 +150,10 @@ def load_weights(at, start, lane, left, OPT: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def store_weights(at, value, start, lane, left, OPT: tl.constexpr, WIDE: tl.constexpr):
-    """Store weights that can be stored exactly."""
+    """Store float32 weights that the stored dtype holds exactly."""
     bits = bits_of(value)
     if OPT.master_bits:
-        # The lower half, read as signed, is what the upper one lacks once it is rounded.
+        # The lower half, read as a signed number, is the difference to the rounded upper half.
         store(at[PARAM], ((bits + 0x8000) >> 16).to(tl.int16), start, lane, left, WIDE)
         if OPT.master_bits == 24:
             store(at[LOW_BITS], (bits >> 8).to(tl.int8), start, lane, left, WIDE)
@@ -258,7 +167,7 @@ def store_weights(at, value, start, lane, left, OPT: tl.constexpr, WIDE: tl.cons
 
 @triton.jit
 def averaged(old, theta, s, which, OPT: tl.constexpr):
-    """The average of the weights, as they are stored, after this step; with a weight of 1 it is their copy."""
+    """Return the average of the stored weights after this step; with an averaging weight of 1 it is their copy."""
     weight = scalar(s.average, OPT.where.average, which)
     new = mean(old, theta, scalar(s.average_keep, OPT.where.average_keep, which), weight)
     return tl.where(weight == 1, theta, new)

@@ -1,7 +1,7 @@
-"""The tables of a bucket on its device: which program steps which blocks of which tensor, and where they lie.
+"""The tables of a bucket on its device: the addresses of its tensors, and the blocks of each program.
 
-A table is never changed once it was made: a graph may have captured it (`adamas.kernels.capture`), and a step on
-another stream may still be reading it.
+A table never changes: a graph may have captured it (`adamas.kernels.capture`), and a step on another stream may still
+be reading it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from torch import Tensor
 from adamas.formats.names import PACKED, rows_and_columns
 from adamas.kernels.bucket import Storage
 from adamas.kernels.capture import is_captured
-from adamas.kernels.gpu.layout import BLOCK, TILE
 
-# Programs are one warp each. A GPU holds a few thousand at a time: up to there each block has its own, beyond that up
-# to sixteen blocks share one, and what a program does only once.
+BLOCK = 256  # elements of a block
+TILE = 8192  # elements of a gradient that one program squares
+# A program is one warp, and a GPU holds a few thousand at a time. Up to this number each block has its own program;
+# beyond it up to sixteen blocks share one, and the work that a program does once.
 PROGRAMS, MOST_BLOCKS = 8192, 16
-# States in the order of `layout`'s columns after the parameter; the words of packed moments stand for the first moment.
+# States in the order of `layout`'s columns after the parameter; packed words take the column of the first moment.
 NAMES = (
     "exp_avg",
     "exp_avg_sq",
@@ -36,23 +37,16 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Cut:
-    """How a bucket's tensors are cut into programs.
+    """How a bucket's tensors are cut into programs."""
 
-    Args:
-        counts: how many elements each tensor has.
-        columns: the length of its rows, within which its blocks lie.
-        blocks: how many blocks it has.
-        each: blocks of a program.
-    """
-
-    counts: list[int]
-    columns: list[int]
-    blocks: list[int]
-    each: int
+    counts: list[int]  # the elements of each tensor
+    columns: list[int]  # the length of each tensor's rows; no block crosses the end of a row
+    blocks: list[int]  # the blocks of each tensor
+    each: int  # the blocks of a program
 
     @classmethod
     def of(cls, shapes: list[tuple[int, ...]], storage: Storage) -> Cut:
-        """The cut for tensors of these shapes: only packed moments need blocks to begin anew in each row."""
+        """Return the cut for tensors of these shapes; without packed moments a tensor counts as one row."""
         counts, columns, blocks = [], [], []
         for shape in shapes:
             rows, length = rows_and_columns(shape)
@@ -64,22 +58,22 @@ class Cut:
         return cls(counts, columns, blocks, min(MOST_BLOCKS, max(1, sum(blocks) // PROGRAMS)))
 
     def programs(self) -> list[int]:
-        """How many programs step each tensor."""
+        """Return how many programs step each tensor."""
         return [-(-blocks // self.each) for blocks in self.blocks]
 
     def tiles(self) -> list[int]:
-        """How many programs square each tensor's gradient."""
+        """Return how many programs square each tensor's gradient."""
         return [-(-count // TILE) for count in self.counts]
 
     def huge(self) -> bool:
-        """Whether 32 bits do not number a tensor's elements."""
+        """Return whether a tensor has more elements than 32 bits can number."""
         return max(self.counts, default=0) >= 2**32
 
 
 def upload(numbers: list[Any], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
-    """Numbers on a device, for which the host does not wait."""
+    """Return numbers as a tensor on a device, without waiting for the copy."""
     if is_captured(device):
-        # A graph would copy from the host's memory anew at each replay. Addends travel in the launch itself.
+        # A graph would copy from the host's memory again at each replay. Addends are arguments of the launch itself.
         found = torch.zeros(len(numbers), dtype=dtype, device=device)
         torch._foreach_add_(list(found.unbind()), numbers)  # pyright: ignore[reportPrivateImportUsage]
         return found
@@ -88,13 +82,13 @@ def upload(numbers: list[Any], device: torch.device, dtype: torch.dtype = torch.
 
 
 def rows(addresses: list[list[int]], cut: Cut, which: list[int] | None, device: torch.device) -> Tensor:
-    """The table of a bucket's tensors, 16 numbers for each, int64: see `layout`.
+    """Return the table of a bucket's tensors, 16 int64 numbers for each: see `layout`.
 
     Args:
-        addresses: of each tensor's parameter and of the states that `NAMES` names, 0 where there is none.
-        cut: of these tensors.
-        which: the number of each tensor's step; None where there is but one.
-        device: on which it is to lie.
+        addresses: for each tensor the addresses of the parameter and of the states in `NAMES`; 0 for a missing one.
+        cut: how the tensors are cut.
+        which: the number of each tensor's step; None where there is one step.
+        device: the device for the table.
     """
     table, first, tile = [], 0, 0
     for i, mine in enumerate(addresses):
@@ -106,6 +100,6 @@ def rows(addresses: list[list[int]], cut: Cut, which: list[int] | None, device: 
 
 
 def owners(programs: list[int], device: torch.device) -> Tensor:
-    """The tensor of each program, int32: made on the device, for a billion parameters have a quarter of a million."""
+    """Return the tensor of each program, int32, made on the device: a billion parameters need 250,000 programs."""
     numbers = torch.arange(len(programs), dtype=torch.int32, device=device)
     return numbers.repeat_interleave(upload(programs, device), output_size=sum(programs))

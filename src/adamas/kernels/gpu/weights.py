@@ -1,7 +1,7 @@
-"""Weights in memory <-> float32: bfloat16, float16, and bfloat16 with the bits that it lacks.
+"""Weights in memory <-> float32: bfloat16, float16, and bfloat16 with low bits.
 
-`adamas.formats.rounding` and `adamas.formats.master` say what these functions do and why, bit for bit. A weight that a
-function here returns is one that can be stored exactly.
+`adamas.formats.rounding` and `adamas.formats.master` specify these functions bit for bit. Every weight that a function
+here returns can be stored exactly.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from adamas.kernels.gpu.random_bits import bits_of, float_of, magnitude
 
 INFINITY = tl.constexpr(0x7F800000)
 HALVES = tl.constexpr(0xFFFF0000)
-LEAST_NORMAL = tl.constexpr(113 << 23)  # float16's 2**-14, as float32's pattern
-LARGEST = tl.constexpr(65504.0)  # of float16
+LEAST_NORMAL = tl.constexpr(113 << 23)  # the float32 pattern of 2**-14, float16's smallest normal number
+LARGEST = tl.constexpr(65504.0)  # float16's largest number
 
 
 @triton.jit
-def unless_endless(bits, other):
-    """`other`, or for an infinity or NaN the upper half of its own pattern, quiet."""
+def keep_nonfinite(bits, rounded):
+    """Return `rounded`; where `bits` are an infinity or NaN, return the upper half of `bits`, with NaN made quiet."""
     size = magnitude(bits)
-    endless = (bits & HALVES) | tl.where(size > INFINITY, 0x400000, 0).to(tl.uint32)
-    return tl.where(size >= INFINITY, endless, other)
+    nonfinite = (bits & HALVES) | tl.where(size > INFINITY, 0x400000, 0).to(tl.uint32)
+    return tl.where(size >= INFINITY, nonfinite, rounded)
 
 
 @triton.jit
 def nearest_bfloat16(x):
-    """The pattern, in the upper half, of a number rounded to bfloat16, halves to even."""
+    """Round to bfloat16, halves to even, and return the pattern in the upper half."""
     bits = bits_of(x)
     up = (bits + 0x7FFF + ((bits >> 16) & 1)) & HALVES
     return tl.where(magnitude(bits) > INFINITY, (bits & HALVES) | 0x400000, up)
@@ -35,28 +35,20 @@ def nearest_bfloat16(x):
 
 @triton.jit
 def nearest24(x):
-    """The pattern of a weight rounded to 24 bits, halves away from zero."""
+    """Round a weight to 24 bits, halves away from zero, and return the pattern."""
     bits = bits_of(x)
     return tl.where(magnitude(bits) >= INFINITY, bits, (bits + 0x80) & 0xFFFFFF00)
 
 
 @triton.jit
 def stepped(weight, change, random, CUT: tl.constexpr, SMALLEST: tl.constexpr):
-    """The difference weight - change without its lowest CUT bits, rounded without bias; see `formats.rounding.stepped`.
-
-    Args:
-        weight: float32.
-        change: float32.
-        random: 32 bits each, of which the upper 23 are used.
-        CUT: bits dropped.
-        SMALLEST: pattern of the number below which the spacing is that at this number.
-    """
+    """Return weight - change, with its lowest CUT bits rounded away stochastically, as `formats.rounding.stepped`."""
     SPACING: tl.constexpr = 1.0 / (1 << (23 - CUT))
     near = bits_of(weight - change)
     exponent = near & INFINITY
     power = (near & 0x80000000) | tl.maximum(exponent, tl.full((), SMALLEST, tl.uint32))
     part = float_of((random >> 9) | 0x3F800000) * SPACING - (SPACING + 5.9604644775390625e-08)
-    # Integers: negative floats are negative ones, and part may be negative by half a last place.
+    # As integers: the pattern of a negative float is negative, and part may be negative by half a last place.
     least = tl.full((), 87 << 23, tl.int32)  # 2**-40
     part = tl.maximum(part.to(tl.int32, bitcast=True), least).to(tl.float32, bitcast=True)
     bits = bits_of(weight - (change - part * float_of(power)))
@@ -65,7 +57,7 @@ def stepped(weight, change, random, CUT: tl.constexpr, SMALLEST: tl.constexpr):
 
 @triton.jit
 def stepped_float16(weight, change, random):
-    """The same for float16, whose spacing below 2**-14 is 2**-24."""
+    """Return weight - change, rounded stochastically to float16: below 2**-14 its spacing is 2**-24."""
     value = stepped(weight, change, random, 13, LEAST_NORMAL)
     size = tl.abs(value)
     sign = bits_of(value) & 0x80000000
@@ -79,9 +71,9 @@ def stepped_float16(weight, change, random):
 
 @triton.jit
 def joined(high, low):
-    """The pattern of a weight, of its bfloat16's in the upper half and what that lacks, both as integers.
+    """Return the pattern of a weight from its bfloat16 pattern, in the upper half, and its low bits.
 
-    Only where a weight was changed by hand are there low bits beside an infinity, or negative ones beside a zero.
+    Low bits that a user's write to the parameter left with an infinity, or with a zero, make no NaN.
     """
     bits = high + low
     return tl.where(magnitude(bits) >= INFINITY, high, bits)
@@ -89,14 +81,7 @@ def joined(high, low):
 
 @triton.jit
 def moved(theta, change, random, OPT: tl.constexpr):
-    """The weight after its change, rounded to what can be stored.
-
-    Args:
-        theta: float32.
-        change: what is subtracted.
-        random: the bits of `for_weights`.
-        OPT: the kernel's options.
-    """
+    """Return theta - change, rounded to the stored dtype; `random` are the bits of `for_weights`."""
     if OPT.stochastic and OPT.master_bits == 24:
         value = stepped(theta, change, random, 8, 0)
     elif OPT.stochastic and OPT.param == "bfloat16":
@@ -106,10 +91,10 @@ def moved(theta, change, random, OPT: tl.constexpr):
     else:
         value = theta - change
         if OPT.master_bits == 32:
-            value = float_of(unless_endless(bits_of(value), bits_of(value)))
+            value = float_of(keep_nonfinite(bits_of(value), bits_of(value)))
         elif OPT.master_bits == 24:
             bits = nearest24(value)
-            value = float_of(unless_endless(bits, bits))
+            value = float_of(keep_nonfinite(bits, bits))
         elif OPT.param == "bfloat16":
             value = float_of(nearest_bfloat16(value))
         elif OPT.param == "float16":
@@ -119,7 +104,7 @@ def moved(theta, change, random, OPT: tl.constexpr):
 
 @triton.jit
 def widened(stored, OPT: tl.constexpr):
-    """What is stored of parameters or gradients -> float32: bfloat16 comes as int16."""
+    """Convert stored parameters or gradients to float32; bfloat16 is given as int16."""
     if OPT.param == "bfloat16":
         return float_of((stored.to(tl.int32) << 16).to(tl.uint32, bitcast=True))
     return stored.to(tl.float32)

@@ -1,9 +1,9 @@
-"""Do lean optimizer states train as well as float32? Paired runs of each on the workloads of `adamas compare`.
+"""Do smaller optimizer states train as well as float32? Paired runs of each on the workloads of `adamas compare`.
 
 python -m benchmarks.parity [--seeds 8] [--workloads chars,digits] [--variants all] [--workers 2] [--fresh]
 
 In a pair everything but the optimizer is the same: initial weights, data order, torch's random stream. Finished runs
-are kept in results/parity.json and not repeated: stop it whenever you like, the same command continues.
+are kept in results/parity.json and are not repeated: after Ctrl-C, the same command continues.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from adamas.compare.runner.training import train_task as train
 from adamas.compare.study.arms import ARMS, Arm
 from adamas.compare.study.run import Run as StudyRun
 from adamas.compare.workloads import find
+from benchmarks import RESULTS
 from benchmarks.parity_result import Parity, Run, table
 from benchmarks.parity_variants import RECIPES, VARIANTS, Factory, Groups
 
-RESULTS = Path(__file__).parent / "results" / "parity.json"
-Key = tuple[str, str, int]  # workload, variant, seed
+PATH = RESULTS / "parity.json"
+Key = tuple[str, str, int]  # workload, variant and seed of a run
 
 
 @dataclass(frozen=True)
 class Built(Arm):
-    """An arm of a comparison whose optimizer is a variant's."""
+    """An arm of a comparison that builds the optimizer of a variant."""
 
     factory: Factory = field(kw_only=True)
     seed: int = field(kw_only=True)
@@ -47,7 +48,7 @@ class Built(Arm):
 
 
 def finish(key: Key) -> Run:
-    """Train one run, in a worker."""
+    """Train one run, inside a worker process."""
     workload, variant, seed = find(key[0]), VARIANTS[key[1]], key[2]
     recipe = RECIPES[workload.name]
     make = workload.load()
@@ -65,14 +66,12 @@ def finish(key: Key) -> Run:
 
 
 def recipes(workloads: list[str]) -> dict[str, dict[str, object]]:
-    """What runs depend on, as plain data: hyperparameters, and the revision of the workload."""
-    return {
-        name: {**asdict(RECIPES[name]), "schedule": "cosine", "revision": find(name).revision} for name in workloads
-    }
+    """Return what runs depend on as plain data: hyperparameters and the revision of each workload."""
+    return {name: asdict(RECIPES[name]) | {"schedule": "cosine", "revision": find(name).revision} for name in workloads}
 
 
 def earlier(path: Path, workloads: list[str], fresh: bool) -> Parity:
-    """The runs to continue from. A changed recipe is refused, not mixed in."""
+    """Return the runs to continue from; runs with another recipe are refused."""
     wanted = recipes(workloads)
     if fresh or not path.exists():
         return Parity(wanted)
@@ -85,7 +84,7 @@ def earlier(path: Path, workloads: list[str], fresh: bool) -> Parity:
 
 
 def chosen(names: str, known: list[str], what: str) -> list[str]:
-    """Names with commas, or all, as a list."""
+    """Return a list of names from a text with commas, or all known ones."""
     wanted = known if names == "all" else [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in known:
@@ -94,7 +93,7 @@ def chosen(names: str, known: list[str], what: str) -> list[str]:
 
 
 def conduct(result: Parity, due: list[Key], workers: int, progress: Progress) -> Iterator[tuple[Key, Run | Exception]]:
-    """Train what is due, each worker with one thread; yield what came of each run, in the order of finishing."""
+    """Train runs in workers of one thread each; yield each run, or its error, as soon as it is finished."""
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read by the workers when they start
     context = multiprocessing.get_context("spawn")
     task = progress.add_task("", total=len(due))
@@ -111,14 +110,16 @@ def conduct(result: Parity, due: list[Key], workers: int, progress: Progress) ->
 
 
 def main(
-    seeds: Annotated[int, typer.Option(help="Pairs, at least 2.", min=2)] = 8,
+    seeds: Annotated[int, typer.Option(help="Pairs of runs, at least 2.", min=2)] = 8,
     workloads: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
     variants: Annotated[str, typer.Option(help="Names with commas, or all; float32 is always among them.")] = "all",
-    workers: Annotated[int, typer.Option(help="Processes, a thread each; no loss depends on it.", min=1)] = 2,
-    out: Annotated[Path, typer.Option(help="Where to keep the runs.")] = RESULTS,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what is there.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes of one thread each; no loss depends on their number.", min=1)
+    ] = 2,
+    out: Annotated[Path, typer.Option(help="File for the runs.")] = PATH,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the runs in the file.")] = False,
 ) -> None:
-    """Train what is not there yet, and print the table."""
+    """Train the runs that are missing, and print the table."""
     err = Console(stderr=True, highlight=False)
     names = chosen(workloads, list(RECIPES), "workload")
     wanted = [VARIANTS[name] for name in dict.fromkeys(["float32", *chosen(variants, list(VARIANTS), "variant")])]

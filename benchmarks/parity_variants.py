@@ -1,4 +1,4 @@
-"""What parity is measured of: optimizers by name, and the hyperparameters they all train with."""
+"""The variants that parity compares: optimizers by name, and the hyperparameters that they all train with."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from torch.optim import Optimizer
 import adamas
 
 BASELINE = "float32"
-PERTURBATION = 1e-6  # of each weight, relative: about ten roundings of float32
+PERTURBATION = 1e-6  # relative change of each weight: about ten roundings of float32
 
 Groups = Sequence[dict[str, Any]]
-Factory = Callable[[Groups, float, float, int], Optimizer]  # groups, lr, weight decay, seed
+Factory = Callable[[Groups, float, float, int], Optimizer]  # takes groups, lr, weight decay and a seed
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every variant trains a workload with, and why."""
+    """The hyperparameters that every variant trains a workload with, and why."""
 
     lr: float
     weight_decay: float
@@ -49,16 +49,54 @@ RECIPES = {
 }
 
 
+def optimizer(path: str, **arguments: Any) -> Factory:
+    """Return a factory for the optimizer class at `path`; ours gets the seed of its random rounding too.
+
+    With a seed of its own for each run, pairs do not share their luck.
+    """
+
+    def build(groups: Groups, lr: float, weight_decay: float, seed: int) -> Optimizer:
+        module, _, name = path.rpartition(".")
+        seeded = {"seed": seed} if path.startswith("adamas.") else {}
+        return getattr(import_module(module), name)(groups, lr=lr, weight_decay=weight_decay, **seeded, **arguments)
+
+    return build
+
+
+def ours(**arguments: Any) -> Factory:
+    """Return a factory for `adamas.torch.AdamW`."""
+    return optimizer("adamas.torch.AdamW", **arguments)
+
+
+def in_bfloat16(model: nn.Module, seed: int) -> None:
+    """Put weights and arithmetic into bfloat16; inputs and outputs stay float32, so that losses compare."""
+
+    def narrowed(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+
+    model.to(torch.bfloat16)
+    model.register_forward_pre_hook(lambda _, inputs: tuple(map(narrowed, inputs)))
+    model.register_forward_hook(lambda _, inputs, output: output.float())
+
+
+def perturbed(model: nn.Module, seed: int) -> None:
+    """Change every weight by about a millionth, from a random stream of its own."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for param in model.parameters():
+            param.mul_(1.0 + PERTURBATION * torch.randn(param.shape, generator=random))
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to train.
 
     Attributes:
         name: key in the results.
-        build: makes the optimizer.
-        prepare: changes the model before that, given the seed.
-        package: that must be installed beside Adamas.
-        limit: what the upper end of the interval of the relative difference may be; None for what is not ours to hold.
+        build: factory of the optimizer.
+        prepare: changes the model before training, given the seed.
+        package: package that must be installed beside Adamas.
+        limit: highest allowed upper end of the interval of the relative difference; None where nothing is promised.
     """
 
     name: str
@@ -73,74 +111,24 @@ class Variant:
         return self.package is not None and find_spec(self.package) is None
 
     def versions(self) -> dict[str, str]:
-        """Of everything that a run of it depends on."""
+        """Return the versions of everything that a run depends on."""
         found = {"adamas": adamas.__version__, "torch": torch.__version__, "python": platform.python_version()}
         return found | ({} if self.package is None else {self.package: version(self.package)})
 
 
-def ours(**arguments: Any) -> Factory:
-    """`adamas.torch.AdamW`."""
-
-    def build(groups: Groups, lr: float, weight_decay: float, seed: int) -> Optimizer:
-        from adamas.torch import AdamW
-
-        return AdamW(groups, lr=lr, weight_decay=weight_decay, **arguments)
-
-    return build
-
-
-def rounding(**arguments: Any) -> Factory:
-    """The same where it rounds at random: with bits of its own for each seed, so that pairs share no luck."""
-
-    def build(groups: Groups, lr: float, weight_decay: float, seed: int) -> Optimizer:
-        return ours(seed=seed, **arguments)(groups, lr, weight_decay, seed)
-
-    return build
-
-
-def peer(module: str, name: str, **arguments: Any) -> Factory:
-    """An optimizer of another package."""
-
-    def build(groups: Groups, lr: float, weight_decay: float, seed: int) -> Optimizer:
-        return getattr(import_module(module), name)(groups, lr=lr, weight_decay=weight_decay, **arguments)
-
-    return build
-
-
-def in_bfloat16(model: nn.Module, seed: int) -> None:
-    """Weights and arithmetic in bfloat16; what goes in and comes out stays float32, so that losses compare."""
-    model.to(torch.bfloat16)
-    model.register_forward_pre_hook(lambda _, inputs: tuple(map(narrowed, inputs)))
-    model.register_forward_hook(lambda _, inputs, output: output.float())
-
-
-def narrowed(tensor: Tensor) -> Tensor:
-    """The tensor in bfloat16, unless it counts something."""
-    return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
-
-
-def perturbed(model: nn.Module, seed: int) -> None:
-    """Change every weight by about a millionth, from a random stream of its own."""
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for param in model.parameters():
-            param.mul_(1.0 + PERTURBATION * torch.randn(param.shape, generator=random))
-
-
+BITSANDBYTES = optimizer("bitsandbytes.optim.AdamW8bit", min_8bit_size=4096)
 VARIANTS = {
     variant.name: variant
     for variant in (
         Variant(BASELINE, ours()),
         Variant("float32 perturbed", ours(), perturbed),  # how far rounding alone moves the loss
-        Variant("bfloat16", rounding(state_dtype="bfloat16"), limit=0.01),
-        Variant("packed16", rounding(state_dtype="packed16"), limit=0.01),
-        Variant("packed12", rounding(state_dtype="packed12"), limit=0.02),
-        Variant("bf16+32", rounding(master_weight_bits=32), in_bfloat16),  # bfloat16's arithmetic, and nothing else
-        Variant("bf16+24", rounding(state_dtype="packed16", master_weight_bits=24), in_bfloat16, limit=0.01),
-        Variant("bf16 stochastic", rounding(stochastic_rounding=True), in_bfloat16),
-        Variant(
-            "bitsandbytes-8bit", peer("bitsandbytes.optim", "AdamW8bit", min_8bit_size=4096), package="bitsandbytes"
-        ),
-        Variant("torchao-8bit", peer("torchao.optim", "AdamW8bit"), package="torchao"),
+        Variant("bfloat16", ours(state_dtype="bfloat16"), limit=0.01),
+        Variant("packed16", ours(state_dtype="packed16"), limit=0.01),
+        Variant("packed12", ours(state_dtype="packed12"), limit=0.02),
+        Variant("bf16+32", ours(master_weight_bits=32), in_bfloat16),  # bfloat16's arithmetic, and nothing else
+        Variant("bf16+24", ours(state_dtype="packed16", master_weight_bits=24), in_bfloat16, limit=0.01),
+        Variant("bf16 stochastic", ours(stochastic_rounding=True), in_bfloat16),
+        Variant("bitsandbytes-8bit", BITSANDBYTES, package="bitsandbytes"),
+        Variant("torchao-8bit", optimizer("torchao.optim.AdamW8bit"), package="torchao"),
     )
 }

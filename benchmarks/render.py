@@ -1,72 +1,88 @@
-"""Put the figures of results/*.json into the README, docs/benchmarks.md and numerics.md, docs/figures/benchmarks.svg.
+"""Put the figures of results/*.json into the README, docs/benchmarks.md, numerics.md and figures/benchmarks.svg.
 
 python -m benchmarks.render
+
+With the figures of several processors, tables have a first column that names the processor.
 """
 
 from __future__ import annotations
 
-import re
-from itertools import groupby
+from collections.abc import Callable
 from pathlib import Path
 
-from adamas.bench.duration import duration
-from adamas.bench.neighbours import TOLERABLE
+from adamas.bench.clock import TOLERABLE
 from adamas.bench.result import Result
 from adamas.bench.row import Figures, Row
-from adamas.bench.rule import SCALES
-from benchmarks import markdown
+from adamas.bench.scenario import PEAKS
+from adamas.bench.table import PEAK_COLUMNS, about_gpu, peak_cells, sections, summary, time_of, versions
+from benchmarks import RESULTS
 from benchmarks.figure import draw
-from benchmarks.gpu import page as gpu_page
-from benchmarks.gpu import result as gpu_result
-from benchmarks.markdown import line
+from benchmarks.markdown import filled, table
 from benchmarks.parity_result import Parity
 from benchmarks.parity_result import table as parity_table
 from benchmarks.scenarios import BEST_TORCH, LEAN_PEERS
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "benchmarks.md"
-LEAN = RESULTS.with_name("lean.json")
-PARITY = RESULTS.with_name("parity.json")
 NUMERICS = ROOT / "docs" / "numerics.md"
-GPU = RESULTS.with_name("gpu.json")
 FIGURE = ROOT / "docs" / "figures" / "benchmarks.svg"
-MARKED = re.compile(r"<!-- benchmark -->.*<!-- /benchmark -->", re.DOTALL)
+GPU = RESULTS / "gpu.json"
+
+TORCH_COLUMNS = ("", "parameters", "ratio to torch fused", "range", "ours", "torch fused", "error, ours / torch fused")
+COLUMNS = ("peer", "ratio", "range", "ours", "peer's", "to memory", "error", "state", "limit")
+LEAN_COLUMNS = ("a step of 16 x 1 M", "weights", "bytes", *LEAN_PEERS, "to memory")
+NO_GPU = "Nothing was measured on a GPU yet: `make gpu` does that, on a machine with an NVIDIA GPU."
 
 
-def table(result: Result) -> str:
-    """The rows beside the best of torch, losing ones included, for the README."""
-    lines = [
-        "<!-- benchmark -->",
-        line("", "parameters", "ratio to torch fused", "range", "ours", "torch fused", "error, ours / torch fused"),
-        "|---|---|---|---|---|---|---|",
+def read_all(kind: str) -> list[Result]:
+    """Return the results of all processors, ordered by file name."""
+    return [Result.read(path) for path in sorted(RESULTS.glob(f"{kind}-*.json"))]
+
+
+def by_processor(
+    results: list[Result], headings: tuple[str, ...], rows_of: Callable[[Result], list[tuple[str, ...]]]
+) -> str:
+    """Return one table of the rows of all results; with several, the first column names the processor."""
+    several = len(results) > 1
+    rows = [((result.machine["processor"], *row) if several else row) for result in results for row in rows_of(result)]
+    return table(("processor", *headings) if several else headings, rows)
+
+
+def readme(text: str, results: list[Result]) -> str:
+    """Return the README with the rows beside the best of torch, losing ones included."""
+    rows = by_processor(results, TORCH_COLUMNS, beside_torch)
+    return filled(text, "benchmark", "\n\n".join([rows, *map(measured_on, results)]))
+
+
+def beside_torch(result: Result) -> list[tuple[str, ...]]:
+    """Return the cells of the rows beside the best of torch."""
+    measured = [(row, row.figures) for row in result.rows if row.peer == BEST_TORCH and row.figures is not None]
+    return [
+        (row.work, row.scenario + ("" if row.dtype == "float32" else f", {row.dtype}"), *compared(both), errors(both))
+        for row, both in measured
     ]
-    for row in result.rows:
-        if row.peer == BEST_TORCH and row.figures is not None:
-            name = row.scenario if row.dtype == "float32" else f"{row.scenario}, {row.dtype}"
-            lines.append(line(row.work, name, *compared(row.figures), errors(row.figures)))
-    return "\n".join([*lines, "", measured_on(result), "<!-- /benchmark -->"])
 
 
 def compared(figures: Figures) -> tuple[str, ...]:
-    """Ratio, its range, and both times."""
+    """Return the cells of the ratio, its range, and both times."""
     ratio, lowest, highest = (shown(each) for each in (figures.ratio, figures.lowest, figures.highest))
     ratio = f"**{ratio}**" if (figures.others or 0.0) <= TOLERABLE else f"{ratio}, doubtful"
-    return ratio, f"{lowest}-{highest}", duration(figures.ours.seconds), duration(figures.peer.seconds)
+    return ratio, f"{lowest}-{highest}", time_of(figures.ours), time_of(figures.peer)
 
 
 def shown(ratio: float) -> str:
-    """Two decimals, three where they would say little."""
+    """Return a ratio with two decimals, or with three where two would say little."""
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.3f}"
 
 
 def errors(figures: Figures) -> str:
+    """Return the cell of both errors."""
     return f"{figures.ours.error_ulps:.2g} / {figures.peer.error_ulps:.2g}"
 
 
 def measured_on(result: Result) -> str:
-    """Versions and machine, and whether the machine was quiet."""
+    """Return the version of torch and the machine, and whether the machine was quiet."""
     versions, machine = result.versions, result.machine
     isa = (machine["instruction_sets"] or ["no native kernel"])[0]
     said = f"torch {versions['torch']}, {machine['processor']}, {machine['threads']} threads, {isa}."
@@ -76,55 +92,31 @@ def measured_on(result: Result) -> str:
     return said
 
 
-def page(result: Result, on_gpu: gpu_result.Result | None = None) -> str:
-    """All rows, a section a scenario, and those of a GPU."""
-    versions = ", ".join(f"{name} {number}" for name, number in sorted(result.versions.items()))
-    parts = [
-        "<!-- Made by benchmarks/render.py of benchmarks/results/cpu.json: change those. -->",
-        "# Benchmarks",
-        "![Time a parameter of each implementation, a panel a scenario](figures/benchmarks.svg)",
-        f"{measured_on(result)} {versions}.",
-        "Each row is measured in a process of its own: ours, the peer and a pass over memory take turns, in "
-        f"alternating order, {result.rounds} rounds; the ratio is the median of the rounds' ratios. A *phase* is all "
-        "that a loop does between backward and the next batch: clip the global norm of the gradients, step, update "
-        "the average of the weights, clear the gradients. Below 1 we are faster. Implementations that follow the same "
-        "rule are held equal first; no speed is reported for a wrong result.",
-        "- *to memory*: our time to that of reading and writing the same bytes without computing.\n"
-        f"- *error*: the largest of a parameter after {len(SCALES)} steps against the rule in float64, in units of "
-        "the last place of its dtype, at the larger of its size and the way it may have gone; ours and the peer's.\n"
-        "- *state*: bytes a parameter beyond the parameter and its gradient, ours and the peer's.",
-    ]
-    for (name, dtype, work), rows in groupby(result.rows, lambda row: (row.scenario, row.dtype, row.work)):
-        parts += [f"## {name}: a {work} in {dtype}", section(list(rows))]
-    parts.append("Repeat it with `make bench`, or on your own shapes with `adamas bench`.")
-    parts.append(gpu_page.page(on_gpu))
-    return "\n\n".join(parts) + "\n"
+def page(text: str, results: list[Result], on_gpu: Result | None = None) -> str:
+    """Return the page with all rows, a section for each scenario, and those of a GPU."""
+    machines = [f"{measured_on(result)} {result.rounds} rounds. {versions(result)}." for result in results]
+    parts: list[str] = []
+    for heading in dict.fromkeys(row.heading for result in results for row in result.rows):
+        rows = by_processor(
+            results, COLUMNS, lambda result, at=heading: [row_cells(row) for row in result.rows if row.heading == at]
+        )
+        parts += [f"## {heading}", rows]
+    text = filled(filled(text, "machines", "\n\n".join(machines)), "rows", "\n\n".join(parts))
+    return filled(text, "gpu", NO_GPU if on_gpu is None else gpu_section(on_gpu))
 
 
-def on_gpu() -> gpu_result.Result | None:
-    """What was measured on a GPU; None if nothing was."""
-    return gpu_result.Result.read(GPU) if GPU.exists() else None
-
-
-def section(rows: list[Row]) -> str:
-    """The rows of one scenario; where there is no figure, its reason."""
-    lines = [
-        line("peer", "ratio", "range", "ours", "peer's", "to memory", "error", "state", "limit"),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        figures = row.figures
-        if figures is None:
-            lines.append(line(row.peer, (row.reason or "").replace("|", "\\|"), *[""] * 7))
-            continue
-        state = f"{figures.ours.state_bytes:.3g} / {figures.peer.state_bytes:.3g}"
-        memory = f"{figures.memory_ratio:.2f}"
-        lines.append(line(row.peer, *compared(figures), memory, errors(figures), state, limits(row)))
-    return "\n".join(lines)
+def row_cells(row: Row) -> tuple[str, ...]:
+    """Return the cells of a row; a row without figures shows its reason."""
+    figures = row.figures
+    if figures is None:
+        return row.peer_label, (row.reason or "").replace("|", "\\|"), *[""] * 7
+    state = f"{figures.ours.state_bytes:.3g} / {figures.peer.state_bytes:.3g}"
+    memory = f"{figures.memory_ratio:.2f}"
+    return row.peer_label, *compared(figures), memory, errors(figures), state, limits(row)
 
 
 def limits(row: Row) -> str:
-    """The limits of a row's ratios, and whether they are kept."""
+    """Return the cell of the limits of a row's ratios, and whether they are kept."""
     if row.within is None:
         return ""
     ratio = "" if row.limit is None else f"{row.limit:.3g}"
@@ -132,52 +124,58 @@ def limits(row: Row) -> str:
     return f"{', '.join(filter(None, (ratio, memory)))}: {'within' if row.within else 'over'}"
 
 
-def filled(readme: str, result: Result) -> str:
-    """The README with this result's table."""
-    return MARKED.sub(lambda _: table(result), readme)
+def gpu_section(result: Result) -> str:
+    """Return the rows of a GPU, with those that have no figures."""
+    if result.machine.get("dry"):
+        raise ValueError("the figures are those of a dry run, which mean nothing: run make gpu on a machine with a GPU")
+    parts = [f"{about_gpu(result)} {result.rounds} rounds. {summary(result)}"]
+    if not result.complete:
+        parts.append(f"The run ended after {result.seconds:.0f} s, before all rows were reached.")
+    for heading, rows in sections(result.rows).items():
+        if rows[0].work in PEAKS:
+            made = table(PEAK_COLUMNS, map(peak_cells, rows))
+        else:
+            made = table(("format", *COLUMNS), [(row.format_label, *row_cells(row)) for row in rows])
+        parts += [f"### {heading}", made]
+    return "\n\n".join(parts)
 
 
-def lean(result: Result) -> str:
-    """The rows with moments or weights in fewer bits, a line a storage, for the page on formats."""
-    lines = [
-        line("a step of 16 x 1 M", "weights", "bytes", *LEAN_PEERS, "to memory"),
-        "|---|---|---|---|---|---|---|",
-    ]
-    for (name, dtype), group in groupby(result.rows, lambda row: (row.scenario, row.dtype)):
-        rows = {row.peer: row for row in group}
-        ours = rows[BEST_TORCH].figures
-        if ours is not None:
-            bytes_, memory = f"{ours.ours.state_bytes:.3g}", f"{ours.memory_ratio:.2f}"
-            beside = (beside_limit(rows[peer]) for peer in LEAN_PEERS)
-            lines.append(line(name.partition(", ")[2], dtype, bytes_, *beside, memory))
-    said = (
-        "Ratios of our time to theirs, medians of interleaved rounds; theirs is torch's fused AdamW, and the 8-bit "
-        "AdamW of bitsandbytes and torchao, all on weights of that dtype. *to memory*: to moving as many bytes without "
-        f"computing. {measured_on(result)}"
-    )
-    return "\n".join([*lines, "", said])
+def lean(result: Result) -> list[tuple[str, ...]]:
+    """Return the cells of the rows with moments or weights in fewer bits, a line for each storage."""
+    lines: list[tuple[str, ...]] = []
+    for rows in sections(result.rows).values():
+        peers = {row.peer: row for row in rows}
+        best = peers[BEST_TORCH]
+        if best.figures is not None:
+            name, bytes_ = best.scenario.partition(", ")[2], f"{best.figures.ours.state_bytes:.3g}"
+            beside = (beside_limit(peers[peer]) for peer in LEAN_PEERS)
+            lines.append((name, best.dtype, bytes_, *beside, f"{best.figures.memory_ratio:.2f}"))
+    return lines
 
 
 def beside_limit(row: Row) -> str:
-    """A ratio, with the limit it has to keep."""
+    """Return the cell of a ratio, with the limit that it has to keep."""
     if row.figures is None:
         return row.reason or ""
-    ratio = f"**{shown(row.figures.ratio)}**" + (
-        "" if row.figures.ratio >= 0.1 else f" ({1 / row.figures.ratio:.0f} x)"
-    )
-    return (
-        ratio if row.limit is None else f"{ratio}, limit {shown(row.limit)}: {'within' if row.within else '**over**'}"
-    )
+    times = "" if row.figures.ratio >= 0.1 else f" ({1 / row.figures.ratio:.0f} x)"
+    limit = "" if row.limit is None else f", limit {shown(row.limit)}: {'within' if row.within else '**over**'}"
+    return f"**{shown(row.figures.ratio)}**{times}{limit}"
 
 
-def numerics(text: str, rows: Result, parity: Parity) -> str:
-    """The page on formats with the tables of speed and of training parity."""
-    return markdown.filled(markdown.filled(text, "lean", lean(rows)), "parity", parity_table(parity))
+def numerics(text: str, results: list[Result], parity: Parity) -> str:
+    """Return the page on formats with the tables of speed and of training parity."""
+    said = (
+        "Ratios of our time to theirs, medians of interleaved rounds; theirs is torch's fused AdamW, and the 8-bit "
+        "AdamW of bitsandbytes and torchao, all on weights of that dtype. *to memory*: to moving as many bytes without "
+        f"computing. {' '.join(map(measured_on, results))}"
+    )
+    text = filled(text, "lean", f"{by_processor(results, LEAN_COLUMNS, lean)}\n\n{said}")
+    return filled(text, "parity", parity_table(parity))
 
 
 if __name__ == "__main__":
-    found = Result.read(RESULTS)
-    README.write_text(filled(README.read_text(), found))
-    PAGE.write_text(page(found, on_gpu()))
+    found = read_all("cpu")
+    README.write_text(readme(README.read_text(), found))
+    PAGE.write_text(page(PAGE.read_text(), found, Result.read(GPU) if GPU.exists() else None))
     draw(found, FIGURE)
-    NUMERICS.write_text(numerics(NUMERICS.read_text(), Result.read(LEAN), Parity.read(PARITY)))
+    NUMERICS.write_text(numerics(NUMERICS.read_text(), read_all("lean"), Parity.read(RESULTS / "parity.json")))

@@ -1,37 +1,52 @@
-"""Measure every scenario beside every peer that is installed, and write results/cpu.json, or lean.json.
+"""Measure every scenario beside every peer that is installed, and write a file of figures for this processor.
 
-python -m benchmarks.run [--lean] [--rounds 9] [--peers all] [--out benchmarks/results/cpu.json]
+python -m benchmarks.run [--lean] [--rounds 9] [--peers all] [--out benchmarks/results/cpu-amd-epyc.json]
+
+The figures of each processor have a file of their own, named after it, so that none overwrites another's.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
-from adamas.bench.command import bench
-from adamas.bench.measure import Effort
-from adamas.bench.settings import Settings, choose_peers, choose_threads
+from adamas.bench.clock import Effort
+from adamas.bench.command import bench, choose_peers
+from adamas.bench.device import processor
+from benchmarks import RESULTS
 from benchmarks.scenarios import LEAN, SCENARIOS
 
-TRIES = 3  # of a row that a neighbour disturbs
-RESULTS = Path(__file__).parent / "results"
+TRIES = 3  # of a row that other processes disturb
+
+
+def path_of(kind: str, processor: str) -> Path:
+    """Return the file for the figures of a processor.
+
+    Example:
+        >>> path_of("cpu", "Intel(R) Xeon(R) Processor").name
+        'cpu-intel-xeon.json'
+    """
+    words = re.sub(r"\((R|TM)\)|\b(Processor|CPU)\b", " ", processor, flags=re.IGNORECASE)
+    return RESULTS / f"{kind}-{'-'.join(re.findall('[a-z0-9.]+', words.lower()))}.json"
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Turns a row; the median counts.")] = 9,
+    rounds: Annotated[int, typer.Option(help="Rounds of each row; the median counts.")] = 9,
     peers: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
-    lean: Annotated[bool, typer.Option("--lean", help="The rows with moments and weights in fewer bits.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where to write the figures, if not in results.")] = None,
+    lean: Annotated[bool, typer.Option("--lean", help="Measure moments and weights in fewer bits.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File for the figures, if not in results.")] = None,
 ) -> None:
     """Measure and write; name the rows over their limit."""
-    effort = Effort(rounds, choose_threads(None), TRIES)
-    out = out or RESULTS / ("lean.json" if lean else "cpu.json")
-    settings = Settings(LEAN if lean else SCENARIOS, choose_peers(peers), effort, out)
-    result = bench(settings, Console(highlight=False), Console(stderr=True))
-    over = [f"{row.scenario}, {row.work}, {row.peer}" for row in result.rows if row.within is False]
+    effort = Effort(rounds, torch.get_num_threads(), TRIES)
+    out = out or path_of("lean" if lean else "cpu", processor())
+    consoles = Console(highlight=False), Console(stderr=True)
+    result = bench(LEAN if lean else SCENARIOS, choose_peers(peers), effort, consoles, out)
+    over = [str(row) for row in result.rows if row.within is False]
     if over:
         print("over the limit:", "; ".join(over))
     raise typer.Exit(0 if result.complete else 130)

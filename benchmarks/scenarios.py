@@ -1,17 +1,18 @@
-"""The project's own rows, with the limits that a change must keep to."""
+"""The rows that the project measures on a CPU, with the limits that a change must keep to."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from adamas.bench.scenario import MEMORY, SHAPES, Scenario
-from adamas.bench.shapes import parse_shapes
+from adamas.bench.scenario import MEMORY, SHAPES, Scenario, Work, parse_shapes
 
 BEST_TORCH = "torch-fused"
 LEAN_PEERS = (BEST_TORCH, "bitsandbytes-8bit", "torchao-8bit")
+LIMITED = "Intel(R) Xeon(R) Processor"  # the processor that the limits were set for; results on it must keep them
 
 
-def scenario(name: str, work: str, limits: dict[str, float] | None = None, dtype: str = "float32") -> Scenario:
+def scenario(name: str, work: Work, limits: dict[str, float] | None = None, dtype: str = "float32") -> Scenario:
+    """Return a scenario with the built-in shapes of that name."""
     storage = {"stochastic_rounding": False} if dtype in ("bfloat16", "float16") else {}  # as the peers round
     return Scenario(name, parse_shapes(SHAPES[name]), dtype, work, limits or {}, storage)
 
@@ -19,7 +20,7 @@ def scenario(name: str, work: str, limits: dict[str, float] | None = None, dtype
 def lean(
     what: str, storage: dict[str, Any], limits: dict[str, float] | None = None, dtype: str = "float32"
 ) -> Scenario:
-    """A step of 16 x 1 M with moments or weights in fewer bits, beside those that have something like it."""
+    """Return a step of 16 x 1 M with moments or weights in fewer bits, beside peers that have something alike."""
     name = "16 x 1 M"
     return Scenario(f"{name}, {what}", parse_shapes(SHAPES[name]), dtype, "step", limits or {}, storage, LEAN_PEERS)
 

@@ -1,13 +1,13 @@
-"""How long a study of 100 runs takes beside the naive way: one run after the other, one process, torch's AdamW.
+"""How long does a study of 100 runs take, compared with one run after another by torch's AdamW in one process?
 
 python -m benchmarks.study_speed
 
-Both are started as a user would, in processes of their own, and timed from start to end, imports included. The naive
-way trains every run for as long as the job says, on torch's own choice of threads; it validates each and tests the
-finalists. It runs in two halves, before and after the study, so that a machine that changes speed is seen.
+Both are started as a user starts them, in processes of their own, and timed from start to end, imports included. The
+naive way trains every run for as long as the job says, on as many threads as torch chooses. It validates each run and
+tests the finalists. It runs in two halves, before and after the study, so that a change of the machine's speed shows.
 
 The last figure is a bound: the study's ratio if it consisted of its matrix products alone, shared evenly by the cores
-and at torch's speed. Results are kept by processor: how much of the naive way is products differs between them.
+and at torch's speed. Results are kept by processor, since the share of the products differs between processors.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from functools import partial
 from typing import Annotated
 
 import torch
 import typer
 
-from adamas.bench.result import processor
+from adamas.bench.clock import Party, turn
+from adamas.bench.device import processor
 from adamas.compare import workloads
 from adamas.compare.job.job import Job
 from adamas.compare.workloads import digits
+from benchmarks import RESULTS
 
-RESULT = Path(__file__).parent / "results" / "study_speed.json"
+RESULT = RESULTS / "study_speed.json"
 WORKLOAD, RUNS, FINALS = "digits", 100, 9
 LIMIT = 0.25
-COPIES, PASSES = 12, 200  # of the products that are timed alone
+STUDY = ("--budget", "quick", "--trials", "29", "--seeds", "3", "--json")  # 4 runs in the pilot, 29 an arm, 9 finalists
+COPIES, TURN_SECONDS = 12, 0.2  # how many copies of a product are stacked, and how long each product is timed
 
 
 def naive(runs: int, finals: int) -> None:
-    """What a script without any of this does."""
+    """Train the runs one after another, as a script without this library does."""
     for run in range(runs):
         job = workloads.find(WORKLOAD).load()(run, "cpu")
         assert isinstance(job, Job)
@@ -57,20 +60,14 @@ def naive(runs: int, finals: int) -> None:
 
 
 def timed(*arguments: str) -> float:
-    """Seconds that a command takes."""
+    """Return the seconds that a command takes."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
-def study(out: str) -> float:
-    """Seconds of a study of 100 runs: 4 in the pilot, 29 an arm, 9 finalists."""
-    options = ["--budget", "quick", "--trials", "29", "--seeds", "3", "--json", "--out", out]
-    return timed("adamas.cli", "compare", WORKLOAD, *options)
-
-
 def products() -> float:
-    """Seconds that the matrix products of one step of one run take on one core, stacked as a study stacks them."""
+    """Return the seconds on one core of the matrix products of one run's step, stacked as a study stacks them."""
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
     for layer in digits.network().modules():
         if isinstance(layer, torch.nn.Linear):
@@ -78,27 +75,17 @@ def products() -> float:
             inputs = torch.randn(COPIES, digits.BATCH, layer.in_features)
             grads = torch.randn(COPIES, digits.BATCH, layer.out_features)
             pairs += [(grads, weight.mT), (inputs, weight), (inputs.mT, grads)]
-    del pairs[0]  # nobody asks for the gradient of the images
+    del pairs[0]  # the gradient of the images is not needed
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    spent = sum(seconds_of(left, right) for left, right in pairs)
+    parties = [Party(partial(torch.bmm, left, right, out=torch.bmm(left, right))) for left, right in pairs]
+    spent = sum(turn(party, TURN_SECONDS) for party in parties)
     torch.set_num_threads(threads)
     return spent / COPIES
 
 
-def seconds_of(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Of one batched product, to memory that is there already; the median of some."""
-    out = torch.bmm(left, right)
-    found: list[float] = []
-    for _ in range(PASSES):
-        started = time.perf_counter()
-        torch.bmm(left, right, out=out)
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
-
-
 def main(
-    rounds: Annotated[int, typer.Option(help="Studies, each between two halves of the naive way.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Number of studies, each between two halves of the naive way.")] = 3,
     only_naive: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Measure both in turns and write the figures."""
@@ -110,7 +97,7 @@ def main(
     for _ in range(rounds):
         before = timed(*half)
         with tempfile.TemporaryDirectory() as out:
-            ours = study(out)
+            ours = timed("adamas.cli", "compare", WORKLOAD, *STUDY, "--out", out)
         theirs = before + timed(*half)
         rows.append({"study_seconds": round(ours, 2), "naive_seconds": round(theirs, 2), "ratio": ours / theirs})
         print(f"study {ours:.1f} s, naive {theirs:.1f} s, ratio {ours / theirs:.3f}", flush=True)

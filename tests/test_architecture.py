@@ -245,7 +245,10 @@ def test_nothing_is_patched_at_import() -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+BENCHMARKS = sorted((PACKAGE.parent.parent / "benchmarks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *BENCHMARKS], ids=lambda path: "/".join(path.parts[-2:]))
 def test_functions_stay_small(path: Path) -> None:
     """Rule G: 60 lines and 8 parameters; constructors that follow torch's signature are as wide as torch's."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -254,7 +257,7 @@ def test_functions_stay_small(path: Path) -> None:
             length = (node.end_lineno or 0) - first.lineno + 1
             assert length <= 60, f"{node.name} has {length} lines"
             arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-            commands_and_torch = node.name == "__init__" or name_of(path) in ("cli.py", "compare/api.py")
+            commands_and_torch = node.name == "__init__" or path in (PACKAGE / "cli.py", PACKAGE / "compare" / "api.py")
             assert len(arguments) <= 8 or commands_and_torch, f"{node.name} has {len(arguments)} parameters"
 
 
@@ -284,6 +287,12 @@ def test_core_stays_within_its_budget() -> None:
 def test_compare_stays_within_its_budget() -> None:
     """Rule H: 7,000 lines of Python."""
     assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 7000
+
+
+def test_bench_and_benchmarks_stay_within_their_budget() -> None:
+    """3,800 lines of Python: one harness for CPU and GPU, and the project's own runs of it."""
+    bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 3800
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

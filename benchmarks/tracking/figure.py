@@ -1,4 +1,4 @@
-"""The curves as a drawing: how far sqrt(v) is behind, and what that does to the update."""
+"""The curves as a drawing: how far sqrt(v) lags, and what that does to the update."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import OURS, STYLE, save
-from benchmarks.tracking.result import Result
-from benchmarks.tracking.schemes import OURS as OUR_SCHEMES
-from benchmarks.tracking.schemes import SCHEMES
+from benchmarks.tracking.experiment import Result
+from benchmarks.tracking.formats import OURS as OUR_SCHEMES
+from benchmarks.tracking.formats import SCHEMES
 
-# Dashes tell the lines of one family apart, also without colours; every line is named where it ends.
+# Dashes tell lines of one colour apart; every line is named where it ends.
 DASHES = {
     "float32": "-", "bfloat16": (0, (5, 1.5)), "packed16": (0, (3, 1, 1, 1)), "packed12": (0, (1, 1)),
     "bfloat16-nearest": "-", "bitsandbytes": (0, (5, 1.5)), "flashoptim": (0, (3, 1, 1, 1)),
     "packed16-nearest": (0, (1, 1)),
 }  # fmt: skip
 NEAREST, FALL = "#b3472f", "#5f6670"
-LABEL = 0.055  # the least distance of two names, in heights of a panel
+LABEL = 0.055  # least distance between two names, in heights of a panel
 
 
 def draw(result: Result, path: Path) -> None:
@@ -42,7 +42,7 @@ def draw(result: Result, path: Path) -> None:
 
 
 def panel(axes: Any, result: Result, measure: str, schemes: Sequence[str], limits: tuple[float, float]) -> None:
-    """One measure over steps, on a logarithmic axis, each line named at its end."""
+    """Draw one measure over the steps on a logarithmic axis, with the name of each line at its end."""
     from matplotlib.ticker import NullLocator
 
     axes.set_yscale("log")
@@ -69,7 +69,7 @@ def panel(axes: Any, result: Result, measure: str, schemes: Sequence[str], limit
 
 
 def spread(ends: dict[str, float]) -> dict[str, tuple[float, float]]:
-    """Places of the names, near to their lines' ends and apart from each other."""
+    """Return places for the names, near the ends of their lines and apart from each other."""
     order = sorted(ends, key=lambda name: ends[name])
     places = [ends[name] for name in order]
     for _ in range(200):

@@ -23,7 +23,6 @@ from adamas.importing import uncollected
 from adamas.leaving import leave_last, terminated_as_interrupted
 
 if TYPE_CHECKING:
-    from adamas.bench.settings import Settings as BenchSettings
     from adamas.compare.study.settings import Options
 
 # Named here too, so that --help and the shell's completion need not import what trains them; a test holds them equal.
@@ -234,23 +233,28 @@ def write_job(path: Path) -> None:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of `adamas bench`, as typed."""
+    """The options of `adamas bench`, as the user typed them."""
 
     model: Annotated[
         str | None,
-        typer.Option(help="Shapes of your model: path/to/file.py:factory or package.module:factory."),
+        typer.Option(help="Take the shapes of your model: path/to/file.py:factory or package.module:factory."),
     ] = None
-    shapes: Annotated[str | None, typer.Option(help='Shapes written out: "24x(20,20) 24x(16)".')] = None
+    shapes: Annotated[str | None, typer.Option(help='Take these shapes: "24x(20,20) 24x(16)".')] = None
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32"
     peers: Annotated[
-        str, typer.Option(help='Beside whom: names with commas, "installed", or "all", which names what is missing.')
+        str,
+        typer.Option(
+            help='Peers to compare with: names with commas, "installed", or "all", which says what is missing.'
+        ),
     ] = "torch-fused,torch"
     phase: Annotated[
-        bool, typer.Option("--phase/--step", help="Clip, step, average and clear the gradients, or a step alone.")
+        bool, typer.Option("--phase/--step", help="Clip, step, average and clear the gradients, or step only.")
     ] = False
-    rounds: Annotated[int, typer.Option(help="Turns that each takes; the median counts.")] = 9
-    threads: Annotated[int | None, typer.Option(help="Of each implementation.", show_default="as torch chooses")] = None
-    out: Annotated[Path | None, typer.Option(help="File for the rows in JSON, kept up to date after each.")] = None
+    rounds: Annotated[int, typer.Option(help="Rounds of each row; the median counts.")] = 9
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each implementation.", show_default="as torch chooses")
+    ] = None
+    out: Annotated[Path | None, typer.Option(help="File for the rows in JSON, written after each row.")] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
 
 
@@ -261,52 +265,48 @@ class BenchOptions:
 
 `adamas bench --model train.py:make_model --phase`: your own model, with clipping and averaging
 
-`adamas bench --shapes "24x(20,20) 24x(16)" --peers installed`: beside everything that is here
+`adamas bench --shapes "24x(20,20) 24x(16)" --peers installed`: beside every peer that is installed
 
 `adamas bench --dtype bfloat16 --peers torch-fused,optimi --out bfloat16.json`: keep the figures
 
-Ratios under 1 mean that Adamas is faster. Peers that are not installed, or that refuse, are listed with the reason.
+A ratio below 1 means that Adamas is faster. A peer that is not installed, or that refuses, is listed with the reason.
 
-Stop it with Ctrl-C whenever you like: finished rows are shown, and kept in `--out`.
+Ctrl-C stops the run at any time: finished rows are shown, and kept in `--out`.
 
 Exit codes: 0 finished, 1 failed, 2 wrong usage, 130 stopped.
 """
 )
 @with_options(BenchOptions)
 def bench(**given: Any) -> None:
-    """How fast, and how exact, is a step beside other implementations, on your shapes and your machine?
+    """How fast and how exact is a step beside other implementations, on your shapes and your machine?
 
-    Each peer is measured beside Adamas in a process of its own, in turns, with the same parameters, gradients and
-    threads. A row shows the ratio of times, the error of both against float64, the bytes of state of both, and how
-    near Adamas comes to the speed of memory. Peers that follow the same rule are held equal first.
+    Each peer is measured beside Adamas in a process of its own. Both take turns, with the same parameters, gradients
+    and threads. Before that, peers that follow the same rule are checked to give the same result.
+
+    A row shows the ratio of the times, how near Adamas comes to the speed of memory, and for both sides the error
+    against float64 and the bytes of state.
     """
     options = BenchOptions(**given)
     try:
         with uncollected():
-            from adamas.bench.command import bench as measure_and_report
+            import torch
+
+            from adamas.bench import command
+            from adamas.bench.clock import Effort
     except ModuleNotFoundError as error:
         missing(error, "torch")
+    consoles = Console(highlight=False, emoji=False), Console(stderr=True, emoji=False)
     try:
-        consoles = Console(highlight=False, emoji=False), Console(stderr=True, emoji=False)
-        result = measure_and_report(read_bench_settings(options), *consoles, options.as_json)
+        work = "phase" if options.phase else "step"
+        scenarios = command.choose_scenarios(options.model, options.shapes, options.dtype, work)
+        effort = Effort(options.rounds, torch.get_num_threads() if options.threads is None else options.threads)
+        peers = command.choose_peers(options.peers)
+        result = command.bench(scenarios, peers, effort, consoles, options.out, options.as_json)
     except (ValueError, OSError) as error:  # an option out of its range, or a file that cannot be written
         stop(str(error), USAGE_ERROR)
     if not result.complete:
         kept = f" and kept in {options.out}" if options.out else ""
         stop(f"stopped; what was finished ({len(result.rows)}) is shown{kept}", INTERRUPTED)
-
-
-def read_bench_settings(options: BenchOptions) -> BenchSettings:
-    """Check the options."""
-    from adamas.bench.measure import Effort
-    from adamas.bench.settings import Settings, choose_peers, choose_scenarios, choose_threads
-
-    return Settings(
-        scenarios=choose_scenarios(options.model, options.shapes, options.dtype, "phase" if options.phase else "step"),
-        peers=choose_peers(options.peers),
-        effort=Effort(options.rounds, choose_threads(options.threads)),
-        out=options.out,
-    )
 
 
 @app.command()

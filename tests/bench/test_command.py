@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from adamas.bench import command
-from adamas.bench.measure import Effort
+from adamas.bench.clock import Effort
+from adamas.bench.command import choose_peers
+from adamas.bench.device import Cpu
 from adamas.bench.result import Result
 from adamas.bench.row import Row
 from adamas.bench.scenario import Scenario
-from adamas.bench.settings import choose_peers
-from adamas.bench.table import print_rows
+from adamas.bench.table import columns, report
 from adamas.cli import app
 from tests.bench.conftest import BRIEF, row
 
@@ -38,9 +38,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Scenario, str, Effor
 
     def conduct(scenario: Scenario, name: str, effort: Effort) -> Row:
         asked.append((scenario, name, effort))
-        return Row.of(scenario, name, {"torch": "2.0"}, figures=row().figures)
+        return replace(Row.of(scenario, name, {"torch": "2.0"}), figures=row().figures)
 
-    monkeypatch.setattr(command, "quietest", conduct)
+    monkeypatch.setattr(command, "least_disturbed", conduct)
     return asked
 
 
@@ -97,9 +97,9 @@ def test_stopping_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_pa
     def conduct(scenario: Scenario, name: str, effort: Effort) -> Row:
         if name == "torch-foreach":
             raise KeyboardInterrupt
-        return Row.of(scenario, name, {}, figures=row().figures)
+        return replace(Row.of(scenario, name, {}), figures=row().figures)
 
-    monkeypatch.setattr(command, "quietest", conduct)
+    monkeypatch.setattr(command, "least_disturbed", conduct)
     out = tmp_path / "rows.json"
     found = invoke("--shapes", "(3)", "--peers", "torch,torch-foreach,torch-fused", "--out", str(out))
     assert found.exit_code == 130
@@ -111,22 +111,24 @@ def test_stopping_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_the_table_names_what_has_no_figures_and_what_is_doubtful() -> None:
-    from dataclasses import replace
-
     busy = row("torch")
     assert busy.figures is not None
     rows = [row(), row("flashoptim", reason="refuses: no CUDA [here]"), row("optax", ratio=0.75)]
     rows.append(replace(busy, figures=replace(busy.figures, others=0.4)))
-    shown = StringIO()
-    print_rows(Console(file=shown, width=80), Result.of(rows, BRIEF, complete=True))
-    text = shown.getvalue()
+    result = Result.of(Cpu(), BRIEF)
+    result.rows += rows
+    text = "\n".join(text for text, _ in report(result))
     for part in ("tiny: a step in float32", "flashoptim: refuses: no CUDA [here]", "up to 40% of the machine"):
         assert part in text
     assert [line.split()[:2] for line in text.splitlines() if line.startswith("torch-fused")] == [
         ["torch-fused", "0.250"]
     ]
     assert "within" in text
-    assert "…" not in text
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    shown = columns(("peer", "ratio"), [("torch", "0.5"), ("torch-fused", "10.25")])
+    assert shown.splitlines() == ["peer        ratio", "torch         0.5", "torch-fused 10.25"]
 
 
 def test_peers_are_chosen_by_name() -> None:

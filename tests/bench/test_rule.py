@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from adamas.bench import rule
-from adamas.bench.pair import check
-from adamas.bench.peers.torch_optim import Torch
+from adamas.bench.device import Cpu
+from adamas.bench.harness import Harness
+from adamas.bench.peers.torch_peers import Torch
 from adamas.bench.scenario import Work
-from tests.bench.conftest import tiny
+from tests.bench.conftest import BRIEF, tiny
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -37,9 +38,8 @@ def test_what_is_no_number_is_infinitely_far(value: float) -> None:
 def test_the_expected_result_is_torchs_in_float64(work: Work) -> None:
     """torch rounds each of about ten operations by 2**-53, relative to sizes of at most 2: a few ULPs a step."""
     scenario = tiny("float64", work)
-    params, grads = rule.initial(scenario)
-    found, wanted = check(Torch(scenario, params), scenario, grads), rule.expected(scenario)
-    assert rule.error_ulps(found.parameters, wanted.parameters) < 4 * len(rule.SCALES)
+    found, wanted = Harness(Cpu(), BRIEF).check(Torch, scenario), rule.expected(scenario)
+    assert found.error == rule.error_ulps(found.parameters, wanted.parameters) < 4 * len(rule.SCALES)
     if work == "phase":
         assert rule.error_ulps(found.averages, wanted.averages) < 4 * len(rule.SCALES)
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adamas.bench.scenario import SHAPES, Scenario
-from adamas.bench.shapes import model_shapes, parse_shapes
+from adamas.bench.scenario import SHAPES, Scenario, model_shapes, parse_shapes
 
 MODEL = """
 from dataclasses import dataclass

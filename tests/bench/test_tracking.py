@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.tracking import blockwise, grouped, render
-from benchmarks.tracking.experiment import Scenario, averaged, run
-from benchmarks.tracking.packed import packed
-from benchmarks.tracking.result import PATH, Result
-from benchmarks.tracking.rounding import between, generator
-from benchmarks.tracking.schemes import OURS, SCHEMES
-from benchmarks.tracking.store import Moments
+from benchmarks.tracking import formats, render
+from benchmarks.tracking.experiment import PATH, Result, Scenario, averaged, run
+from benchmarks.tracking.formats import OURS, SCHEMES, Moments
+from tests.bench.packed_model import between, generator, packed
 
 RESULT = Result.read(PATH)
 
@@ -119,23 +116,23 @@ def test_torch_fused_in_bfloat16_freezes_as_modelled() -> None:
 
 def test_dynamic_maps_are_as_published() -> None:
     for signed in (True, False):
-        values = blockwise.dynamic_map(signed)
+        values = formats.dynamic_map(signed)
         assert len(values) == len(set(values)) == 256
         assert values[-1] == 1
         assert 0 in values
     # The top decade in 64 parts to each side, the lowest in one: their middles.
-    assert blockwise.SIGNED[0] == np.float32(-(0.1 + 0.9 * 63.5 / 64))
-    assert blockwise.SIGNED[128] == np.float32(0.55e-6)
-    assert blockwise.UNSIGNED[1] == np.float32(0.325e-6)
+    assert formats.SIGNED[0] == np.float32(-(0.1 + 0.9 * 63.5 / 64))
+    assert formats.SIGNED[128] == np.float32(0.55e-6)
+    assert formats.UNSIGNED[1] == np.float32(0.325e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_torchao_stores_the_same() -> None:
     theirs = pytest.importorskip("torchao.optim.quant_utils")
     m, v = moments()
-    for signed, value, kept in zip((True, False), (m, v), blockwise.store(m, v, 1), strict=True):
+    for signed, value, kept in zip((True, False), (m, v), formats.blockwise(m, v, 1), strict=True):
         codes = torch.tensor(theirs.create_dynamic_map(signed))
-        unit, scale = theirs.scale_tensor(torch.from_numpy(value), blockwise.BLOCK)
+        unit, scale = theirs.scale_tensor(torch.from_numpy(value), formats.BLOCK)
         stored = theirs.dequant_with_qmap(theirs.quantize_8bit_with_qmap(unit, codes), codes, scale)
         # Its map is summed in another order; and -0 in place of m's guarded sign.
         np.testing.assert_allclose(stored.numpy(), kept, rtol=3e-7, atol=1e-6 * np.abs(value).max())
@@ -144,7 +141,7 @@ def test_torchao_stores_the_same() -> None:
 def test_groups_lose_what_is_510_times_smaller() -> None:
     root = np.ones(32, np.float32)
     root[0], root[1] = 1 / 511, 1 / 509
-    _, v = grouped.store(root, np.square(root), 1)
+    _, v = formats.grouped(root, np.square(root), 1)
     assert v[0] == 0
     assert v[1] > 0
 

@@ -1,41 +1,50 @@
-"""A finished comparison: one scenario beside one peer."""
+"""The rows: one scenario beside one peer, with its figures or with the reason why nothing was measured."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adamas.bench.neighbours import TOLERABLE
-from adamas.bench.scenario import MEMORY, Scenario
+from adamas.bench.clock import TOLERABLE
+from adamas.bench.scenario import MEMORY, PEAKS, Scenario
+
+# Keys that a file has only where there is something to say: most of them are facts about a GPU.
+LEFT_OUT_IF_NONE = {"format", "peer_dtype", "device_seconds", "first_seconds", "kernel", "peak"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One implementation.
+    """The figures of one implementation.
 
     Attributes:
-        seconds: a call, median of the rounds.
-        error_ulps: of the parameters against the float64 rule, see `adamas.bench.rule.error_ulps`.
-        state_bytes: a parameter, beyond the parameter and its gradient; a phase's average of the weights included.
+        seconds: seconds of a call, the median of the rounds.
+        error_ulps: error of the parameters after the checked steps, see `adamas.bench.rule.error_ulps`.
+        state_bytes: bytes a parameter beyond the parameter and its gradient, a phase's average of the weights included.
+        device_seconds: seconds of a call on the GPU alone, where `seconds` is by the host's clock.
+        first_seconds: seconds of the first call on a GPU, with all that is compiled then, on the tensors of the check.
+        kernel: names of our kernels that stepped on a GPU.
     """
 
     seconds: float
     error_ulps: float
     state_bytes: float
+    device_seconds: float | None = None
+    first_seconds: float | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: both sides, and ratios of our time taken round by round.
+    """The measured figures of both implementations; ratios of our time are taken round by round.
 
     Attributes:
-        ours: Adamas.
-        peer: the other.
-        ratio: ours to the peer's, median of the rounds.
-        lowest: of the rounds.
-        highest: of the rounds.
-        memory_ratio: ours to the time of moving the same bytes; see `adamas.bench.memory`.
-        others: share of the machine's processor time that went to other processes meanwhile; None where unknown.
+        ours: figures of Adamas.
+        peer: figures of the peer.
+        ratio: our time to the peer's, the median of the rounds.
+        lowest: lowest ratio of all rounds.
+        highest: highest ratio of all rounds.
+        memory_ratio: our time to that of moving the same bytes, see `adamas.bench.memory`; the median of the rounds.
+        others: share of the machine's processor time that other processes took meanwhile; None where it is unknown.
     """
 
     ours: Side
@@ -48,21 +57,39 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One scenario beside one peer: figures, or the reason why there are none.
+class Peak:
+    """Bytes a parameter of parameters, gradients, state and all that a step takes for itself.
 
     Attributes:
-        scenario: its name.
-        work: "step" or "phase".
-        dtype: of the parameters.
-        tensors: how many.
-        parameters: how many weights in them.
-        peer: its name.
-        versions: of what the peer is made of.
-        limit: highest allowed ratio, where there is one.
-        memory_limit: highest allowed memory ratio, where there is one.
-        figures: None where the peer could not be measured.
-        reason: why not.
+        first: the most during the first step, which makes the state.
+        later: the most during a later step.
+        resident: the bytes that stay after a step.
+    """
+
+    first: float
+    later: float
+    resident: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scenario beside one peer, or the memory that one implementation takes.
+
+    Attributes:
+        scenario: name of the scenario.
+        work: what was measured, see `Scenario.work`.
+        dtype: dtype of our parameters.
+        tensors: number of tensors.
+        parameters: number of weights in all tensors.
+        peer: name of the peer; for memory, name of the implementation.
+        versions: versions of the packages that the peer is made of.
+        limit: highest allowed ratio, or bytes a parameter at the peak; None where there is no limit.
+        memory_limit: highest allowed memory ratio; None where there is no limit.
+        figures: figures of time; None where none were measured.
+        reason: why nothing was measured; None where something was.
+        format: name of our storage; None where the dtype says it.
+        peer_dtype: dtype of the peer's parameters; None where it is ours.
+        peak: figures of memory; None where none were measured.
     """
 
     scenario: str
@@ -76,17 +103,13 @@ class Row:
     memory_limit: float | None
     figures: Figures | None = None
     reason: str | None = None
+    format: str | None = None
+    peer_dtype: str | None = None
+    peak: Peak | None = None
 
     @classmethod
-    def of(
-        cls,
-        scenario: Scenario,
-        peer: str,
-        versions: dict[str, str],
-        figures: Figures | None = None,
-        reason: str | None = None,
-    ) -> Row:
-        """A row for a scenario and a peer."""
+    def of(cls, scenario: Scenario, peer: str, versions: dict[str, str], reason: str | None = None) -> Row:
+        """Return a row without figures."""
         return cls(
             scenario=scenario.name,
             work=scenario.work,
@@ -97,33 +120,71 @@ class Row:
             versions=versions,
             limit=scenario.limits.get(peer),
             memory_limit=scenario.limits.get(MEMORY),
-            figures=figures,
             reason=reason,
+            format=scenario.format,
+            peer_dtype=scenario.peer_dtype,
         )
 
     @property
+    def verdicts(self) -> dict[str, bool]:
+        """Whether each limit is kept, by its name; empty where nothing was measured."""
+        pairs: dict[str, tuple[float, float | None]] = {}
+        if self.peak is not None:
+            pairs["peak"] = (max(self.peak.first, self.peak.later), self.limit)
+        if self.figures is not None:
+            pairs["ratio"] = (self.figures.ratio, self.limit)
+            pairs[MEMORY] = (self.figures.memory_ratio, self.memory_limit)
+        return {name: found <= limit for name, (found, limit) in pairs.items() if limit is not None}
+
+    @property
     def within(self) -> bool | None:
-        """Whether the ratios keep to the limits; None where there is nothing to keep to."""
-        if self.figures is None or (self.limit is None and self.memory_limit is None):
-            return None
-        pairs = ((self.figures.ratio, self.limit), (self.figures.memory_ratio, self.memory_limit))
-        return all(limit is None or ratio <= limit for ratio, limit in pairs)
+        """Whether all limits are kept; None where there is no limit or nothing was measured."""
+        return all(self.verdicts.values()) if self.verdicts else None
 
     @property
     def disturbed(self) -> bool:
-        """Whether other processes took enough of the machine to make the figures doubtful."""
+        """Whether other processes took so much of the machine that the figures are doubtful."""
         return self.figures is not None and (self.figures.others or 0.0) > TOLERABLE
 
+    @property
+    def peer_label(self) -> str:
+        """The peer's name, with the dtype that was chosen for its parameters where that is not float32."""
+        return self.peer if self.peer_dtype in (None, "float32") else f"{self.peer} ({self.peer_dtype})"
+
+    @property
+    def heading(self) -> str:
+        """The heading of the section that this row belongs to."""
+        if self.work in PEAKS:
+            return f"{self.scenario}: memory of a step, bytes a parameter"
+        return f"{self.scenario}: a {self.work}" + ("" if self.format else f" in {self.dtype}")
+
+    @property
+    def format_label(self) -> str:
+        """The name of our storage, with our kernel where that is not the one for GPUs, and with released gradients."""
+        kernel = None if self.figures is None else self.figures.ours.kernel
+        said = (self.format or self.dtype) + ("" if kernel in (None, "triton") else f" ({kernel})")
+        return f"{said}, gradients released" if self.work == "released peak" else said
+
+    def __str__(self) -> str:
+        which = "of" if self.work in PEAKS else "beside"
+        return f"{self.scenario}, {self.work}, {self.format or self.dtype} {which} {self.peer_label}"
+
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """Return the row as plain data, without the optional keys that are None."""
+
+        def kept(items: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {key: value for key, value in items if value is not None or key not in LEFT_OUT_IF_NONE}
+
+        return asdict(self, dict_factory=kept)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Row:
-        """From plain data."""
+        """Return the row that `to_json` wrote."""
         fields = dict(data)
         if fields["figures"] is not None:
             figures = dict(fields["figures"])
             figures |= {side: Side(**figures[side]) for side in ("ours", "peer")}
             fields["figures"] = Figures(**figures)
+        if "peak" in fields:
+            fields["peak"] = Peak(**fields["peak"])
         return cls(**fields)

@@ -1,19 +1,26 @@
-"""What is stepped: shapes of parameters, their dtype, and whether a step or a whole phase is timed."""
+"""The scenarios: which tensors are stepped, how they are stored, and beside which peers; a user's own shapes too."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
+from torch import nn
+
+from adamas import user_code
+
 Shape = tuple[int, ...]
-Work = Literal["step", "phase"]
+Work = Literal["step", "phase", "peak", "released peak"]
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-MEMORY = "memory"  # in `Scenario.limits`: the limit beside the memory pass, which is no peer
+PEAKS = ("peak", "released peak")  # the kinds of work that measure memory instead of time
+MEMORY = "memory"  # a key of `Scenario.limits`: the limit of our time to that of moving the same bytes
 
-# Named in the words of their tables; in the notation of `--shapes`.
+TERM = re.compile(r"(?:(\d+)x)?\(([\d, ]*)\)")  # a term in the notation of shapes
+# The built-in lists of shapes by the names that tables show, in the notation of `--shapes`.
 SHAPES = {
     "48 tensors, 10 k": "24x(20,20) 24x(16)",
     "144 tensors, 0.6 M": "72x(128,64) 72x(128)",
@@ -27,14 +34,19 @@ class Scenario:
     """Parameters and what is done with them.
 
     Attributes:
-        name: for tables.
-        shapes: of the parameters, one after another.
-        dtype: of parameters and gradients, in torch's words.
-        work: "step", or "phase": all that a loop does between backward and the next batch (clip the global norm of
-            the gradients, step, update the average of the weights, clear the gradients).
-        limits: highest allowed ratio of our time to a peer's, by the peer's name, or to the memory pass's.
-        storage: how ours stores state and weights: `state_dtype`, `master_weight_bits`, `stochastic_rounding`.
-        peers: names of those it is measured beside; empty for all.
+        name: the name that tables show.
+        shapes: shapes of the parameters, one after another.
+        dtype: dtype of our parameters and gradients, in torch's words.
+        work: "step"; "phase", which is all that a loop does between backward and the next batch (clip the global norm
+            of the gradients, step, update the average of the weights, clear the gradients); "peak", the most memory of
+            a step; or "released peak", the same where gradients are released in backward.
+        limits: highest allowed ratio of our time to a peer's, by the peer's name, or to that of the memory pass.
+        storage: options of `AdamW` for our state and weights: `state_dtype`, `master_weight_bits`,
+            `stochastic_rounding`.
+        peers: names of the peers to compare with; empty for all.
+        format: name of our storage in tables; None where the dtype says it.
+        peer_dtype: dtype of the peer's parameters and gradients; None where it is ours.
+        clock: "device", or "host" where the host takes longer than the device; on a CPU both are the same.
     """
 
     name: str
@@ -44,9 +56,12 @@ class Scenario:
     limits: Mapping[str, float] = field(default_factory=dict[str, float])
     storage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     peers: tuple[str, ...] = ()
+    format: str | None = None
+    peer_dtype: str | None = None
+    clock: Literal["device", "host"] = "device"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured."""
+        """Refuse scenarios that cannot be measured."""
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype!r} is not measured; the known ones are: {', '.join(DTYPES)}")
         if not self.parameters:
@@ -54,22 +69,72 @@ class Scenario:
 
     @property
     def lossy(self) -> bool:
-        """Whether ours stores moments in fewer bits, and so follows the rule only in the mean."""
+        """Whether our moments have fewer bits than float32, so that we follow the rule only in the mean."""
         return self.storage.get("state_dtype", "float32") not in ("float32", "param")
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """Number of weights in all tensors."""
         return sum(prod(shape) for shape in self.shapes)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+    @property
+    def theirs(self) -> Scenario:
+        """The scenario that the peer is asked for: the same shapes and work in the peer's dtype."""
+        return replace(self, dtype=self.peer_dtype or self.dtype, storage={})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Scenario:
-        """From plain data."""
+        """Return the scenario of fields that went through JSON."""
         fields = dict(data)
         fields["shapes"] = tuple(tuple(shape) for shape in data["shapes"])
         fields["peers"] = tuple(data["peers"])
         return cls(**fields)
+
+
+def parse_shapes(text: str) -> tuple[Shape, ...]:
+    """Return the shapes that a text lists.
+
+    Raises:
+        ValueError: `text` is no list of shapes; the message shows one.
+
+    Example:
+        >>> parse_shapes("2x(20,20) (16)")
+        ((20, 20), (20, 20), (16,))
+    """
+    shapes: list[Shape] = []
+    rest = TERM.sub(" ", text).split()
+    if rest or not TERM.search(text):
+        raise ValueError(
+            f"shapes={text!r}: {rest[0] if rest else 'nothing'!r} is no shape; write count x (sizes), separated by "
+            "spaces, as in '24x(20,20) 24x(16)'"
+        )
+    for count, sizes in TERM.findall(text):
+        shape = tuple(int(size) for size in sizes.replace(",", " ").split())
+        shapes += [shape] * (int(count) if count else 1)
+    return tuple(shapes)
+
+
+def model_shapes(where: str) -> tuple[Shape, ...]:
+    """Return the shapes of the trainable parameters of the model that a function makes.
+
+    Args:
+        where: "path/to/file.py:factory" or "package.module:factory"; the function takes no arguments and returns an
+            nn.Module.
+
+    Raises:
+        ValueError: the function is missing, or it does not return a model with trainable parameters.
+    """
+    factory = user_code.function(where, "model", "an nn.Module")
+    name = where.rpartition(":")[2]
+    try:
+        model = factory()
+    except Exception as error:
+        raise ValueError(
+            f"model={where!r}: {name}() raised {type(error).__name__}: {error}; it is called without arguments"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model={where!r}: {name}() returned a {type(model).__name__}; it must return an nn.Module")
+    shapes = tuple(tuple(param.shape) for param in model.parameters() if param.requires_grad)
+    if not shapes:
+        raise ValueError(f"model={where!r}: the model has no trainable parameter; there is nothing to step")
+    return shapes

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import command
-from benchmarks.gpu.plan import F32, FUSED, LEAN, OURS, Comparison, Peak
-from benchmarks.gpu.result import Result
-from benchmarks.gpu.shapes import ONE
+from adamas.bench.result import Result
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu.plan import F32, FUSED, LEAN, MODEL, ONE, OURS, PLAN
+from tests.bench.gpu.conftest import task
 
 ROOT = Path(__file__).parents[3]
 without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -33,29 +31,9 @@ def test_without_a_gpu_it_says_so_and_does_nothing(arguments: tuple[str, ...], t
     assert not out.exists()
 
 
-@without_a_gpu
-def test_make_gpu_without_a_gpu_stops_before_the_tests() -> None:
-    make = shutil.which("make")
-    if make is None:
-        pytest.skip("no make")
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "OUT")}
-    run = subprocess.run(
-        [make, "gpu", f"PYTHON={sys.executable}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert run.returncode != 0
-    assert "no GPU" in run.stderr
-    assert "pytest" not in run.stdout + run.stderr
-
-
 def test_it_needs_neither_typer_nor_rich() -> None:
-    code = (
-        "import sys, benchmarks.gpu.command; print({'rich', 'typer', 'scipy', 'sklearn', 'optuna'} & set(sys.modules))"
-    )
+    unwanted = {"rich", "typer", "scipy", "sklearn", "optuna"}
+    code = f"import sys, benchmarks.gpu.__main__, benchmarks.gpu.suite; print({unwanted} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 
@@ -63,18 +41,18 @@ def test_it_needs_neither_typer_nor_rich() -> None:
 def test_a_dry_run_writes_and_prints_every_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks = [Comparison(ONE, "step", F32, FUSED), Peak(OURS, LEAN), Comparison(ONE, "step", LEAN, FUSED, "bfloat16")]
-    monkeypatch.setattr(command, "plan", lambda: tasks)
+    order = [(ONE, "step", F32, FUSED), (MODEL, "peak", LEAN, OURS), (ONE, "step", LEAN, FUSED)]
+    tasks = [(task(*each), each[-1]) for each in order]
+    monkeypatch.setattr(command, "tasks_of", lambda shapes, judged: tasks)
     out = tmp_path / "dry.json"
     assert command.main(["--dry-run", "--rounds", "5", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("A DRY RUN")
-    assert "0 of 0 measured limits hold." in printed.out.splitlines()[-1]
+    assert "0 of 0 measured limits are kept." in printed.out.splitlines()[-1]
     assert "1 x 1 G, step, float32 beside torch-fused" in printed.err
     result = Result.read(out)
-    assert (result.dry, result.complete, len(result.rows), len(result.peaks)) == (True, True, 2, 1)
-    assert {"adamas", "torch", "python", "numpy"} <= result.versions.keys()
-    assert {"copy_bandwidth", "matrix_rate", "copy_bandwidth_after"} == result.ceilings.keys()
+    assert (result.machine["dry"], result.complete, len(result.rows)) == (True, True, 3)
+    assert {"adamas", "torch", "python"} <= result.versions.keys()
 
 
 def test_a_run_without_time_has_every_row_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,8 +60,8 @@ def test_a_run_without_time_has_every_row_with_its_reason(tmp_path: Path, capsys
     assert command.main(["--dry-run", "--seconds", "0", "--out", str(out)]) == 0
     data = json.loads(out.read_text())
     assert not data["complete"]
-    assert len(data["rows"]) + len(data["peaks"]) == len(command.plan())
-    assert {row["reason"] for row in data["rows"] + data["peaks"]} == {"not reached within 0 s"}
+    assert len(data["rows"]) == len(PLAN)
+    assert {row["reason"] for row in data["rows"]} == {"not measured: no time was left after 0 s of 0"}
     assert "NOT complete" in capsys.readouterr().out
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from adamas.bench.measure import Party
-from benchmarks.gpu import clock, machine, surroundings
-from benchmarks.gpu.machine import Gpu
+from adamas.bench import clock
+from adamas.bench import device as devices
+from adamas.bench.clock import Party
+from adamas.bench.device import Gpu
+from benchmarks.gpu.plan import tasks_of
 
 
 class Device:
@@ -49,6 +51,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 def test_between_events_the_host_is_ahead(device: Device) -> None:
     large = Party(lambda: device.launch(0.001, 0.006))
     assert clock.between_events(large, 0.05) == pytest.approx(0.006)
+    assert Gpu().clock(tasks_of()[0][0])(large, 0.05) == pytest.approx(0.006)
 
 
 def test_between_events_a_slow_host_counts(device: Device) -> None:
@@ -63,14 +66,13 @@ def test_the_device_alone_is_without_the_host(device: Device) -> None:
 
 def test_steps_of_small_tensors_are_the_hosts(device: Device) -> None:
     small = Party(lambda: device.launch(0.004, 0.00001))
-    assert machine.small(Gpu(), "step")(small, 0.05) == pytest.approx(0.004, rel=0.01)
-
-
-def test_each_call_of_a_ceiling_is_timed(device: Device) -> None:
-    durations = [0.002, 0.004, 0.003]
-    coming = iter(durations)
-    party = Party(lambda: device.launch(0.0, next(coming)))
-    assert Gpu().seconds(party, 3) == pytest.approx(durations)
+    (step, phase) = (
+        Gpu().clock(next(each for each, _ in tasks_of() if each.clock == "host" and each.work == work))
+        for work in ("step", "phase")
+    )
+    assert step(small, 0.05) == pytest.approx(0.004, rel=0.01)
+    # A phase is waited for, and its gradients are put back outside of the clock.
+    assert phase(Party(small.call, lambda: device.launch(0.1, 0.1)), 0.05) == pytest.approx(0.00401)
 
 
 def test_what_is_said_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +86,9 @@ def test_what_is_said_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         code = 6 if any(word.startswith("--id") for word in command) else 0
         return subprocess.CompletedProcess(command, code, "580.1, 1980, 3201, 1980, 3201, 40, 120.5, 700\n", "")
 
-    monkeypatch.setattr(surroundings.subprocess, "run", answer)
-    said = surroundings.device(Gpu())
-    assert (said["name"], said["compute_capability"]) == ("NVIDIA H200", "9.0")
+    monkeypatch.setattr(devices.subprocess, "run", answer)
+    said = Gpu().describe(threads=1)
+    assert (said["processor"], said["compute_capability"]) == ("NVIDIA H200", "9.0")
     assert (said["smi"]["driver_version"], said["smi"]["clocks.sm"]) == ("580.1", "1980")
     assert len(asked) == 2  # the id was not known: the first GPU
     for words in asked:  # it is only read, never set
@@ -95,4 +97,4 @@ def test_what_is_said_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_nvidia_smi_there_are_no_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert surroundings.smi("") == {}
+    assert devices.smi("") == {}

@@ -1,4 +1,4 @@
-"""What an implementation must offer to be measured."""
+"""The contract: what an implementation must offer to be measured."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from adamas.bench.scenario import Scenario
 
 
 class Peer(ABC):
-    """An optimizer with its parameters, built for one scenario. Made only where its modules can be imported.
+    """An optimizer with its parameters, built for one scenario; it is made only where its modules can be imported.
 
-    What it holds it may change; what it is given it may not.
+    An implementation may change the tensors that it holds, but not the tensors that it is given.
 
     Attributes:
-        name: what the user types.
-        modules: that must be importable.
-        install: what `pip install` needs for that.
-        exact: follows the same rule to rounding, and is held equal to ours; others are reported with their error.
-        eps_mode: where epsilon is added, as `adamas.scalars.Hyper` has it.
+        name: name that the user types.
+        modules: modules that must be importable.
+        install: what `pip install` needs to provide the modules.
+        exact: whether it follows our rule to rounding and is held equal to ours; others are shown with their error.
+        eps_mode: where epsilon is added, in the words of `adamas.scalars.Hyper`.
     """
 
     name: ClassVar[str]
@@ -29,21 +29,16 @@ class Peer(ABC):
     exact: ClassVar[bool] = False
     eps_mode: ClassVar[Literal["alg1", "hat"]] = "alg1"
 
-    @classmethod
-    def refuses(cls, scenario: Scenario) -> str | None:
-        """Why this implementation cannot run a scenario; None if it can."""
-        return None
-
     @abstractmethod
     def __init__(self, scenario: Scenario, params: list[Tensor]) -> None:
-        """Take the values of the parameters, which are not to be changed."""
+        """Copy the values of the parameters, and make the optimizer."""
 
     @abstractmethod
     def give(self, grads: list[Tensor]) -> None:
-        """Take the values of the gradients, which are not to be changed. Outside the clock."""
+        """Copy the values of the gradients; this is not timed."""
 
-    def ready(self) -> None:  # noqa: B027 - most have nothing to do
-        """Put back what the last call cleared. Outside the clock."""
+    def ready(self) -> None:  # noqa: B027 - most implementations have nothing to do
+        """Put back what the last call cleared; this is not timed."""
 
     @abstractmethod
     def step(self) -> None:
@@ -51,16 +46,16 @@ class Peer(ABC):
 
     @abstractmethod
     def phase(self) -> None:
-        """Clip, step, average, clear the gradients; return as `step` does."""
+        """Clip, step, average and clear the gradients; return as `step` does."""
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:
-        """Copies of the parameters."""
+        """Return copies of the parameters."""
 
     @abstractmethod
     def averages(self) -> list[Tensor]:
-        """Copies of the averages; after a phase only."""
+        """Return copies of the averages of the weights; there are none before the first phase."""
 
     @abstractmethod
     def state_bytes(self) -> int:
-        """Bytes held beyond parameters and gradients."""
+        """Return the bytes that are held beyond parameters and gradients."""

@@ -1,4 +1,4 @@
-"""Keras 3 on its TensorFlow backend, compiled by XLA as its training loop does where it can: up to 5 times faster."""
+"""The adapter of Keras 3 on TensorFlow, compiled by XLA as Keras' own training loop is: up to 5 times faster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adamas.bench.scenario import Scenario
 
 
 class Keras(Peer):
-    """`keras.optimizers.AdamW`, which clips and averages by itself where it is asked to."""
+    """`keras.optimizers.AdamW`, which clips and averages inside its own step."""
 
     name = "keras"
     modules = ("keras", "tensorflow")
@@ -37,7 +37,7 @@ class Keras(Peer):
         self.compiled = self.tf.function(self.apply, jit_compile=True)
 
     def apply(self, grads: list[Any]) -> None:
-        """The function that is compiled."""
+        """Apply the gradients; this function is compiled."""
         self.optimizer.apply(grads, self.variables)
 
     def give(self, grads: list[Tensor]) -> None:
@@ -55,7 +55,7 @@ class Keras(Peer):
         return [self.tensor(variable) for variable in self.optimizer._model_variables_moving_average]
 
     def tensor(self, variable: Any) -> Tensor:
-        """A copy for torch; NumPy has no bfloat16."""
+        """Return a copy for torch, through float32 or float64, since NumPy has no bfloat16."""
         wide = "float64" if self.dtype == "float64" else "float32"
         return torch.tensor(self.tf.cast(variable.value, wide).numpy()).to(getattr(torch, self.dtype))
 
@@ -64,5 +64,5 @@ class Keras(Peer):
 
 
 def numpy(tensor: Tensor) -> Any:
-    """A NumPy array of the values; NumPy has no bfloat16."""
+    """Return the values as a NumPy array, in float32 or float64, since NumPy has no bfloat16."""
     return (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy()

@@ -1,4 +1,4 @@
-"""Optax under `jax.jit`, with donated buffers: parameters, state and averages are overwritten in place."""
+"""The adapter of Optax under `jax.jit`, with donated buffers: parameters and state are overwritten in place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adamas.bench.scenario import Scenario
 
 
 class Optax(Peer):
-    """`optax.adamw`; for a phase in a chain behind the clipping, with the average in the same compiled function."""
+    """`optax.adamw`; a phase chains it behind the clipping and compiles the average into the same function."""
 
     name = "optax"
     modules = ("optax", "jax")
@@ -42,10 +42,10 @@ class Optax(Peer):
         self.params = self.taken(params)
         self.state = rule.init(self.params)
         self.mean = self.taken(params) if scenario.work == "phase" else []
-        self.weight = 1.0  # of the parameters in their average: the first phase copies them
+        self.weight = 1.0  # weight of the parameters in their average: the first phase copies them
 
     def taken(self, tensors: list[Tensor]) -> list[Any]:
-        """Copies that JAX owns, as it must to overwrite them."""
+        """Return copies that JAX owns, so that it may overwrite them."""
         return [self.jax.numpy.array(self.jax.dlpack.from_dlpack(tensor.contiguous()), copy=True) for tensor in tensors]
 
     def give(self, grads: list[Tensor]) -> None:

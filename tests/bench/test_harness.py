@@ -8,20 +8,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adamas.bench import conduct, peers
-from adamas.bench.measure import Effort
-from adamas.bench.pair import APART, compare
-from adamas.bench.peers.ours import Ours
-from adamas.bench.peers.torch_optim import Torch, TorchForeach, TorchFused
+from adamas.bench import peers, process
+from adamas.bench.clock import Effort
+from adamas.bench.device import Cpu
+from adamas.bench.harness import APART, Harness, compare
+from adamas.bench.peers.contract import Peer
+from adamas.bench.peers.torch_peers import Ours, Torch, TorchForeach, TorchFused
 from adamas.bench.row import Row
 from adamas.bench.scenario import DTYPES, Scenario, Work
 from tests.bench.conftest import BRIEF, row, tiny
 
 
+def on_cpu() -> Harness:
+    return Harness(Cpu(), BRIEF)
+
+
 @pytest.mark.parametrize("work", ["step", "phase"])
 @pytest.mark.parametrize("peer", [Torch, TorchForeach, TorchFused])
-def test_torch_is_held_equal_and_measured(peer: type[Torch], work: Work) -> None:
-    row = compare(tiny(work=work), peer, BRIEF)
+def test_torch_is_held_equal_and_measured(peer: type[Peer], work: Work) -> None:
+    row = compare(tiny(work=work), peer, on_cpu())
     assert row.reason is None
     figures = row.figures
     assert figures is not None
@@ -36,7 +41,7 @@ def test_torch_is_held_equal_and_measured(peer: type[Torch], work: Work) -> None
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_is_measured(dtype: str) -> None:
-    row = compare(tiny(dtype), TorchFused, BRIEF)
+    row = compare(tiny(dtype), TorchFused, on_cpu())
     assert row.reason is None
     assert row.figures is not None
     assert row.figures.ours.state_bytes >= (16 if dtype == "float64" else 8)
@@ -93,22 +98,22 @@ class Unclipped(Torch):
         (AverageFromZero, "phase", "averages"),
     ],
 )
-def test_a_wrong_rule_gets_no_figures(peer: type[Torch], work: Work, what: str) -> None:
-    row = compare(tiny(work=work), peer, BRIEF)
+def test_a_wrong_rule_gets_no_figures(peer: type[Peer], work: Work, what: str) -> None:
+    row = compare(tiny(work=work), peer, on_cpu())
     assert row.figures is None
     assert row.reason is not None
     assert row.reason.startswith(f"differs: {what} are ")
 
 
 def test_what_is_not_finite_gets_no_figures() -> None:
-    row = compare(tiny(), NotANumber, BRIEF)
+    row = compare(tiny(), NotANumber, on_cpu())
     assert row.figures is None
     assert row.reason == "differs: its parameters are not finite after 5 steps"
 
 
 def test_our_own_wrong_result_gets_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ours, "make", lambda self, scenario: torch.optim.SGD(self.params, lr=1e-3))
-    row = compare(tiny(), Torch, BRIEF)
+    row = compare(tiny(), Torch, on_cpu())
     assert row.figures is None
     assert "adamas errs by" in str(row.reason)
 
@@ -120,23 +125,14 @@ class Refusing(Torch):
         raise NotImplementedError("needs another device\nand more lines")
 
 
-class Choosy(Torch):
-    name = "choosy"
-
-    @classmethod
-    def refuses(cls, scenario: Scenario) -> str | None:
-        return f"{scenario.dtype} is not supported"
-
-
 @pytest.mark.parametrize(
     ("peer", "reason"),
     [
         (Refusing, "refuses: NotImplementedError: needs another device"),
-        (Choosy, "float32 is not supported"),
     ],
 )
-def test_a_peer_that_cannot_gives_its_reason(peer: type[Torch], reason: str) -> None:
-    row = compare(tiny(), peer, BRIEF)
+def test_a_peer_that_cannot_gives_its_reason(peer: type[Peer], reason: str) -> None:
+    row = compare(tiny(), peer, on_cpu())
     assert (row.figures, row.reason) == (None, reason)
 
 
@@ -148,33 +144,30 @@ class Absent(Torch):
 
 def test_a_peer_that_is_not_installed_gives_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(peers.PEERS, "absent", Absent)
-    row = conduct.conduct(tiny(), "absent", BRIEF)
+    row = process.in_own_process(tiny(), "absent", BRIEF)
     assert row.figures is None
     assert row.reason == "not installed (no_such_package): pip install no-such-package"
     assert list(row.versions) == ["torch"]
 
 
 def test_a_pair_has_a_process_of_its_own() -> None:
-    row = conduct.conduct(tiny(), "torch-fused", BRIEF)
+    row = process.in_own_process(tiny(), "torch-fused", BRIEF)
     assert row.reason is None
     assert row.figures is not None
     assert Row.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
 def test_a_process_that_fails_gives_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Odd(Scenario):
-        def to_json(self) -> dict:
-            return {**super().to_json(), "dtype": "int8"}
-
     scenario = tiny()
-    row = conduct.conduct(Odd(scenario.name, scenario.shapes), "torch", BRIEF)
+    object.__setattr__(scenario, "dtype", "int8")
+    row = process.in_own_process(scenario, "torch", BRIEF)
     assert row.figures is None
     assert str(row.reason).startswith("could not be measured: ValueError: dtype='int8'")
 
 
 def test_a_process_that_dies_gives_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conduct.sys, "executable", "false")
-    row = conduct.conduct(tiny(), "torch", BRIEF)
+    monkeypatch.setattr(process.sys, "executable", "false")
+    row = process.in_own_process(tiny(), "torch", BRIEF)
     assert row.reason == "could not be measured: its process ended with exit code 1"
 
 
@@ -186,11 +179,11 @@ def test_a_disturbed_row_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> N
         assert figures is not None
         return replace(row(), figures=replace(figures, others=shares.pop(0)))
 
-    monkeypatch.setattr(conduct, "conduct", disturbed)
-    found = conduct.quietest(tiny(), "torch", replace(BRIEF, tries=3))
+    monkeypatch.setattr(process, "in_own_process", disturbed)
+    found = process.least_disturbed(tiny(), "torch", replace(BRIEF, tries=3))
     assert found.figures is not None
     assert found.figures.others == 0.2
-    assert conduct.quietest(tiny(), "torch", BRIEF).figures == replace(found.figures, others=0.0)
+    assert process.least_disturbed(tiny(), "torch", BRIEF).figures == replace(found.figures, others=0.0)
 
 
 def test_names_of_peers_are_those_of_the_registry() -> None:

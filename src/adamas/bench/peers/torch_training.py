@@ -1,4 +1,4 @@
-"""What all optimizers of torch parameters share: the phase as a torch training loop writes it."""
+"""The base of all adapters for torch's parameters: a phase as a torch training loop writes it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from adamas.bench.rule import BETA1, BETA2, EMA_DECAY, LR, MAX_NORM, WEIGHT_DECA
 from adamas.bench.scenario import Scenario
 
 
-class SteppedByTorch(Peer):
-    """Parameters of torch with a `torch.optim.Optimizer`, which `make` returns."""
+class TorchTraining(Peer):
+    """Parameters of torch and a `torch.optim.Optimizer`, which `make` returns."""
 
     def __init__(self, scenario: Scenario, params: list[Tensor]) -> None:
         self.params: list[Tensor] = [torch.nn.Parameter(param.clone()) for param in params]
@@ -31,7 +31,7 @@ class SteppedByTorch(Peer):
 
     @abstractmethod
     def make(self, scenario: Scenario) -> Any:
-        """An optimizer of `self.params` with `self.options`."""
+        """Return an optimizer of `self.params` with `self.options`."""
 
     def give(self, grads: list[Tensor]) -> None:
         for mine, grad in zip(self.grads, grads, strict=True):
@@ -67,7 +67,7 @@ class SteppedByTorch(Peer):
 
 
 def storage_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor, or of the tensors that a subclass is made of."""
+    """Return the bytes of a tensor, or of the tensors that a subclass is made of."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()  # pyright: ignore[reportAttributeAccessIssue] - of a subclass
         return sum(storage_bytes(getattr(tensor, name)) for name in names)

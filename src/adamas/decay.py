@@ -1,7 +1,7 @@
 """Rules about weight decay: modes, conventions, total decay, timescale, equilibrium. Pure functions of numbers.
 
-Two conventions are in use. torch, optax, Keras, MLX and Paddle shrink a weight by `lr * weight_decay` a step ("lr");
-the AdamW paper and Adamas' `decay="independent"` shrink it by `weight_decay` alone, times the schedule.
+Two conventions are in use. torch, optax, Keras, MLX and Paddle shrink a weight by `lr * weight_decay` a step ("lr").
+The AdamW paper and Adamas' `decay="independent"` shrink it by `weight_decay` times the schedule's factor.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ USES_BASE_LR: tuple[DecayMode, ...] = ("independent", "corrected")
 
 
 def share_per_step(decay: DecayMode, weight_decay: Any, lr: Any, base_lr: float) -> Any:
-    """The share of a weight that decoupled decay takes away in one step; 0 for "none" and "l2".
+    """The share of a weight that decoupled decay subtracts in one step; 0 for "none" and "l2".
 
     - "lr": `lr * weight_decay` (torch).
     - "independent": `weight_decay * lr / base_lr` (arXiv 1711.05101, Algorithm 2).
-    - "corrected": `weight_decay * lr**2 / base_lr` (AdamC, arXiv 2506.02285; also arXiv 2512.08217). Under a schedule
-      the norm of a weight then settles at a value that does not depend on lr; at the base lr it equals "lr".
+    - "corrected": `weight_decay * lr**2 / base_lr` (AdamC, arXiv 2506.02285; also arXiv 2512.08217). The norm of a
+      weight then settles at a value that does not depend on a schedule's lr. At the base lr it equals "lr".
 
     Args:
         decay: the mode.
         weight_decay: lambda, a number or a 0-d tensor.
-        lr: the learning rate of this step, likewise.
-        base_lr: the learning rate that a schedule starts from; > 0 for the modes of `USES_BASE_LR`.
+        lr: the learning rate of this step, a number or a 0-d tensor.
+        base_lr: the learning rate that a schedule starts from; > 0 for the modes in `USES_BASE_LR`.
 
     Example:
         >>> share_per_step("corrected", weight_decay=0.5, lr=0.25, base_lr=1.0)
@@ -63,9 +63,9 @@ def from_independent(weight_decay: float, lr: float) -> float:
 
 
 def timescale_epochs(weight_decay: float, lr: float, steps_per_epoch: float) -> float:
-    """Epochs over which AdamW's weights average their updates: 1 / (lr * weight_decay * steps_per_epoch).
+    """The number of epochs over which AdamW's weights average their updates: 1 / (lr * weight_decay * steps_per_epoch).
 
-    AdamW's weights are an exponential moving average of its updates with this timescale (arXiv 2405.13698); it is
+    AdamW's weights are an exponential moving average of their updates with this timescale (arXiv 2405.13698), which is
     infinite without decay.
 
     Example:
@@ -77,7 +77,7 @@ def timescale_epochs(weight_decay: float, lr: float, steps_per_epoch: float) -> 
 
 
 def weight_decay_from_timescale(tau_epochs: float, lr: float, steps_per_epoch: float) -> float:
-    """Torch's `weight_decay` whose timescale is `tau_epochs`: the inverse of `timescale_epochs`.
+    """Torch's `weight_decay` with the timescale `tau_epochs`: the inverse of `timescale_epochs`.
 
     Example:
         >>> weight_decay_from_timescale(10.0, lr=0.01, steps_per_epoch=100)
@@ -89,9 +89,9 @@ def weight_decay_from_timescale(tau_epochs: float, lr: float, steps_per_epoch: f
 
 
 def total_decay(lrs: Iterable[float], weight_decay: float) -> float:
-    """D = sum over the steps of lr_t * weight_decay: a weight without gradient ends at about exp(-D) of itself.
+    """The total decay D of a run: the sum of lr_t * weight_decay over its steps.
 
-    Far below 1, decay cannot act on a run of this length.
+    A weight without gradient ends at about exp(-D) of its start. With D far below 1 the run is too short for decay.
 
     Example:
         >>> total_decay([0.1, 0.1], 0.5)
@@ -101,10 +101,10 @@ def total_decay(lrs: Iterable[float], weight_decay: float) -> float:
 
 
 def adamw_equilibrium_rms(lr: float, weight_decay: float) -> float:
-    """RMS of a weight that AdamW drives with pure-noise gradients: sqrt(lr / (2 * weight_decay)), at any noise scale.
+    """The RMS of a weight under AdamW with pure-noise gradients: sqrt(lr / (2 * weight_decay)), at any noise scale.
 
-    Holds for lr * weight_decay << 1 - beta1. A momentum correlates the updates, which the sum over steps undoes but for
-    the decay between them: with beta1 = 0.9 the RMS is 1.4 % lower at lr * weight_decay = 0.003.
+    It holds for lr * weight_decay << 1 - beta1. Momentum correlates the updates. Their sum over the steps removes this
+    effect, except for the decay between steps: with beta1 = 0.9 and lr * weight_decay = 0.003 the RMS is 1.4 % lower.
 
     Example:
         >>> round(adamw_equilibrium_rms(lr=0.02, weight_decay=1.0), 12)
@@ -114,10 +114,10 @@ def adamw_equilibrium_rms(lr: float, weight_decay: float) -> float:
 
 
 def adam_l2_equilibrium_rms(lr: float, weight_decay: float, sigma: float) -> float:
-    """RMS of a weight that Adam with L2 drives with noise gradients of standard deviation `sigma`.
+    """The RMS of a weight under Adam with L2 and noise gradients of standard deviation `sigma`.
 
-    sqrt(lr * sigma / (2 * weight_decay)): unlike AdamW's it depends on the scale of the gradient. It settles slowly,
-    over more than 3 * sigma / (lr * weight_decay) steps.
+    It is sqrt(lr * sigma / (2 * weight_decay)). Unlike AdamW's RMS, it depends on the scale of the gradient. It settles
+    slowly, over more than 3 * sigma / (lr * weight_decay) steps.
 
     Example:
         >>> round(adam_l2_equilibrium_rms(lr=0.02, weight_decay=1.0, sigma=4.0), 12)
@@ -127,7 +127,7 @@ def adam_l2_equilibrium_rms(lr: float, weight_decay: float, sigma: float) -> flo
 
 
 def linear_schedule(start: float, end: float, step: int, total_steps: int) -> float:
-    """The value after `step` steps on a line from `start` to `end`, which is reached after `total_steps` and kept.
+    """The value after `step` steps on a line from `start` to `end`; from `total_steps` on it is `end`.
 
     Example:
         >>> linear_schedule(0.25, 0.75, step=1, total_steps=2)
@@ -137,7 +137,7 @@ def linear_schedule(start: float, end: float, step: int, total_steps: int) -> fl
 
 
 def cosine_schedule(start: float, end: float, step: int, total_steps: int) -> float:
-    """The value after `step` steps on half a cosine from `start` to `end`, flat at both; `end` from `total_steps` on.
+    """The value after `step` steps on half a cosine wave from `start` to `end`; from `total_steps` on it is `end`.
 
     Example:
         >>> cosine_schedule(0.25, 0.75, step=1, total_steps=2)
@@ -149,7 +149,7 @@ def cosine_schedule(start: float, end: float, step: int, total_steps: int) -> fl
 
 
 def constant_product(weight_decay: float, base_lr: float, lr: float) -> float:
-    """The weight decay at `lr` whose product with it is weight_decay * base_lr; infinite where no float is.
+    """The weight decay that keeps the product with the learning rate at weight_decay * base_lr; infinite at lr = 0.
 
     Example:
         >>> constant_product(0.25, base_lr=0.5, lr=0.125)
@@ -159,7 +159,7 @@ def constant_product(weight_decay: float, base_lr: float, lr: float) -> float:
 
 
 def scaled_weight_decay(weight_decay: float, factor: float) -> float:
-    """The weight decay times the factor that a schedule gives a step.
+    """The weight decay multiplied by a schedule's factor for one step.
 
     Example:
         >>> scaled_weight_decay(0.25, factor=0.5)

@@ -1,4 +1,4 @@
-"""End a process that has imported torch: Python takes half a second to unload it, for nothing."""
+"""End a process without unloading torch, which would take Python half a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 
 def leave(work: Callable[[], object]) -> NoReturn:
-    """Do the work and end the process at once: for a worker, to whom nothing at exit belongs."""
+    """Do the work, and end the process without running functions registered with `atexit`: for workers."""
     code = 1
     try:
         work()
@@ -31,7 +31,7 @@ def leave(work: Callable[[], object]) -> NoReturn:
 
 
 def leave_last(work: Callable[[], object]) -> None:
-    """Do the work; when Python has called what was registered since with `atexit`, end the process at once."""
+    """Do the work, let Python run the `atexit` functions that it registered, and end the process at once."""
     codes: list[int] = []
 
     def end() -> None:
@@ -39,7 +39,7 @@ def leave_last(work: Callable[[], object]) -> None:
             try:
                 sys.stdout.flush()
                 sys.stderr.flush()
-            except OSError:  # nobody reads any more: Python knows what to do
+            except OSError:  # the reader is gone: Python's own exit reports it
                 return
             os._exit(codes[0])
 
@@ -54,7 +54,7 @@ def leave_last(work: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Generator[None]:
-    """Take SIGTERM, as a cluster's scheduler sends it, for Ctrl-C while the block runs."""
+    """While the block runs, treat SIGTERM, which a cluster's scheduler sends, as Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -63,5 +63,5 @@ def terminated_as_interrupted() -> Generator[None]:
 
 
 def exit_code(error: SystemExit) -> int:
-    """What the shell is told."""
+    """The exit code that the shell sees."""
     return error.code if isinstance(error.code, int) else int(error.code is not None)

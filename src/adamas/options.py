@@ -1,7 +1,7 @@
-"""Every option of the optimizers, once: its default, what it may be, what it means, and what may change it.
+"""The table of the optimizers' options: the default, allowed values and meaning of each, and when it is read.
 
-Constructors, keys of parameter groups, validation, checkpoints, pickles of earlier versions and the documented
-arguments follow from this table. A new option is one entry here, one argument in the constructors, and its use.
+The keys of parameter groups, validation, checkpoints, pickles of earlier versions and the documented arguments follow
+from this table. A new option needs one entry here, one argument in the constructors, and the code that reads it.
 """
 
 from __future__ import annotations
@@ -13,69 +13,56 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from adamas.decay import USES_BASE_LR
 
 STATE_DTYPES = ("float32", "bfloat16", "packed16", "packed12", "param")
-DECOUPLED = ("lr", *USES_BASE_LR)  # how decoupled decay may follow the learning rate
+DECOUPLED = ("lr", *USES_BASE_LR)  # the ways in which decoupled decay may follow the learning rate
 
 
 class Option(NamedTuple):
-    """One option of the optimizers.
+    """One row of the table of options."""
 
-    Args:
-        default: the value where nobody gives one.
-        meaning: what it does, with units, for the documented arguments.
-        allowed: whether a value is allowed; None for numbers, whose ranges `adamas.scalars.Hyper` checks.
-        rule: which values are allowed, as an error says it.
-        read: "step" for what every step reads anew; "plan" for what decides how parameters are stepped, so that a
-            change makes a new plan; "optimizer" for what concerns all groups together and is no key of a group.
-        saved: whether a checkpoint brings its value; else the one given at construction stays.
-        only: the class that has this argument, where it is not both.
-    """
-
-    default: Any
-    meaning: str
-    allowed: Callable[[Any], bool] | None = None
-    rule: str = ""
+    default: Any  # the default of the argument and of the group key
+    meaning: str  # the effect, with units, for the documented arguments
+    allowed: Callable[[Any], bool] | None = None  # whether a value is allowed; `Hyper` checks the ranges of numbers
+    rule: str = ""  # the allowed values, in the words of an error
+    # "step" for an option that every step reads; "plan" for one that decides how parameters are stepped, so that a
+    # change needs a new plan; "optimizer" for one that concerns all groups and is no key of a group.
     read: Literal["step", "plan", "optimizer"] = "step"
-    saved: bool = True
-    only: Literal["Adam", "AdamW"] | None = None
+    saved: bool = True  # whether a checkpoint brings the value; otherwise the value given at construction stays
+    only: Literal["Adam", "AdamW"] | None = None  # the one class with this argument; None where both have it
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool | int)
+Rule = tuple[Callable[[Any], bool], str]  # the fields `allowed` and `rule` of an option
 
 
-def _is_choice(value: Any) -> bool:
-    return value is None or value is True or value is False
+def _choice(rule: str) -> Rule:
+    return (lambda value: value is None or value is True or value is False), rule
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and value is not True and value is not False
+def _one_of(values: tuple[Any, ...], rule: str = "", more: str = "") -> Rule:
+    rule = rule or f"one of {', '.join(map(repr, values))}{more}"
+    return (lambda value: not isinstance(value, bool) and value in values), rule
 
 
-def _one_of(values: tuple[Any, ...]) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: not isinstance(value, bool) and value in values), f"one of {', '.join(map(repr, values))}"
-
-
-_FLAG = (_is_flag, "True or False")
-_CHOICE = (_is_choice, "None, True or False")
+_FLAG: Rule = (lambda value: isinstance(value, int)), "True or False"
+_CHOICE = _choice("None, True or False")
 
 OPTIONS: dict[str, Option] = {
     "lr": Option(
         1e-3,
-        "step size, >= 0, in the units of the parameters: the first step moves each weight by lr. A 1-element tensor "
-        "is read at each step.",
+        "step size, >= 0, in the units of the parameters: the first step moves each weight by lr. Each step reads a "
+        "1-element tensor again.",
     ),
     "betas": Option(
         (0.9, 0.999),
-        "decay of the first and of the second moment, each in [0, 1); the memory is about 1 / (1 - beta) steps.",
+        "decay of the first and of the second moment, each in [0, 1): an average over about 1 / (1 - beta) steps.",
     ),
     "eps": Option(1e-8, "added to the root of the second moment, >= 0, in the units of the gradient."),
     "weight_decay": Option(
         0.0,
-        "lambda, >= 0. Adam adds lambda * weight to the gradient. AdamW shrinks a weight by lr * lambda a step; "
-        "`decay` has other rules.",
+        "lambda, >= 0. Adam adds lambda * weight to the gradient. AdamW shrinks a weight by lr * lambda a step, or as "
+        "`decay` says.",
     ),
     "amsgrad": Option(False, "divide by the running maximum of the second moment.", *_FLAG, read="plan"),
-    "maximize": Option(False, "ascend instead of descend.", *_FLAG),
+    "maximize": Option(False, "maximize the objective instead of minimizing it.", *_FLAG),
     "foreach": Option(None, "True demands torch's list operations, False excludes them.", *_CHOICE, "plan", False),
     "capturable": Option(False, "keep step counts and scalars on the device, for CUDA graphs.", *_FLAG, "plan", False),
     "differentiable": Option(False, "let autograd record the step.", *_FLAG, "plan", False),
@@ -97,71 +84,69 @@ OPTIONS: dict[str, Option] = {
         'optax, Keras). "independent": by weight_decay * lr / base_lr (arXiv 1711.05101). "corrected": by weight_decay '
         "* lr**2 / base_lr, which keeps the norms of weights steady under a schedule (arXiv 2506.02285). base_lr is "
         "the lr at construction. See `adamas.decay` for conversions.",
-        _one_of(DECOUPLED)[0],
-        _one_of(DECOUPLED)[1] + "; for L2 in the gradient use Adam",
+        *_one_of(DECOUPLED, more="; for L2 in the gradient use Adam"),
         saved=False,
         only="AdamW",
     ),
     "cautious_decay": Option(
         False,
-        "decay a weight only where the update does not point against it, that is, where its sign is not the opposite "
-        "of the weight's (arXiv 2510.12402). Only for decoupled decay.",
+        "leave out the decay of a weight where the update has the opposite sign of the weight (arXiv 2510.12402). Only "
+        "for decoupled decay.",
         *_FLAG,
         saved=False,
     ),
     "state_dtype": Option(
         "float32",
-        'how both moments are stored: "float32", or as wide as a wider parameter; "bfloat16" (4 bytes a parameter for '
-        'both), "packed16" (2.05), "packed12" (1.55), all rounded without bias; "param": as the parameter. Tensors '
-        "with fewer than 4,096 elements, one dimension, or rows under 64 elements keep float32, except for "
-        '"param".',
+        'how both moments are stored. "float32": in float32, or as wide as a wider parameter. "bfloat16", "packed16", '
+        '"packed12": rounded without bias, to 4, 2.05 and 1.55 bytes a parameter for both. "param": in the dtype of '
+        'the parameter. Except for "param", tensors with fewer than 4,096 elements, one dimension, or rows under 64 '
+        "elements keep float32.",
         *_one_of(STATE_DTYPES),
         "plan",
         False,
     ),
     "master_weight_bits": Option(
         None,
-        "24 or 32: bfloat16 parameters get the low bits that they lack, 1 or 2 bytes each. With 32, training is that "
-        "in float32, bit for bit. Not for float16 parameters.",
-        _one_of((None, 24, 32))[0],
-        "None, 24 or 32 (as exact as float32)",
+        "24 or 32: store the low bits that bfloat16 parameters lack, 1 or 2 bytes each. With 32, training gives the "
+        "bits of float32 training. Not for float16 parameters.",
+        *_one_of((None, 24, 32), "None, 24 or 32 (as exact as float32)"),
         "plan",
         False,
     ),
     "stochastic_rounding": Option(
         None,
-        "round weights of 16 bits, and masters of 24, without bias instead of to nearest. None: yes.",
-        _is_choice,
-        "True, False, or None: on for weights of 16 bits and for masters of 24",
+        "round 16-bit weights and 24-bit master weights without bias instead of to nearest. None means True, and False "
+        "with differentiable=True.",
+        *_choice("True, False, or None: on for 16-bit weights and 24-bit master weights"),
         "plan",
         False,
     ),
     "max_norm": Option(
         None,
-        "clip the global norm of all gradients to this, > 0, inside the step, as `clip_grad_norm_` before it would; "
-        "math.inf only measures the norm.",
+        "the limit, > 0, to which the step clips the global norm of all gradients, as `clip_grad_norm_` does; math.inf "
+        "only measures the norm.",
         read="optimizer",
     ),
     "ema_decay": Option(
         None,
-        "keep an exponential moving average of the weights with this memory, in [0, 1): see `averaged`.",
+        "decay of an exponential moving average of the weights, in [0, 1): see `averaged`. None keeps no average.",
         saved=False,
     ),
     "skip_nonfinite": Option(
         False,
-        "a step whose gradients hold an inf or a NaN changes nothing and is counted in `skipped_steps`.",
+        "skip a step where a gradient holds an inf or a NaN: it changes nothing, and `skipped_steps` counts it.",
         *_FLAG,
         "optimizer",
     ),
     "seed": Option(
         0,
-        "seed of the random bits of rounding, which depend on nothing else but the step and the element's place.",
-        _is_integer,
+        "seed of the random bits for rounding. They depend on the seed, the step and the position of the element.",
+        lambda value: isinstance(value, Integral) and value is not True and value is not False,
         "an integer",
     ),
     "kernel": Option(
         None,
-        'None chooses the kernel; "native", "triton" or "eager" demands one.',
+        'the kernel to use: "native", "triton" or "eager". None chooses one for each parameter.',
         read="plan",
         saved=False,
     ),
@@ -170,7 +155,7 @@ OPTIONS: dict[str, Option] = {
 # The keys of a parameter group, in the order of the table.
 GROUP_KEYS = tuple(name for name, option in OPTIONS.items() if option.read != "optimizer")
 OPTIMIZER_KEYS = tuple(name for name, option in OPTIONS.items() if option.read == "optimizer")
-# A group's lr at construction. It is no argument, and no scheduler writes it.
+# The key of a group's lr at construction: no argument has this name, and no scheduler writes this key.
 BASE_LR = "decay_base_lr"
 STEP_KEYS = (*(name for name in GROUP_KEYS if OPTIONS[name].read == "step"), BASE_LR)
 PLAN_KEYS = tuple(name for name in GROUP_KEYS if OPTIONS[name].read == "plan")
@@ -179,12 +164,12 @@ KNOWN_KEYS = ("params", "param_names", *GROUP_KEYS, BASE_LR)
 
 
 def defaults() -> dict[str, Any]:
-    """The default of every key of a group: what pickles of earlier versions, and other libraries' groups, may lack."""
+    """The default of every group key, for groups that lack some: pickles of earlier versions, or other libraries'."""
     return {name: OPTIONS[name].default for name in GROUP_KEYS}
 
 
 def check_allowed(values: dict[str, Any]) -> None:
-    """Raise ValueError on a value that its option does not allow; ranges of numbers are not looked at.
+    """Raise ValueError on a value that its option does not allow. Ranges of numbers are not checked here.
 
     Example:
         >>> check_allowed({"amsgrad": "yes"})
@@ -199,7 +184,7 @@ def check_allowed(values: dict[str, Any]) -> None:
 
 
 def arguments(of: str, indent: str = " " * 8) -> str:
-    """The "Args:" section that documents the options of "Adam" or "AdamW"."""
+    """The lines of the "Args:" section of "Adam" or "AdamW"."""
     from textwrap import fill
 
     lines = [
@@ -217,7 +202,7 @@ Class = TypeVar("Class", bound=type)
 
 
 def documented(cls: Class) -> Class:
-    """Put the documented arguments of a class in the place of "{arguments}" in its docstring."""
+    """Replace "{arguments}" in the docstring of a class by the arguments that the table documents."""
     if cls.__doc__ is not None:  # python -OO
         cls.__doc__ = cls.__doc__.replace("        {arguments}", arguments(cls.__name__))
     return cls

@@ -1,21 +1,21 @@
-"""THE RULE of Adam and AdamW in NumPy float64, in the papers' symbols. All else is tested against it.
+"""THE RULE of Adam and AdamW in NumPy float64, in the papers' symbols. Every kernel is tested against it.
 
     theta  parameter        g  gradient           t  step, from 1        alpha   learning rate
     m      first moment     v  second moment      u  update              lambda  weight decay
 
 Kingma & Ba 2015 (arXiv 1412.6980), Algorithm 1; Loshchilov & Hutter 2019 (arXiv 1711.05101), Algorithm 2.
 
-Decoupled decay subtracts `share * theta` beside the update, where `share` is
+Decoupled decay subtracts `share * theta` in addition to the update, where `share` is
     "lr"           alpha * lambda                    PyTorch and every other framework
     "independent"  lambda * alpha / alpha_base       Loshchilov & Hutter: alpha / alpha_base is their schedule eta_t
     "corrected"    lambda * alpha^2 / alpha_base     AdamC, Defazio 2025 (arXiv 2506.02285): lambda_t = lambda * alpha /
-                   alpha_max in place of lambda. Chou 2025 (arXiv 2512.08217) derives the same alpha^2 without AdamC's
-                   assumption of normalisation layers, as what keeps the norm of weights steady under a schedule.
+                   alpha_max replaces lambda. Chou 2025 (arXiv 2512.08217) derives the same alpha^2 without AdamC's
+                   assumption of normalisation layers: it keeps the norm of weights steady under a schedule.
 
 Cautious weight decay, Chen et al. 2025 (arXiv 2510.12402), element by element:
     theta_t = theta_{t-1} - alpha (u_t + lambda I(u_t theta_{t-1} >= 0) theta_{t-1})
-Decay rests where u_t and theta_{t-1} have strictly opposite signs; where one of the two is 0 it acts. Signs are
-compared here, since the product of two small numbers may underflow to 0.
+Decay is left out where u_t and theta_{t-1} have strictly opposite signs; it acts where either is 0. The code compares
+signs, because the product of two small numbers may underflow to 0.
 
 An infinite theta stays infinite under decoupled decay, as in PyTorch, which computes theta * (1 - share). The decay
 term uses theta clamped to finite numbers, because inf - inf would be NaN. Coupled decay gives NaN, as in PyTorch.
@@ -35,7 +35,7 @@ LARGEST = np.finfo(np.float64).max
 
 
 class State(NamedTuple):
-    """What Adam remembers of one parameter: raw (uncorrected) moving averages and the number of steps taken."""
+    """The state of one parameter: raw (uncorrected) moving averages and the number of steps taken."""
 
     m: Array
     v: Array
@@ -49,12 +49,12 @@ def init(theta: Array) -> State:
 
 
 def step(theta: Array, g: Array, state: State, hyper: Hyper) -> tuple[Array, State]:
-    """One step, pure: returns the new parameter and the new state, and changes neither argument.
+    """Take one step: return the new parameter and the new state, without changing an argument.
 
     Args:
         theta: the parameter, any shape.
-        g: the gradient of the loss at `theta`, same shape.
-        state: what `init` or the last step returned.
+        g: the gradient of the loss at `theta`, of the same shape.
+        state: the state that `init` or the last step returned.
         hyper: the hyperparameters of this step.
 
     Example:
@@ -66,7 +66,7 @@ def step(theta: Array, g: Array, state: State, hyper: Hyper) -> tuple[Array, Sta
     t = state.t + 1
     g = -g if hyper.maximize else g
     if hyper.decay == "l2":
-        g = g + lam * theta  # Adam: decay is coupled into the gradient, and so into m and v
+        g = g + lam * theta  # Adam: decay goes into the gradient, and so into m and v
     m = beta1 * state.m + (1 - beta1) * g
     v = beta2 * state.v + (1 - beta2) * g**2
     c1, c2 = (1 - beta1**t, 1 - beta2**t) if hyper.bias_correction else (1.0, 1.0)
@@ -97,11 +97,11 @@ def step(theta: Array, g: Array, state: State, hyper: Hyper) -> tuple[Array, Sta
 
 
 def clip(gs: list[Array], max_norm: float) -> list[Array]:
-    """Gradients scaled so that their norm, taken as one long vector, is at most `max_norm`: as torch clips."""
+    """The gradients, scaled so that their norm as one long vector is at most `max_norm`, as torch clips."""
     norm = np.sqrt(sum(np.sum(g**2) for g in gs))
     return [g * np.minimum(1.0, max_norm / (norm + 1e-6)) for g in gs]
 
 
 def average(theta_bar: Array, theta: Array, decay: float) -> Array:
-    """The moving average of the weights after `theta` has come in; it starts as a copy of the first."""
+    """The moving average of the weights after the step to `theta`; it starts as a copy of the first `theta`."""
     return decay * theta_bar + (1 - decay) * theta

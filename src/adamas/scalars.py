@@ -1,19 +1,19 @@
-"""All scalar arithmetic of a step, in float64 on the host: `Hyper`, as the user set it, -> `StepScalars`, for a kernel.
+"""All scalar arithmetic of a step, in float64 on the host: from the user's `Hyper` to a kernel's `StepScalars`.
 
-A kernel never sees a learning rate or a step count. Everything that is the same for all elements of a tensor is
-folded here, once a step, into the factors of
+A kernel never sees a learning rate or a step count. Whatever is the same for all elements of a tensor is folded here,
+once a step, into the factors of
 
     g      <- grad_factor * grad + l2 * param
-    m      <- beta1 * m + beta1_complement * g          (or m + beta1_complement * (g - m), whichever errs less)
+    m      <- beta1 * m + beta1_complement * g          (or m + beta1_complement * (g - m), where that errs less)
     v      <- beta2 * v + (beta2_complement * g) * g
     param  <- param - (step_size * m / (sqrt(v + eps_root) + eps) + decay * finite(param))
-    ema    <- ema + average * (param - ema)                    (where an average of the weights is kept)
+    ema    <- ema + average * (param - ema)             (only with an average of the weights)
 
 With bias corrections c1 = 1 - beta1^t and c2 = 1 - beta2^t, `mhat / (sqrt(vhat) + eps)` equals
-`(sqrt(c2)/c1) * m / (sqrt(v) + eps*sqrt(c2))`, so the corrections cost the kernel nothing and one rounding less.
+`(sqrt(c2)/c1) * m / (sqrt(v) + eps*sqrt(c2))`: the corrections cost the kernel nothing and save one rounding.
 
-`finite` clamps to the largest finite number, so that an infinite weight stays infinite, as in torch: inf - inf is NaN.
-With `cautious` the decay term is 0 where m and param have opposite signs: m has the sign of the update.
+`finite` clamps to the largest finite number. An infinite weight then stays infinite, as in torch; inf - inf would be
+NaN. With `cautious` the decay term is 0 where m, and so the update, has the opposite sign of param.
 """
 
 from __future__ import annotations
@@ -27,57 +27,33 @@ from adamas.decay import DECAY_MODES, USES_BASE_LR, DecayMode, share_per_step
 from adamas.formats.random_bits import Key, step_key
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """A number as a float; NaN for anything else, so that every range check fails."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return math.nan
-    return float(value)
+    return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
 def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> None:
-    """Raise ValueError unless `at_least <= value < below`. A tensor is not read: that could wait for a device."""
-    if hasattr(value, "detach"):
-        return
-    if not at_least <= _number(value) < below:
+    """Raise ValueError unless `at_least <= value < below`. Tensors pass: reading one could wait for a device."""
+    if not hasattr(value, "detach") and not at_least <= number(value) < below:
         if isinstance(value, str):
             raise ValueError(f"{name}: {value!r} is a str ({rule}): write it without quotes, or convert it by float()")
         raise ValueError(f"{name}: {value} ({rule})")
 
 
 def check_rate(lr: Any) -> None:
-    """Raise ValueError unless a learning rate is in its range; a tensor is not read."""
+    """Raise ValueError unless a learning rate is finite and >= 0. Tensors pass."""
     _check("Invalid learning rate", lr, 0.0, math.inf, "lr must be finite and >= 0")
 
 
 @dataclass(frozen=True, slots=True)
 class Hyper:
-    """The hyperparameters of one parameter group, validated when made.
+    """The hyperparameters of one parameter group, checked at construction.
 
-    Numbers may be 0-d tensors of a framework (capturable and differentiable steps): they are not read here, and
-    `StepScalars` then holds tensors.
-
-    Args:
-        lr: learning rate at this step, >= 0, finite.
-        beta1: decay of the first moment, in [0, 1).
-        beta2: decay of the second moment, in [0, 1).
-        eps: added to the root, >= 0.
-        weight_decay: lambda, >= 0.
-        decay: "l2" adds lambda*theta to the gradient (Adam); "lr" multiplies theta by 1 - lr*lambda (AdamW as in
-            torch); "independent" by 1 - lambda*lr/base_lr (arXiv 1711.05101, Algorithm 2); "corrected" by
-            1 - lambda*lr^2/base_lr (arXiv 2506.02285); "none" ignores lambda.
-        base_lr: the learning rate that a schedule starts from; > 0, read by "independent" and "corrected" only.
-        amsgrad: "off", "raw" (maximum of v: torch, Keras) or "corrected" (maximum of vhat: optax).
-        maximize: ascend instead of descend.
-        eps_mode: "alg1" adds eps after the bias correction of v (the paper's Algorithm 1: torch, optax);
-            "hat" before it (the paper's epsilon hat: Keras).
-        eps_root: added inside the root, to the corrected v (optax), >= 0.
-        bias_correction: divide the moments by 1 - beta^t.
-        ema_decay: memory of the weights' moving average, in [0, 1); None keeps none.
-        cautious_decay: decoupled decay does not act on elements whose update and weight have opposite signs
-            (arXiv 2510.12402).
+    Numbers may be 0-d tensors of a framework, for capturable and differentiable steps. Tensors are not read here, and
+    `StepScalars` then holds tensors too.
 
     Raises:
-        ValueError: naming the value, the rule and the fix.
+        ValueError: a value is out of its range.
 
     Example:
         >>> Hyper(lr=-1.0)
@@ -86,23 +62,23 @@ class Hyper:
         ValueError: Invalid learning rate: -1.0 (lr must be finite and >= 0)
     """
 
-    lr: Any = 1e-3
-    beta1: Any = 0.9
-    beta2: Any = 0.999
-    eps: float = 1e-8
-    weight_decay: Any = 0.0
-    decay: DecayMode = "l2"
-    base_lr: float = 0.0
-    amsgrad: Literal["off", "raw", "corrected"] = "off"
-    maximize: bool = False
-    eps_mode: Literal["alg1", "hat"] = "alg1"
-    eps_root: float = 0.0
-    bias_correction: bool = True
-    ema_decay: float | None = None
-    cautious_decay: bool = False
+    lr: Any = 1e-3  # the learning rate of this step, finite and >= 0
+    beta1: Any = 0.9  # the decay of the first moment, in [0, 1)
+    beta2: Any = 0.999  # the decay of the second moment, in [0, 1)
+    eps: float = 1e-8  # added to the root, >= 0
+    weight_decay: Any = 0.0  # lambda, >= 0
+    decay: DecayMode = "l2"  # "l2" adds lambda * theta to the gradient; for the others see `decay.share_per_step`
+    base_lr: float = 0.0  # the learning rate that a schedule starts from, > 0; for "independent" and "corrected"
+    amsgrad: Literal["off", "raw", "corrected"] = "off"  # the maximum of v (torch, Keras) or of vhat (optax)
+    maximize: bool = False  # whether to maximize the objective instead of minimizing it
+    eps_mode: Literal["alg1", "hat"] = "alg1"  # eps after the bias correction of v (torch, optax), or before (Keras)
+    eps_root: float = 0.0  # added inside the root, to the corrected v (optax), >= 0
+    bias_correction: bool = True  # whether to divide the moments by 1 - beta^t
+    ema_decay: float | None = None  # the decay of the weights' moving average, in [0, 1); None for no average
+    cautious_decay: bool = False  # no decoupled decay where update and weight have opposite signs (arXiv 2510.12402)
 
     def __post_init__(self) -> None:
-        """Check every field: the wording up to the bracket is torch's, which its own tests look for."""
+        """Check every field. Errors begin with torch's wording, because torch's own tests match it."""
         check_rate(self.lr)
         _check("Invalid epsilon value", self.eps, 0.0, math.inf, "eps must be finite and >= 0")
         _check("Invalid beta parameter at index 0", self.beta1, 0.0, 1.0, "betas must lie in [0, 1)")
@@ -132,47 +108,25 @@ class Hyper:
 
 
 class StepScalars(NamedTuple):
-    """The factors of one step, the same for every element: float64, or 0-d tensors when `Hyper` or the step are.
+    """The factors of one step, the same for every element: float64, or 0-d tensors where `Hyper` or the step are."""
 
-    Args:
-        grad_factor: multiplies the incoming gradient: -1 to maximise, 1/scale to undo a loss scale, less where the
-            gradient's norm is clipped.
-        l2: coupled weight decay, times the parameter, added to the gradient.
-        beta1: memory of the first moment.
-        beta1_complement: 1 - beta1.
-        beta2: memory of the second moment.
-        beta2_complement: 1 - beta2.
-        step_size: lr * sqrt(c2) / c1 (lr / c1 for amsgrad "corrected").
-        eps: added to the root.
-        eps_root: added inside the root.
-        decay: decoupled weight decay of this step, times the parameter, subtracted from it.
-        max_factor: multiplies v before the running maximum of amsgrad.
-        average: the new parameter's weight in its moving average: 1 - ema_decay, 1 where the average begins with it,
-            0 where none is kept.
-        amsgrad: whether a running maximum is kept.
-        moves: whether parameters may change: False exactly when lr is the number 0.
-        random: the key of the step's random bits (`adamas.formats.random_bits`); None where there are none.
-        skip: a 0-d tensor that says on the device whether this step is to change nothing; None where the host decided.
-        cautious: whether decoupled decay leaves alone the elements whose update and weight have opposite signs.
-    """
-
-    grad_factor: Any
-    l2: Any
-    beta1: Any
-    beta1_complement: Any
-    beta2: Any
-    beta2_complement: Any
-    step_size: Any
-    eps: Any
-    eps_root: Any
-    decay: Any
-    max_factor: Any
-    average: Any
-    amsgrad: bool
-    moves: bool
-    random: Key | None = None
-    skip: Any = None
-    cautious: bool = False
+    grad_factor: Any  # multiplies the gradient: -1 to maximize, 1/scale to undo a loss scale, less to clip the norm
+    l2: Any  # coupled weight decay: l2 times the parameter is added to the gradient
+    beta1: Any  # the decay of the first moment
+    beta1_complement: Any  # 1 - beta1
+    beta2: Any  # the decay of the second moment
+    beta2_complement: Any  # 1 - beta2
+    step_size: Any  # lr * sqrt(c2) / c1, or lr / c1 for amsgrad "corrected"
+    eps: Any  # added to the root
+    eps_root: Any  # added inside the root
+    decay: Any  # decoupled weight decay: decay times the parameter is subtracted from the parameter
+    max_factor: Any  # multiplies v before the running maximum of amsgrad
+    average: Any  # the new parameter's share in its moving average: 1 - ema_decay, 1 at its start, 0 without average
+    amsgrad: bool  # whether a running maximum is kept
+    moves: bool  # whether parameters may change: False exactly where lr is the number 0
+    random: Key | None = None  # the key of the step's random bits; None without random bits
+    skip: Any = None  # a 0-d tensor on the device: whether this step changes nothing; None where the host decided
+    cautious: bool = False  # whether decoupled decay is left out where update and weight have opposite signs
 
     @classmethod
     def of(
@@ -184,16 +138,16 @@ class StepScalars(NamedTuple):
         seed: int | None = None,
         lr: Any = None,
     ) -> StepScalars:
-        """The scalars of step number `step` (1 for the first; a number or a 0-d float64 tensor).
+        """The scalars of one step of a parameter group.
 
         Args:
             hyper: the group's hyperparameters.
-            step: the number of this step, counted from 1.
-            grad_factor: what the gradients are to be multiplied with before anything else: see `grad_factor`.
+            step: the number of this step, counted from 1: a number or a 0-d float64 tensor.
+            grad_factor: the factor of the gradients: see the function `grad_factor`.
             average_begins: whether the moving average starts at this step, as a copy of the new parameter: a bool, or
                 a 0-d tensor where only the device knows.
-            seed: of random rounding; None where there is none.
-            lr: in place of the group's, where a schedule has changed nothing else; a number that `check_rate` passed.
+            seed: the seed of random rounding; None without random rounding.
+            lr: a learning rate that replaces the group's and that `check_rate` passed; None for the group's.
 
         Example:
             >>> StepScalars.of(Hyper(lr=0.1, beta1=0.5, beta2=0.75, eps=0.0), step=1).step_size
@@ -204,6 +158,11 @@ class StepScalars(NamedTuple):
         c2 = 1 - hyper.beta2**step if hyper.bias_correction else 1.0
         corrected = hyper.amsgrad == "corrected"
         root = c2**0.5
+        average = 0.0
+        if hyper.ema_decay is not None and hasattr(average_begins, "detach"):
+            average = average_begins.double().clamp_min(1 - hyper.ema_decay)
+        elif hyper.ema_decay is not None:
+            average = 1.0 if average_begins else 1 - hyper.ema_decay
         return cls(
             grad_factor=-grad_factor if hyper.maximize else grad_factor,
             l2=hyper.weight_decay if hyper.decay == "l2" else 0.0,
@@ -216,7 +175,7 @@ class StepScalars(NamedTuple):
             eps_root=hyper.eps_root if corrected else hyper.eps_root * c2,
             decay=share_per_step(hyper.decay, hyper.weight_decay, lr, hyper.base_lr),
             max_factor=1 / c2 if corrected else 1.0,
-            average=_average(hyper.ema_decay, average_begins),
+            average=average,
             amsgrad=hyper.amsgrad != "off",
             moves=hasattr(lr, "detach") or lr != 0,
             random=None if seed is None else step_key(int(seed), step),
@@ -224,31 +183,23 @@ class StepScalars(NamedTuple):
         )
 
 
-def _average(ema_decay: float | None, begins: Any) -> Any:
-    """The weight of the new parameter in its moving average."""
-    if ema_decay is None:
-        return 0.0
-    if hasattr(begins, "detach"):
-        return begins.double().clamp_min(1 - ema_decay)
-    return 1.0 if begins else 1 - ema_decay
-
-
 def check_max_norm(max_norm: Any) -> None:
     """Raise ValueError unless `max_norm` is None or a positive number."""
-    if max_norm is not None and not _number(max_norm) > 0:
+    if max_norm is not None and not number(max_norm) > 0:
         raise ValueError(f"max_norm={max_norm!r} must be > 0, or None not to clip; math.inf only measures the norm")
 
 
 def grad_factor(scale: Any, norm: Any, max_norm: float | None) -> Any:
-    """What gradients are multiplied with so that a loss scale is undone and their global norm is at most `max_norm`.
+    """The factor of the gradients that undoes a loss scale and limits their global norm to `max_norm`.
 
-    The clipping factor is that of `torch.nn.utils.clip_grad_norm_`: max_norm / (norm + 1e-6), at most 1, NaN where the
-    norm is. With max_norm = inf nothing is clipped, not even by an infinite norm.
+    The norm is limited as in `torch.nn.utils.clip_grad_norm_`: by max_norm / (norm + 1e-6), at most 1, and NaN where
+    the norm is NaN. With max_norm = inf nothing is clipped, not even an infinite norm.
 
     Args:
-        scale: by which the loss was multiplied, a number or a 0-d tensor.
-        norm: of all gradients with the scale undone, likewise; read only where there is a finite `max_norm`.
-        max_norm: the limit; None for none.
+        scale: the scale of the loss, a number or a 0-d tensor.
+        norm: the norm of all gradients with the scale undone, a number or a 0-d tensor; read only with a finite
+            `max_norm`.
+        max_norm: the limit; None for no limit.
 
     Example:
         >>> grad_factor(2.0, norm=9.999999, max_norm=5.0)

@@ -1,4 +1,4 @@
-"""The standard streams of a command: there from the start, and standard output kept for its result."""
+"""The standard streams of a command: reopen closed ones, and keep standard output for the command's result."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import sys
 from typing import TextIO
 
-STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # by their file descriptors
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their file descriptors
 
 
 def complete() -> None:
-    """Open those that the process was started without, as `>&-` does, to nowhere.
+    """Reopen closed standard streams, as after `>&-`, on /dev/null.
 
-    The next file to be opened would take their place, and what is written to them.
+    Otherwise the next file to be opened would get the stream's descriptor, and the text written to the stream.
     """
     for number, (name, mode) in enumerate(STREAMS):
         if not is_open(number):
-            file = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            file = os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
             if file != number:
                 os.dup2(file, number)
                 os.close(file)
@@ -25,7 +25,7 @@ def complete() -> None:
 
 
 def is_open(number: int) -> bool:
-    """Whether a file descriptor leads anywhere."""
+    """Whether a file descriptor is open."""
     try:
         os.fstat(number)
     except OSError:
@@ -34,10 +34,10 @@ def is_open(number: int) -> bool:
 
 
 def kept_for_the_result() -> TextIO:
-    """Standard output for this caller alone, to be flushed by them.
+    """A stream to standard output for the caller alone, to write the command's result and flush it.
 
-    What anybody else writes there from now on goes to standard error: the user's code, what it starts, what runs at
-    exit. Where somebody has replaced `sys.stdout`, it is left to them.
+    From now on other output to it goes to standard error: from the user's code, from processes that it starts, and from
+    functions that run at exit. Where `sys.stdout` has been replaced, it is returned as it is.
     """
     if sys.stdout is not sys.__stdout__:
         return sys.stdout

@@ -1,4 +1,4 @@
-"""Find a function that the user names in a file or a module of theirs."""
+"""Import a function that the user names in a file or a module."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def function(where: str, option: str, makes: str) -> Callable[..., Any]:
-    """Import a function.
+    """Import a function that the user names.
 
     Args:
         where: "path/to/file.py:function" or "package.module:function".
-        option: what the user gave it as, for errors.
-        makes: what it has to return, for errors.
+        option: the name of the option that gave `where`, for errors.
+        makes: the thing that the function has to return, for errors.
 
     Raises:
         ValueError: there is no such function, or importing raised.
@@ -34,7 +34,7 @@ def function(where: str, option: str, makes: str) -> Callable[..., Any]:
 
 
 def load(source: str, where: str, option: str) -> ModuleType:
-    """Import a file or a module, with its folder or the current one at hand for what it imports."""
+    """Import a file or a module, which may import others from the file's folder or the current one."""
     path = Path(source)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
@@ -43,7 +43,7 @@ def load(source: str, where: str, option: str) -> ModuleType:
     make_way(folder)
     try:
         return run_file(path) if is_file else importlib.import_module(source)
-    except (Exception, SystemExit) as error:  # a script that reads its own arguments leaves
+    except (Exception, SystemExit) as error:  # a script that parses its own arguments exits
         raise ValueError(
             f"{option}={where!r}: importing {source} raised {told(error)}; "
             "it must import without arguments and without training anything"
@@ -51,9 +51,9 @@ def load(source: str, where: str, option: str) -> ModuleType:
 
 
 def make_way(folder: Path) -> None:
-    """Let imports look into a folder first, and forget the user's modules of which it has others of the same name.
+    """Put a folder first in the import path, and forget the user's modules of the same names from other folders.
 
-    Two jobs in two folders may each have a `helper`: the second would be given the first one's.
+    Two jobs in two folders may each have a `helper.py`. The second job would get the first job's.
     """
     if str(folder) in sys.path:
         sys.path.remove(str(folder))
@@ -66,24 +66,24 @@ def make_way(folder: Path) -> None:
 
 
 def is_elsewhere(module: ModuleType, folder: Path) -> bool:
-    """Whether a module is the user's, and not from a folder; a lazy one is not asked, which would import others."""
+    """Whether a module is the user's and from outside of a folder. Lazy modules are not made to import anything."""
     file = vars(module).get("__file__")
     return bool(file) and is_users(file) and not Path(file).is_relative_to(folder)
 
 
 def run_file(path: Path) -> ModuleType:
-    """Import a file under its own name."""
+    """Import a Python file under the name of the file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # data classes in it look themselves up
+    sys.modules[path.stem] = module  # data classes look their module up
     spec.loader.exec_module(module)
     return module
 
 
 def told(error: BaseException) -> str:
-    """An error with the user's own line that raised it, or that called what did.
+    """The text of an error, with the user's own line that raised it or led to it.
 
     Example:
         >>> told(ValueError("no data"))
@@ -95,7 +95,7 @@ def told(error: BaseException) -> str:
 
 
 def is_users(filename: str) -> bool:
-    """Whether a line of code is the user's: neither Adamas', nor Python's, nor that of anything installed."""
+    """Whether a file is the user's: not from Adamas, Python or an installed package."""
     others = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
     path = Path(filename)
     return path.is_absolute() and not any(path.is_relative_to(folder) for folder in others)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
 import torch
 
+import adamas.torch
 from adamas import options
 from adamas.options import BASE_LR, GROUP_KEYS, OPTIMIZER_KEYS, OPTIONS, UNSAVED_KEYS
 from adamas.torch import Adam, AdamW
@@ -40,6 +42,13 @@ def test_groups_and_documentation_have_every_option(optimizer_class: Any) -> Non
         assert f"\n        {name}: " in optimizer_class.__doc__, name
     assert "{arguments}" not in optimizer_class.__doc__
     assert max(map(len, optimizer_class.__doc__.splitlines())) <= 120
+
+
+def test_docstrings_of_the_interface_have_no_markup_that_the_api_page_shows_raw() -> None:
+    """mkdocs reads Markdown: directives and roles of reStructuredText, and formulas in LaTeX, stay as they are."""
+    for name in adamas.torch.__all__:
+        text = getattr(adamas.torch, name).__doc__
+        assert not re.search(r"^\s*\.\. \w+::|:\w+:`|\$\$|\\(frac|theta|beta)", text, re.MULTILINE), name
 
 
 OTHERS: dict[str, Any] = {

@@ -123,12 +123,13 @@ def test_every_format_loads_every_other(source: str, target: str) -> None:
     train(model, second, range(3, 5))
 
 
+@pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "packed16"])
 @pytest.mark.parametrize(("source", "target"), [*product((None, 24, 32), (None, 24, 32))])
-def test_master_weights_load_from_each_other(source: int | None, target: int | None) -> None:
+def test_master_weights_load_from_each_other(source: int | None, target: int | None, state_dtype: str) -> None:
     model = network(torch.bfloat16)
-    first = AdamW(model.parameters(), lr=1e-2, master_weight_bits=source)
+    first = AdamW(model.parameters(), lr=1e-2, master_weight_bits=source, state_dtype=state_dtype)
     train(model, first, range(3))
-    second = AdamW(model.parameters(), lr=1e-2, master_weight_bits=target)
+    second = AdamW(model.parameters(), lr=1e-2, master_weight_bits=target, state_dtype=state_dtype)
     second.load_state_dict(first.state_dict())
     for param in model.parameters():
         before, after = first.master(param), second.master(param)
@@ -346,7 +347,7 @@ def test_what_cannot_be_had_is_refused(options: dict[str, Any], message: str) ->
 
 
 def test_float16_has_no_master_and_says_why() -> None:
-    with pytest.raises(ValueError, match=r"parameter 0 is float16, whose exponent is shorter"):
+    with pytest.raises(ValueError, match=r"parameter 0 is float16, and its exponent is shorter"):
         AdamW([nn.Parameter(torch.randn(4).half())], master_weight_bits=24)
 
 
@@ -476,7 +477,7 @@ def test_what_a_checkpoint_or_a_move_makes_impossible_is_refused() -> None:
     ours = AdamW([moved], master_weight_bits=24)
     moved.data = moved.data.half()
     moved.grad = torch.randn_like(moved)
-    with pytest.raises(ValueError, match="parameter 0 of group 0 is float16, whose exponent"):
+    with pytest.raises(ValueError, match="parameter 0 of group 0 is float16, and its exponent"):
         ours.step()
 
 

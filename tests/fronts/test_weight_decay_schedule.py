@@ -271,6 +271,21 @@ def test_a_group_added_later_starts_where_it_is() -> None:
     assert [group["weight_decay"] for group in other.param_groups] == schedule.get_last_weight_decay()
 
 
+def test_a_removed_group_is_refused_and_changes_nothing() -> None:
+    """The group behind it would silently get its starting value."""
+    optimizer = optimizer_of(weight_decays=(0.04, 0.2))
+    schedule = WeightDecaySchedule(optimizer, "linear", end=0.4, total_steps=4)
+    del optimizer.param_groups[0]
+    message = (
+        r"the optimizer has 1 parameter groups, and the schedule was made for 2: .* Make a new WeightDecaySchedule"
+    )
+    with pytest.raises(ValueError, match=message):
+        schedule.step()
+    assert schedule.state_dict()["step"] == 0
+    assert optimizer.param_groups[0]["weight_decay"] == 0.2
+    WeightDecaySchedule(optimizer, "linear", end=0.4, total_steps=4).step()
+
+
 def test_copies_are_their_own() -> None:
     optimizer = optimizer_of()
     schedule = WeightDecaySchedule(optimizer, "linear", end=0.4, total_steps=4)

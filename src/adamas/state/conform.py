@@ -1,4 +1,4 @@
-"""A state as it is found -> a complete one in the format and layout that a step needs."""
+"""Complete a state, and bring it into the format and layout that a step needs."""
 
 from __future__ import annotations
 
@@ -9,27 +9,16 @@ import torch
 from torch import Tensor
 
 from adamas import formats
-from adamas.formats.names import PACKED, WIDE, Storage
+from adamas.formats.names import PACKED, PARTS, WIDE, Storage
 from adamas.formats.random_bits import step_key
-from adamas.state.layout import (
-    PACKED_PARTS,
-    TENSORS,
-    Part,
-    State,
-    difference,
-    is_aligned,
-    is_lazy,
-    moment_dtype,
-    parts,
-    zeros_like,
-)
+from adamas.state.layout import PACKED_PARTS, TENSORS, State, fitting, in_rows, parts, zeros_like
 
 
 def steps_taken(state: State) -> int:
-    """The number of steps in a state; 0 before the first. Reads the device if the counter lies on one.
+    """The number of steps in a state; 0 before the first. Waits for the device where the counter lies on one.
 
     Raises:
-        ValueError: what is there counts no steps.
+        ValueError: "step" is no number of steps.
     """
     step = state.get("step", 0)
     number = isinstance(step, Real) or (isinstance(step, Tensor) and step.numel() == 1)
@@ -41,203 +30,138 @@ def steps_taken(state: State) -> int:
 
 
 def packed_in(state: State) -> str | None:
-    """The packed format that a state's moments are in; None where they are in no such one."""
+    """The name of the packed format of a state's moments; None where they are not packed."""
     return next((name for name in PACKED if state.get(name) is not None), None)
 
 
 def has_moments(state: State) -> bool:
-    """Whether there are moments, in whatever form."""
+    """Whether a state has moments, in any format."""
     return packed_in(state) is not None or all(state.get(key) is not None for key in WIDE)
 
 
 def stored_as(state: State, param: Tensor) -> Storage:
-    """How the moments and the weight of a state are stored, whatever the parameter's group now asks for."""
+    """The present storage of a state's moments and low bits, which may differ from the one that the group asks for."""
     half = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
     found = state["exp_avg"].dtype if "exp_avg" in state else torch.float32
     low = state.get("param_low") if param.dtype == torch.bfloat16 else None
-    return Storage(
-        packed_in(state) or half.get(found, "wide"), None if low is None else 24 if low.dtype == torch.int8 else 32
-    )
+    bits = None if low is None else 24 if low.dtype == torch.int8 else 32
+    return Storage(packed_in(state) or half.get(found, "wide"), bits)
 
 
 def decoded_moments(state: State, param: Tensor) -> tuple[Tensor, Tensor]:
-    """Both moments of a state that has some, float32 or wider: where they are wide, the tensors themselves."""
+    """Both moments, float32 or wider: the tensors of the state where these are wide, else new ones."""
     storage = stored_as(state, param)
     if storage.moments == "wide":
         return state["exp_avg"], state["exp_avg_sq"]
     return formats.stored.moments(storage, state, param.detach())
 
 
-def check_whole(state: State, name: str) -> None:
-    """Raise ValueError where a part of a state is missing, so that the rest would go on from a zero.
+def check_whole(state: State, name: str, begun: bool = False) -> None:
+    """Raise ValueError where a state lacks a moment or the step, which would otherwise restart at zero.
 
-    A state with none of our tensors is one that has not begun.
+    A state without any tensor of ours passes, unless it is known to have begun: its parameter has not been stepped.
     """
-    ours = [key for key in ("step", *TENSORS) if state.get(key) is not None]
-    if not ours:
+    if not begun and all(state.get(key) is None for key in ("step", *TENSORS)):
         return
-    packed = packed_in(state)
-    needed = ("step", *(WIDE if packed is None else formats.names.PARTS[packed]))
-    lacking = [key for key in needed if state.get(key) is None]
+    lacking = [key for key in ("step", *PARTS[packed_in(state) or "wide"]) if state.get(key) is None]
     if lacking:
         raise ValueError(
             f"the state of {name} lacks {', '.join(lacking)}: it has {', '.join(map(str, state))}, "
-            "which is not the whole state of an Adam or AdamW. Put back what is missing, or clear the state to begin "
+            "which is not the state of an Adam or AdamW. Put the missing tensors back, or clear the state to begin "
             "from the first step"
         )
 
 
 def is_complete(state: State, param: Tensor, storage: Storage, extras: tuple[str, ...]) -> bool:
-    """Whether a step finds all it needs in a state, perhaps laid out anew."""
-    in_rows = parts(storage, param)
-    alike = (*(WIDE if storage.moments == "wide" else ()), *extras)
-    return (
-        "step" in state
-        and all(
-            key in state and (state[key].dtype, tuple(state[key].shape)) == part and state[key].device == param.device
-            for key, part in in_rows.items()
-        )
-        and all(
-            key in state
-            and state[key].shape == param.shape
-            and state[key].device == param.device
-            and state[key].is_complex() == param.is_complex()
-            for key in alike
-        )
+    """Whether a state has all tensors that a step needs; wide ones may still need another dtype or layout."""
+    wide = dict.fromkeys((*(WIDE if storage.moments == "wide" else ()), *extras), (param.dtype, tuple(param.shape)))
+    return "step" in state and all(
+        key in state
+        and tuple(state[key].shape) == shape
+        and state[key].device == param.device
+        and (state[key].is_complex() == dtype.is_complex if key in wide else state[key].dtype == dtype)
+        for key, (dtype, shape) in (*wide.items(), *parts(storage, param).items())
     )
 
 
 def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ...], name: str) -> State:
-    """A complete state for `param` from what `state` has: the same tensors where they fit, new ones where not.
+    """A complete state for `param`, made of the tensors in `state` that fit and of new ones for the rest.
 
-    Wide moments, maxima and averages get the parameter's layout, so that element k of one lies where element k of the
-    other does. Moments in another format than the storage's are decoded, and encoded anew.
+    Wide moments, running maxima and averages get the parameter's layout, so that element k of each lies where element k
+    of the parameter does. Moments in another format than the storage's are decoded and encoded again.
 
     Args:
-        state: a state; empty for a new parameter. Not changed.
+        state: a state, which is not changed; empty for a new parameter.
         param: the parameter.
         storage: how moments and weight are to be stored.
-        extras: what a step needs beside: "max_exp_avg_sq", "ema". Where one is missing, a running maximum starts at the
-            second moment and an average at the weight. An average that is not needed is left out.
-        name: how to call the parameter in an error.
+        extras: further tensors that a step needs: "max_exp_avg_sq", "ema". A missing running maximum starts at the
+            second moment, a missing average at the weight. An average that is not needed is dropped.
+        name: the parameter's name, for errors.
 
     Raises:
-        ValueError: a moment or the step is missing, or a tensor has another shape than the parameter or lies on another
-            device.
+        ValueError: a moment or the step is missing, or a tensor does not have the parameter's shape or device.
     """
     check_whole(state, name)
     whole = dict(state)
     _conform_moments(whole, param, storage, name)
     _conform_low_bits(whole, param, storage, name)
+    if "max_exp_avg_sq" in extras and whole.get("max_exp_avg_sq") is None:
+        whole["max_exp_avg_sq"] = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
+    if "ema" not in extras:
+        whole.pop("ema", None)  # no step updates it: a later step would continue from old weights
+    elif whole.get("ema") is None:
+        ema = whole["ema"] = zeros_like(param)
+        if storage.master_bits:
+            formats.stored.write_weight(ema, storage, whole, param)
+        else:
+            ema.copy_(param.detach())
     for key in ("max_exp_avg_sq", "ema"):
-        tensor = whole.get(key)
-        if key == "ema" and key not in extras:
-            whole.pop(key, None)  # what is no longer kept up would be taken for the weights' average later
-            continue
-        if tensor is None and key not in extras:
-            continue
-        if tensor is None and key == "ema":
-            tensor = _weight(storage, whole, param)
-        elif tensor is None:
-            tensor = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
-        whole[key] = _fitting(tensor, param, f"{key} of {name}")
+        if whole.get(key) is not None:
+            whole[key] = fitting(whole[key], param, f"{key} of {name}")
     return whole
 
 
 def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -> None:
     """Bring the moments of a state into the storage's format, in place."""
-    packed = packed_in(whole)
+    packed, wanted = packed_in(whole), Storage(storage.moments)
     if packed is not None:
         for key in WIDE:
-            whole.pop(key, None)  # of another format
-        _check_parts(whole, param, Storage(packed), name)
-    if packed is not None and packed != storage.moments:
+            whole.pop(key, None)  # left over from another format
+        whole |= in_rows(whole, param, Storage(packed), name)
+        if packed == storage.moments:
+            return
         moments = formats.stored.moments(Storage(packed), whole, param)
         for key in PACKED_PARTS:
             whole.pop(key, None)
         whole |= dict(zip(WIDE, moments, strict=True))
-    if storage.moments == "wide":
-        for key in WIDE:
-            whole[key] = _fitting(
-                whole[key] if whole.get(key) is not None else zeros_like(param), param, f"{key} of {name}"
-            )
+    found = parts(wanted, param)
+    if found and all(getattr(whole.get(key), "dtype", None) == dtype for key, (dtype, _) in found.items()):
+        whole |= in_rows(whole, param, wanted, name)
         return
-    in_rows = {key: part for key, part in parts(storage, param).items() if key != "param_low"}
-    if all(key in whole and whole[key].dtype == dtype for key, (dtype, _) in in_rows.items()):
-        _check_parts(whole, param, storage, name)
-        whole |= {key: _in_rows(whole[key]) for key in in_rows}
+    begun = all(whole.get(key) is not None for key in WIDE)
+    wide = [fitting(whole[key], param, f"{key} of {name}") for key in WIDE] if begun else []
+    if not found:
+        whole |= dict(zip(WIDE, wide or (zeros_like(param), zeros_like(param)), strict=True))
         return
-    _encode(whole, param, storage, in_rows, name)
-
-
-def _encode(whole: State, param: Tensor, storage: Storage, in_rows: dict[str, Part], name: str) -> None:
-    """Put moments of fewer bits in the place of wide ones, or zeros where there are none."""
-    moments = [whole.pop(key, None) for key in WIDE]
-    whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in in_rows.items()}
-    if moments[0] is None or moments[1] is None:
-        return
-    wide = [_fitting(x, param, f"{key} of {name}") for key, x in zip(WIDE, moments, strict=True)]
-    stored = formats.stored
-    random = stored.random_of(step_key(0, steps_taken(whole)), param, stored.Place.of(param))
-    for part, value in stored.encoded_moments(storage, wide[0], wide[1], random).items():
-        stored.put(whole[part], value, None)
+    for key in WIDE:
+        whole.pop(key, None)
+    whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in found.items()}
+    if begun:
+        stored = formats.stored
+        random = stored.random_of(step_key(0, steps_taken(whole)), param, stored.Place.of(param))
+        for part, value in stored.encoded_moments(storage, wide[0], wide[1], random).items():
+            stored.put(whole[part], value, None)
 
 
 def _conform_low_bits(whole: State, param: Tensor, storage: Storage, name: str) -> None:
-    """Bring the low bits of a master weight to the storage's width, in place, or leave them out."""
-    low, part = whole.pop("param_low", None), parts(storage, param).get("param_low")
-    if part is None:
+    """Bring the low bits of a master weight to the storage's width, in place, or drop them."""
+    low = whole.pop("param_low", None)
+    if not storage.master_bits:
         return
-    low = torch.zeros(part[1], dtype=part[0], device=param.device) if low is None else low
+    only_low = Storage("wide", storage.master_bits)
+    dtype, shape = parts(only_low, param)["param_low"]
+    low = torch.zeros(shape, dtype=dtype, device=param.device) if low is None else low
     if low.dtype not in (torch.int8, torch.uint8):
         raise ValueError(f"param_low of {name} is {low.dtype}: it must be int8 (24 bits) or uint8 (32)")
-    low = formats.stored.convert_low(low, storage.master_bits or 0)
-    whole["param_low"] = low
-    _check_parts(whole, param, Storage("wide", storage.master_bits), name)
-    whole["param_low"] = _in_rows(low)
-
-
-def _check_parts(state: State, param: Tensor, storage: Storage, name: str) -> None:
-    """Raise ValueError unless the tensors that are stored in rows have the right dtypes, shapes and device."""
-    for key, part in parts(storage, param).items():
-        if state.get(key) is None:
-            raise ValueError(f"the state of {name} has moments in {storage.moments}, but lacks {key}")
-        why = difference(state[key].contiguous(), param, part)
-        if why is not None and "laid out" not in why:
-            raise ValueError(f"{key} of {name} {why}")
-
-
-def _weight(storage: Storage, state: State, param: Tensor) -> Tensor:
-    """The weight as wide as moments are, laid out as the parameter."""
-    if not storage.master_bits:
-        return zeros_like(param).copy_(param.detach())
-    return formats.stored.write_weight(zeros_like(param), storage, state, param)
-
-
-def _in_rows(tensor: Tensor) -> Tensor:
-    """Contiguous, and at an even address."""
-    if is_lazy(tensor) or not is_aligned(tensor):
-        return tensor.clone(memory_format=torch.contiguous_format)
-    return tensor.contiguous()
-
-
-def _fitting(moment: Tensor, param: Tensor, what: str) -> Tensor:
-    """The moment (or average) itself if it fits the parameter, else a copy that does."""
-    if moment.shape != param.shape:
-        raise ValueError(f"{what} has shape {tuple(moment.shape)}, the parameter {tuple(param.shape)}: they must agree")
-    if moment.device != param.device:
-        raise ValueError(
-            f"{what} is on {moment.device}, the parameter on {param.device}: move the model before making its "
-            "optimizer, or load the optimizer's state again after moving it"
-        )
-    if moment.is_complex() != param.is_complex():
-        raise ValueError(f"{what} is {moment.dtype}, which a {param.dtype} parameter cannot use")
-    right = moment.dtype == moment_dtype(param) and moment.layout is torch.strided and not is_lazy(moment)
-    if right and moment.stride() == param.stride():
-        return moment
-    fitting = torch.empty_like(
-        param, dtype=moment_dtype(param), memory_format=torch.preserve_format, requires_grad=False
-    )
-    if right and moment.stride() == fitting.stride():
-        return moment  # of a parameter with gaps in memory
-    return fitting.copy_(moment.detach())
+    whole["param_low"] = formats.stored.convert_low(low, storage.master_bits)
+    whole |= in_rows(whole, param, only_low, name)

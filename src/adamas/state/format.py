@@ -1,7 +1,8 @@
-"""In which format the moments and the weight of a parameter are stored, and why: pure functions."""
+"""The format in which the moments and the weight of a parameter are stored, and the reason: pure functions."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any
 
 import torch
@@ -9,17 +10,23 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from adamas.formats.names import NARROWEST, SMALLEST, Storage, is_large
-from adamas.state.layout import ORDINARY, is_traced
+from adamas.state.layout import ORDINARY, is_traced, moment_dtype
 
-HALF = (torch.bfloat16, torch.float16)
 Group = dict[str, Any]
+HALF = (torch.bfloat16, torch.float16)
+FULL = ("float32", "param")  # values of state_dtype that do not ask for fewer bits than the parameter has
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def storage_of(param: Tensor, group: Group) -> Storage:
     """The storage of a parameter's moments and weight.
 
-    Moments are float32, or as wide as a wider parameter, where the tensor has fewer than 4,096 elements, one dimension
-    or rows of fewer than 64: fewer bits would save next to nothing there. `state_dtype="param"` makes no exceptions.
+    Moments stay float32, or as wide as a wider parameter, where fewer bits would save next to nothing: in tensors with
+    fewer than 4,096 elements, with one dimension, or with rows under 64 elements. `state_dtype="param"` applies to
+    every tensor.
 
     Example:
         >>> group = {"state_dtype": "packed16", "master_weight_bits": 24, "stochastic_rounding": None}
@@ -31,20 +38,19 @@ def storage_of(param: Tensor, group: Group) -> Storage:
     asked, rounding = group["state_dtype"], group["stochastic_rounding"]
     moments = "wide"
     if asked == "param" and param.dtype in HALF:
-        moments = str(param.dtype).removeprefix("torch.")
-    elif asked not in ("param", "float32") and why_wide(param) is None:
+        moments = _name(param.dtype)
+    elif asked not in FULL and why_wide(param) is None:
         moments = asked
     master_bits = group["master_weight_bits"] if param.dtype == torch.bfloat16 else None
-    unbiased = rounding is None or rounding
-    if rounding is None and group.get("differentiable"):
-        unbiased = False  # autograd has no use for it
-    return Storage(moments, master_bits, unbiased and param.dtype in HALF and master_bits != 32)
+    if rounding is None:
+        rounding = not group.get("differentiable")  # random rounding has no gradient
+    return Storage(moments, master_bits, bool(rounding) and param.dtype in HALF and master_bits != 32)
 
 
 def why_wide(param: Tensor) -> str | None:
-    """Why moments of a parameter stay float32 or wider where fewer bits are asked for; None if they do not."""
+    """Why moments stay float32 or wider although fewer bits are asked for; None where they do not."""
     if param.dtype not in (torch.float32, *HALF):
-        return f"{str(param.dtype).removeprefix('torch.')} parameters"
+        return f"{_name(param.dtype)} parameters"
     if is_large(tuple(param.shape)):
         return None
     if param.numel() < SMALLEST:
@@ -52,42 +58,33 @@ def why_wide(param: Tensor) -> str | None:
     return "one dimension" if param.dim() == 1 else f"rows under {NARROWEST} elements"
 
 
-def shares(params: list[Tensor], group: Group) -> dict[str, int]:
-    """Elements of parameters by what their moments are stored in, and why where that is not what was asked for.
+def label(param: Tensor, group: Group) -> str:
+    """The format of a parameter's moments, with the reason where it is not the one that was asked for.
 
     Example:
         >>> group = {"state_dtype": "packed16", "master_weight_bits": None, "stochastic_rounding": None}
-        >>> shares([torch.zeros(64, 64), torch.zeros(64)], group)
-        {'packed16': 4096, 'float32: fewer than 4,096 elements': 64}
+        >>> label(torch.zeros(64, 64), group), label(torch.zeros(64), group)
+        ('packed16', 'float32: fewer than 4,096 elements')
     """
-    found: dict[str, int] = {}
-    for param in params:
-        moments, why = storage_of(param, group).moments, why_wide(param)
-        asked = group["state_dtype"] not in ("float32", "param")
-        wide = str(torch.promote_types(param.dtype, torch.float32)).removeprefix("torch.")
-        label = moments if moments != "wide" else f"{wide}: {why}" if asked and why else wide
-        found[label] = found.get(label, 0) + param.numel()
-    return found
+    moments = storage_of(param, group).moments
+    if moments != "wide":
+        return moments
+    wide, why = _name(moment_dtype(param)), why_wide(param)
+    return f"{wide}: {why}" if why and group["state_dtype"] not in FULL else wide
 
 
 def unapplied(groups: list[tuple[list[Tensor], Group]]) -> list[str]:
-    """A message for each state_dtype of fewer bits that is applied to less than half of the elements that ask for it.
-
-    Args:
-        groups: the trained parameters of each group, and the group.
-    """
+    """A message for each `state_dtype` that applies to less than half of the trained elements that ask for it."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for params, group in groups:
+        if group["state_dtype"] not in FULL:
+            for param in params:
+                counts[group["state_dtype"]][label(param, group)] += param.numel()
     messages: list[str] = []
-    for asked in {
-        group["state_dtype"]: None for _, group in groups if group["state_dtype"] not in ("float32", "param")
-    }:
-        found: dict[str, int] = {}
-        for params, group in groups:
-            if group["state_dtype"] == asked:
-                for label, count in shares(params, group).items():
-                    found[label] = found.get(label, 0) + count
-        total, applied = sum(found.values()), found.pop(asked, 0)
-        if total and 2 * applied < total:
-            rest = ", ".join(f"{100 * count / total:.0f} % {label}" for label, count in found.items())
+    for asked, found in counts.items():
+        total, applied = found.total(), found.pop(asked, 0)
+        if 2 * applied < total:
+            rest = ", ".join(f"{100 * count / total:.0f} % {what}" for what, count in found.items())
             messages.append(
                 f"state_dtype={asked!r} is applied to {100 * applied / total:.0f} % of the elements; the rest: {rest}. "
                 "state_bytes(by_reason=True) has the bytes"
@@ -96,8 +93,8 @@ def unapplied(groups: list[tuple[list[Tensor], Group]]) -> list[str]:
 
 
 def check_together(group: Group) -> None:
-    """Raise ValueError on formats that cannot be had together with each other or with the group's other options."""
-    state_dtype, fewer_bits = group["state_dtype"], group["state_dtype"] not in ("float32", "param")
+    """Raise ValueError on storage options that contradict each other or the group's other options."""
+    state_dtype, fewer_bits = group["state_dtype"], group["state_dtype"] not in FULL
     if group["amsgrad"] and fewer_bits:
         raise ValueError(
             f"amsgrad=True (set, or from a checkpoint) with state_dtype={state_dtype!r}: a running maximum climbs on "
@@ -106,14 +103,14 @@ def check_together(group: Group) -> None:
     if group["differentiable"] and (fewer_bits or group["master_weight_bits"] or group["stochastic_rounding"]):
         raise ValueError(
             "differentiable=True records the step, and rounding to fewer bits has no gradient: leave state_dtype, "
-            "master_weight_bits and stochastic_rounding as they are"
+            "master_weight_bits and stochastic_rounding at their defaults"
         )
 
 
 def check_parameter(name: str, param: Tensor, group: Group) -> None:
     """Raise ValueError on a parameter that cannot be stored as its group asks."""
     if is_lazy(param):
-        return  # it has no shape yet: looked at when it is stepped
+        return  # a lazy parameter has no shape yet: it is checked when it is stepped
     storage = storage_of(param, group)
     in_fewer_bits = storage.moments != "wide" or storage.master_bits
     if type(param) not in ORDINARY and in_fewer_bits and not is_traced(param):
@@ -129,11 +126,11 @@ def check_parameter(name: str, param: Tensor, group: Group) -> None:
         )
     if group["master_weight_bits"] and param.dtype == torch.float16:
         raise ValueError(
-            f"master_weight_bits={group['master_weight_bits']} and {name} is float16, whose exponent is shorter "
-            "than float32's: low bits cannot make it longer. Use bfloat16 parameters"
+            f"master_weight_bits={group['master_weight_bits']} and {name} is float16, and its exponent is "
+            "shorter than float32's: low bits cannot make it longer. Use bfloat16 parameters"
         )
     if group["amsgrad"] and storage.moments != "wide":
         raise ValueError(
-            f"amsgrad=True and {name} would have {storage.moments} moments, on whose noise a "
-            "running maximum climbs. Use state_dtype='float32', or no amsgrad"
+            f"amsgrad=True and {name} would have {storage.moments} moments: a running maximum climbs on the noise of "
+            "their rounding. Use state_dtype='float32', or no amsgrad"
         )

@@ -1,4 +1,4 @@
-"""Adam and AdamW for PyTorch: `from adamas.torch import AdamW` where it said `from torch.optim import AdamW`."""
+"""Adam and AdamW for PyTorch: import them from `adamas.torch` instead of `torch.optim`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Adam", "AdamW", "WeightDecaySchedule", "param_groups", "release_gradients"]
 
-# Imported when they are asked for: many programs need only the optimizers.
+# Imported at their first use, because many programs need only the optimizers.
 _LATER = {"WeightDecaySchedule": "weight_decay_schedule", "release_gradients": "release"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is not imported with the optimizers."""
+    """Import a name at its first use, and keep it."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found = getattr(import_module(f"adamas.torch.{_LATER[name]}"), name)

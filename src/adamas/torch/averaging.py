@@ -1,4 +1,4 @@
-"""The moving average of the weights in their place for a while: to evaluate, to save, to refresh batch norms."""
+"""Replace the weights by their moving averages for a while: to evaluate, to save, or to refresh batch norms."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from adamas.torch.uninterrupted import Uninterrupted
 
 @contextmanager
 def swapped(optimizer: Optimizer, conductor: Conductor) -> Generator[None]:
-    """Within this context the weights are their moving averages; afterwards they are as before, bit for bit.
+    """A context in which the weights are their moving averages; afterwards they are as before, bit for bit.
 
-    Meanwhile the weights themselves are kept aside, at the cost of a copy. Batch norms' statistics belong to the
-    weights: `torch.optim.swa_utils.update_bn` inside the context makes them the averages' own. Weights that have not
-    been stepped with `ema_decay` stay what they are.
+    A copy keeps the weights meanwhile. The statistics of batch norms belong to the weights: recompute them for the
+    averages with `torch.optim.swa_utils.update_bn` inside the context. Weights without an average do not change.
 
     Raises:
-        RuntimeError: there is no average, this context is already entered, or the optimizer is one process's part of a
+        RuntimeError: there is no average, the context is already entered, or the optimizer is one process's part of a
             ZeroRedundancyOptimizer.
 
     Example:
@@ -34,7 +33,7 @@ def swapped(optimizer: Optimizer, conductor: Conductor) -> Generator[None]:
         >>> for _ in range(2):
         ...     weight.grad = -torch.ones(1)
         ...     optimizer.step()
-        >>> with optimizer.averaged():  # it began as a copy of the weight after the first step: 1, then 2
+        >>> with optimizer.averaged():  # 0.75 * 1 + 0.25 * 2: the weight is 1 after the first step, then 2
         ...     print(round(weight.item(), 4))
         1.25
         >>> print(round(weight.item(), 4))
@@ -50,7 +49,9 @@ def swapped(optimizer: Optimizer, conductor: Conductor) -> Generator[None]:
     params = [param for group in optimizer.param_groups for param in group["params"]]
     averages = {param: optimizer.state[param]["ema"] for param in params if "ema" in optimizer.state.get(param, {})}
     if not averages:
-        raise RuntimeError("no weight has an average yet: construct with ema_decay, and step, or load such a state")
+        raise RuntimeError(
+            "no weight has an average yet: construct with ema_decay and step, or load a state with averages"
+        )
     kept = {param: param.detach().clone(memory_format=torch.preserve_format) for param in averages}
     try:
         with Uninterrupted():
@@ -73,7 +74,7 @@ def _write(values: dict[Tensor, Tensor]) -> None:
 def _is_a_part(optimizer: Optimizer) -> bool:
     """Whether a ZeroRedundancyOptimizer steps through this optimizer."""
     module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
-    if module is None:
-        return False
-    wholes = (each for each in gc.get_objects() if type(each) is module.ZeroRedundancyOptimizer)
-    return any(each.__dict__.get("optim") is optimizer for each in wholes)
+    return module is not None and any(
+        type(each) is module.ZeroRedundancyOptimizer and each.__dict__.get("optim") is optimizer
+        for each in gc.get_objects()
+    )

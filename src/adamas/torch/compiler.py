@@ -1,4 +1,4 @@
-"""Keep torch.compile out of an optimizer without importing it, which takes two seconds and a hundred megabytes."""
+"""Keep torch.compile from tracing an optimizer, without importing the compiler (two seconds, a hundred megabytes)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Result = TypeVar("Result")
 def untraced(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Make torch.compile call a method instead of tracing it.
 
-    As torch's own decorator, which imports the compiler at the first call whoever makes it. Until somebody else has
-    imported it nobody can be tracing, and the method is called as it is.
+    torch's own decorator imports the compiler at the first call. This one waits until the program has imported it:
+    before that, no program can be traced.
     """
     kept_out = _disable_dynamo(method)
 
@@ -31,7 +31,7 @@ def untraced(method: Callable[Parameters, Result]) -> Callable[Parameters, Resul
 
 
 class LightOptimizer(Optimizer):
-    """torch's base class, of which neither making an optimizer nor clearing its gradients imports the compiler."""
+    """torch's base class, without the import of the compiler at construction and at `zero_grad`."""
 
     add_param_group = untraced(inspect.unwrap(Optimizer.add_param_group))
     zero_grad = untraced(inspect.unwrap(Optimizer.zero_grad))

@@ -1,11 +1,11 @@
-"""One step, from gradients to counts: take, norm, verdict, factor, due, commit. Both `step()` and backward use it.
+"""One step, from gradients to counts, for `step()` and for steps in backward.
 
 take      the kernels check every tensor and take the gradients; nothing is written
-norm      the global norm of the gradients, where something needs it
-verdict   whether the step is to be skipped: the host's, or a tensor where only the device knows
-factor    what gradients are multiplied with: undoes a loss scale, clips the norm
+norm      the global norm of the gradients, where clipping or skipping needs it
+verdict   whether to skip the step: a bool, or a tensor where only the device knows
+factor    the factor of the gradients that undoes a loss scale and clips the norm
 due       the scalars of each bucket's step
-commit    states, weights, moments, averages and counts are written, whole or not at all
+commit    states, weights, moments, averages and counts are written, all or nothing
 """
 
 from __future__ import annotations
@@ -30,108 +30,76 @@ from adamas.torch.uninterrupted import Uninterrupted
 
 @dataclass(slots=True, eq=False, repr=False)
 class Order:
-    """What a step is told beside the groups.
+    """The instructions for one step that are not in the groups."""
 
-    Args:
-        max_norm: the limit of the gradients' norm; None for none.
-        skip_nonfinite: whether a norm that is inf or NaN skips the step.
-        scale: what the loss was multiplied with, a number or a tensor.
-        found_inf: a loss scaler's verdict, not 0 where it found an overflow; None without one.
-        unscale: whether the gradients are left divided by `scale`.
-        zero_in_place: whether the gradients are left filled with zeros.
-        earlier_norm: the norm to clip by, where it is finite, instead of these gradients' own.
-        one_device: whether all parameters of the optimizer lie on one device; otherwise the host decides.
-        begun: whether averages of other parameters began at an earlier step.
-    """
-
-    max_norm: float | None = None
-    skip_nonfinite: bool = False
-    scale: Any = None
-    found_inf: Any = None
-    unscale: bool = False
-    zero_in_place: bool = False
-    earlier_norm: Any = None
-    one_device: bool = True
-    begun: bool = False
+    max_norm: float | None = None  # the limit of the gradients' norm; None for no limit
+    skip_nonfinite: bool = False  # whether a norm that is inf or NaN skips the step
+    scale: Any = None  # the scale of the loss, a number or a tensor; None for 1
+    found_inf: Any = None  # a loss scaler's verdict, not 0 after an overflow; None without a scaler
+    unscale: bool = False  # whether to divide the gradients by `scale` in place
+    zero_in_place: bool = False  # whether to fill the gradients with zeros after the step
+    earlier_norm: Any = None  # an earlier backward's norm, which clips where it is finite; None for the present norm
+    one_device: bool = True  # whether all parameters of the optimizer lie on one device; otherwise the host decides
+    begun: bool = False  # whether averages of other parameters began at an earlier step
 
     @property
     def may_skip(self) -> bool:
-        """Whether the step may turn out to be skipped."""
+        """Whether the step can be skipped."""
         return self.skip_nonfinite or self.found_inf is not None
 
     @property
     def measures(self) -> bool:
-        """Whether the norm of the gradients is needed."""
+        """Whether the step needs the norm of the gradients."""
         return self.max_norm is not None or self.skip_nonfinite
 
 
 class Taken(NamedTuple):
-    """What became of a step.
+    """The result of a step, and the values that later steps use."""
 
-    Args:
-        plan: the plan that was used, to be kept for the next step; None where it is of no more use.
-        squares: the sums of the gradients' squares, where the norm was measured.
-        norm: the norm of the gradients with the loss scale undone; None where nothing measured it.
-        skip: whether the step was skipped: a bool, or a 0-d tensor where only the device knows.
-    """
-
-    plan: Plan | None
-    squares: list[Any]
-    norm: Any
-    skip: Any
+    plan: Plan | None  # the plan of the step, to keep for the next one; None where it cannot be used again
+    squares: list[Any]  # the sums of the gradients' squares; empty where no norm was needed
+    norm: Any  # the norm of the gradients with the loss scale undone; None where it was not needed
+    skip: Any  # whether the step was skipped: a bool, or a 0-d tensor where only the device knows
 
 
 class Conductor:
-    """Takes the steps of one optimizer, and holds what they share beside groups and state.
-
-    Args:
-        max_norm: the limit of the gradients' global norm; None for none.
-        skip_nonfinite: whether steps with inf or NaN gradients are skipped.
-    """
+    """Takes the steps of one optimizer, and keeps the plan, the norm and the number of skipped steps between them."""
 
     def __init__(self, max_norm: float | None, skip_nonfinite: bool) -> None:
         self.limit(max_norm, skip_nonfinite)
-        self.plan: Plan | None = None  # of the last whole step
-        self.norm: Any = None  # of the last step's gradients
-        self.skipped: Any = 0  # how many steps changed nothing
+        self.plan: Plan | None = None  # the plan of the last step of all parameters
+        self.norm: Any = None  # the norm of the last step's gradients
+        self.skipped: Any = 0  # the number of skipped steps
         self.swapped = False  # whether the weights are their averages now
         self.release: Any = None  # the handle of `release_gradients`, while backward steps
         self._lock = threading.RLock()
         self._stepping = self._told = False
 
     def __reduce__(self) -> Any:
-        """Copies and pickles (of wrappers that hold an optimizer's attributes) begin without plan, norm and lock."""
+        """Copy and pickle only the limits, because wrappers copy all attributes of an optimizer."""
         return Conductor, (self.max_norm, self.skip_nonfinite)
 
     def limit(self, max_norm: float | None, skip_nonfinite: bool) -> None:
-        """Set the limits of the coming steps.
-
-        Raises:
-            ValueError: a value that is not allowed.
-        """
+        """Set the limits of the next steps, or raise ValueError where a value is not allowed."""
         check_max_norm(max_norm)
         check_allowed({"skip_nonfinite": skip_nonfinite})
         self.max_norm, self.skip_nonfinite = max_norm, bool(skip_nonfinite)
-        self.plan = None  # which is where limits are checked against the groups
+        self.plan = None  # making a new plan checks the limits against the groups
 
     def step(self, groups: Groups, states: States, order: Order) -> None:
-        """Step all parameters, and remember the plan, the norm and how many steps were skipped."""
-        plan, self.plan = self.plan, None  # kept only if all goes well: what fails keeps no gradients
+        """Step all parameters, and keep the plan and the norm."""
+        plan, self.plan = self.plan, None  # a step that fails must not keep its gradients alive in the plan
         taken = self.take(plan, groups, states, order)
         self.norm, self.plan = taken.norm, taken.plan
         self.tell(groups)
 
     def take(self, old: Plan | None, groups: Groups, states: States, order: Order) -> Taken:
-        """Take one step of the parameters of these groups; another thread's step is waited for.
+        """Take one step of the parameters of these groups, after the step of another thread.
 
-        Args:
-            old: the plan of an earlier step of the same groups, used again if it still holds.
-            groups: parameter groups.
-            states: the states of their parameters, written to.
-            order: what to do.
+        The old plan, of an earlier step of the same groups, is used again if it still holds.
 
         Raises:
-            RuntimeError: a step is under way in this thread, which called again from inside.
+            RuntimeError: the call comes from inside a step of the same thread.
         """
         with self._lock:
             if self._stepping:
@@ -171,13 +139,13 @@ class Conductor:
         return Taken(plan, squares, norm, skip)
 
     def _planned(self, old: Plan | None, groups: Groups, states: States, order: Order) -> Plan:
-        """A plan that holds, whose kernels have checked and taken the gradients; nothing is written."""
+        """A plan that holds, after its kernels have checked and taken the gradients. Nothing is written."""
         if old is not None and old.holds(groups, states, order.may_skip):
             try:
                 old.take()
                 return old
             except MismatchError:
-                pass  # a tensor was moved or laid out anew: plan again, and let what is really wrong raise below
+                pass  # a tensor has moved or has another layout: a new plan adapts to it, or raises below
         for group in groups:
             check(group)
             _check_limits(group, order)
@@ -186,7 +154,7 @@ class Conductor:
         return plan
 
     def tell(self, groups: Groups) -> None:
-        """Warn, once, of formats that were asked for and are mostly not applied, and of a missing native kernel."""
+        """Warn once where a format mostly does not apply, and where the native kernel is missing."""
         if not self._told:
             self._told = True
             trained = [([param for param in group["params"] if param.requires_grad], group) for group in groups]
@@ -195,19 +163,19 @@ class Conductor:
 
 
 def _check_limits(group: dict[str, Any], order: Order) -> None:
-    """Raise where the norm of the gradients that are here would not be the one to clip or to judge by."""
+    """Raise ValueError where clipping or skipping by the norm of the gradients here would be wrong."""
     if group["differentiable"] and order.max_norm is not None:
         raise ValueError("max_norm is not for differentiable=True: clip outside of the step, recorded")
     if order.measures and any(getattr(param, "_fsdp_flattened", False) for param in group["params"]):
         limits = "max_norm" if order.max_norm is not None else "skip_nonfinite"
         raise ValueError(
-            f"{limits} with flat parameters of FullyShardedDataParallel: each process would go by the norm of its own "
+            f"{limits} with flat parameters of FullyShardedDataParallel: each process would use the norm of its own "
             f"shard. Use model.clip_grad_norm_() before step(), or fully_shard (FSDP2), and leave {limits} out"
         )
 
 
 def _slow(groups: list[tuple[list[Tensor], Group]]) -> list[str]:
-    """A message where parameters on the CPU are stepped slowly because there is no native kernel."""
+    """A message where parameters on the CPU are stepped slowly for lack of the native kernel."""
     missing = extension.missing
     reasons = {choose_for(param, group).reason for params, group in groups for param in params} if missing else set()
     if missing not in reasons:

@@ -1,4 +1,4 @@
-"""Which kernel steps a parameter, and why: a pure function."""
+"""Choose the kernel that steps a parameter, with the reason: a pure function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("native", "triton", "eager")  # in the order they are tried
 
 
 class _Kernels(dict[str, ModuleType]):
-    """The kernels by name, each imported when it is first asked for."""
+    """The kernels by name, each imported at its first use."""
 
     def __missing__(self, name: str) -> ModuleType:
         self[name] = module = import_module(f"adamas.kernels.{name}")
@@ -27,28 +27,22 @@ KERNELS = _Kernels()
 
 
 class Request(NamedTuple):
-    """What the user asked for: None leaves the choice to us, True demands, False excludes.
+    """The user's wishes: None leaves the choice to Adamas, True demands a kernel, False excludes it."""
 
-    Args:
-        kernel: name of a kernel, or None.
-        fused: torch's flag: a kernel that does the whole step in one pass.
-        foreach: torch's flag: torch's list operations.
-    """
-
-    kernel: str | None = None
-    fused: bool | None = None
-    foreach: bool | None = None
+    kernel: str | None = None  # the name of a kernel
+    fused: bool | None = None  # torch's flag for a kernel that does the whole step in one pass
+    foreach: bool | None = None  # torch's flag for its list operations
 
 
 class Choice(NamedTuple):
-    """A kernel's name and the reason it was chosen."""
+    """A kernel's name and the reason for the choice."""
 
     kernel: str
     reason: str
 
 
 def check_request(request: Request) -> None:
-    """Raise on a kernel that does not exist."""
+    """Raise ValueError on an unknown kernel, or on wishes that contradict each other."""
     if request.kernel is not None and request.kernel not in NAMES:
         known = ", ".join(map(repr, NAMES))
         raise ValueError(f"kernel={request.kernel!r} must be None (automatic) or one of {known}")
@@ -59,17 +53,10 @@ def check_request(request: Request) -> None:
 
 
 def choose(traits: Traits, request: Request) -> Choice:
-    """The kernel for a parameter.
-
-    Args:
-        traits: what is known of the parameter.
-        request: what the user demands or excludes.
-
-    Returns:
-        The first kernel that may and can, with the reason.
+    """Choose the first kernel that the request allows and that can step a parameter with these traits.
 
     Raises:
-        RuntimeError: a demanded kernel cannot step such a parameter; nothing falls back silently.
+        RuntimeError: a demanded kernel cannot step the parameter. No other kernel silently replaces it.
 
     Example:
         >>> import torch
@@ -98,7 +85,7 @@ def choose(traits: Traits, request: Request) -> Choice:
 
 
 def choose_for(param: Tensor, group: dict[str, Any]) -> Choice:
-    """The kernel for a parameter of a group with the gradient it has; without one, as if it were like the parameter."""
+    """Choose the kernel for a parameter with its present gradient; a missing one counts as like the parameter."""
     grad = param if param.grad is None else param.grad
     host_scalars = not (group["capturable"] or group["differentiable"])
     traits = param_traits(param, grad, host_scalars, storage_of(param, group), bool(group["differentiable"]))

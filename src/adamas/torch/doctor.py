@@ -1,8 +1,9 @@
-"""What `adamas doctor` says of this machine: versions, and which kernel steps what."""
+"""The report of `adamas doctor` on this machine: versions, and the kernel for each dtype."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 
 import numpy
 import torch
@@ -14,7 +15,7 @@ from adamas.torch.dispatch import Request, choose
 
 
 def report() -> list[tuple[str, str, str]]:
-    """Rows `(what, status, detail)`; status is "ok", "slow" or "off"."""
+    """Rows `(what, status, detail)`, with the status "ok", "slow" or "off"."""
     rows = [
         ("adamas", "ok", adamas.__version__),
         ("python", "ok", f"{platform.python_version()} on {platform.machine()} {platform.system()}"),
@@ -27,21 +28,17 @@ def report() -> list[tuple[str, str, str]]:
     else:
         fix = "install a C++20 compiler with OpenMP, then pip install --force-reinstall --no-deps adamas"
         rows.append(("native kernel", "slow", f"{native.missing}: {fix}"))
-    for dtype in native.DTYPES:
-        choice = choose(Traits("cpu", dtype, dtype, plain=True, dense=True, host_scalars=True), Request())
-        rows.append(
-            (f"{dtype} on cpu", "ok" if choice.kernel == "native" else "slow", f"{choice.kernel}: {choice.reason}")
-        )
-    return [*rows, *_on_gpus()]
-
-
-def _on_gpus() -> list[tuple[str, str, str]]:
-    """What steps parameters on a GPU."""
+    rows += _dtypes("cpu", native.NAME, native.DTYPES)
     if not torch.cuda.is_available():
-        return [("cuda", "off", "none found")]
-    rows = [("cuda", "ok", torch.cuda.get_device_name())]
-    for dtype in triton.DTYPES:
-        choice = choose(Traits("cuda", dtype, dtype, plain=True, dense=True, host_scalars=True), Request())
-        fast = choice.kernel == "triton"
-        rows.append((f"{dtype} on cuda", "ok" if fast else "slow", f"{choice.kernel}: {choice.reason}"))
+        return [*rows, ("cuda", "off", "none found")]
+    return [*rows, ("cuda", "ok", torch.cuda.get_device_name()), *_dtypes("cuda", triton.NAME, triton.DTYPES)]
+
+
+def _dtypes(device: str, fast: str, dtypes: Iterable[torch.dtype]) -> list[tuple[str, str, str]]:
+    """A row for each dtype: "ok" where its parameters get the fast kernel of the device."""
+    rows: list[tuple[str, str, str]] = []
+    for dtype in dtypes:
+        choice = choose(Traits(device, dtype, dtype, plain=True, dense=True, host_scalars=True), Request())
+        status = "ok" if choice.kernel == fast else "slow"
+        rows.append((f"{dtype} on {device}", status, f"{choice.kernel}: {choice.reason}"))
     return rows

@@ -1,25 +1,25 @@
-"""Parameter groups: which keys they have, whether their values are allowed, and what a step reads from them."""
+"""Parameter groups: their keys, the check of their values, and the values that a step reads."""
 
 from __future__ import annotations
 
 from numbers import Real
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from adamas.decay import USES_BASE_LR
 from adamas.options import BASE_LR, GROUP_KEYS, KNOWN_KEYS, OPTIMIZER_KEYS, check_allowed
 from adamas.scalars import Hyper
-from adamas.state.format import check_together
+from adamas.state.format import Group, check_together
+from adamas.state.layout import ORDINARY
 from adamas.torch.dispatch import Request, check_request
 
-Group = dict[str, Any]
-TENSORS = frozenset((Tensor, torch.nn.Parameter))
+_TENSOR_TYPES = frozenset(ORDINARY)
+_PREFIXES = tuple(f"{key}_" for key in KNOWN_KEYS)
 
 
 def refuse_near_misses(group: Group) -> None:
-    """Raise on a key that looks like a misspelt one of ours; other foreign keys are the user's and stay.
+    """Raise ValueError on a key that looks like a misspelt one of ours. Other foreign keys are kept.
 
     Example:
         >>> refuse_near_misses({"wieght_decay": 0.1})
@@ -27,18 +27,14 @@ def refuse_near_misses(group: Group) -> None:
         ...
         ValueError: parameter group key 'wieght_decay' is not known: did you mean 'weight_decay'?
     """
-    unknown: list[str] = []
-    for key in group:
-        if key in OPTIMIZER_KEYS:
+    for key in OPTIMIZER_KEYS:
+        if key in group:
             raise ValueError(f"{key} concerns the gradients of all groups together: give it to the constructor")
-        if key in KNOWN_KEYS or key[-1:].isdigit():  # beta3 is nobody's typo
-            continue
-        if any(key.startswith(f"{known}_") for known in KNOWN_KEYS):
-            continue  # lr_scale, weight_decay_multiplier: a name of its own
-        unknown.append(key)
+    # Not misspelt: beta3 ends in a digit, lr_scale and weight_decay_multiplier begin with a known key.
+    unknown = [key for key in group if not (key in KNOWN_KEYS or key[-1:].isdigit() or key.startswith(_PREFIXES))]
     if not unknown:
         return
-    from difflib import get_close_matches  # two milliseconds of import that few need
+    from difflib import get_close_matches  # imported here, because it takes two milliseconds
 
     for key in unknown:
         near = get_close_matches(key.lower().replace("-", "_"), KNOWN_KEYS, n=1, cutoff=0.82)
@@ -47,35 +43,32 @@ def refuse_near_misses(group: Group) -> None:
 
 
 def with_plain_values(group: Group) -> Group:
-    """The group with NumPy's numbers as Python's, and `betas` as a tuple: what a checkpoint can hold without pickle."""
+    """A copy of the group with Python's numbers for NumPy's and `betas` as a tuple, for checkpoints without pickle."""
     plain = {key: plain_number(value) if key in GROUP_KEYS else value for key, value in group.items()}
     betas = plain.get("betas")
     if betas is not None and _is_pair(betas):
-        plain["betas"] = tuple(plain_number(beta) for beta in betas)  # a list changed in place would not be noticed
+        plain["betas"] = tuple(plain_number(beta) for beta in betas)  # steps do not notice changes inside a list
     return plain
 
 
 def _is_pair(values: Any) -> bool:
-    """Whether these are two in order: a tuple, a list, OmegaConf's ListConfig, an array."""
+    """Whether the values are two in order, as in a tuple, a list, OmegaConf's ListConfig or an array."""
     return hasattr(values, "__getitem__") and not isinstance(values, str) and len(values) == 2
 
 
 def plain_number(value: Any) -> Any:
-    """A number of another library as Python's; tensors, and what is no number, as they are."""
+    """Python's number for another library's. Tensors, and values that are no numbers, are returned as they are."""
     if type(value) in (bool, int, float) or isinstance(value, str | Tensor) or value is None:
         return value
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return value.item()  # NumPy's numbers, and its arrays without dimensions
+        return value.item()  # a number or a 0-d array of NumPy
     return float(value) if isinstance(value, Real) else value
 
 
 def check(group: Group, constructing: bool = False) -> Hyper:
-    """The hyperparameters of a complete group, if all of its values are allowed; the wording begins as torch's does.
+    """The hyperparameters of a complete group, after a check of all its values. Errors begin with torch's wording.
 
-    Args:
-        group: the group.
-        constructing: whether its values are given by a user, not written by a scheduler: OneCycleLR and CyclicLR leave
-            one beta a number beside one that is a tensor.
+    After construction, OneCycleLR and CyclicLR may make one of two tensor betas a number.
     """
     lr, betas = group["lr"], group["betas"]
     if not _is_pair(betas):
@@ -97,20 +90,20 @@ def check(group: Group, constructing: bool = False) -> Hyper:
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["fused"] and group["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if not has_host_scalars(group):  # the step will not read its tensors: here they are, and must be in range
+    if not has_host_scalars(group):  # the step does not read tensors, so their ranges are checked here
         read({**group, "capturable": False, "differentiable": False})
     return read(group)
 
 
 def has_host_scalars(group: Group) -> bool:
-    """Whether a step's scalars are host numbers; capturable and differentiable steps keep them in tensors."""
+    """Whether a step's scalars are numbers on the host. Capturable and differentiable steps keep them in tensors."""
     return not (group["capturable"] or group["differentiable"])
 
 
 def read(group: Group) -> Hyper:
     """The group's values as `Hyper`, which checks their ranges.
 
-    A tensor is read to the host unless the step is capturable or differentiable, which keep it.
+    Tensors become numbers, unless the step is capturable or differentiable.
     """
     as_number = has_host_scalars(group)
 
@@ -119,48 +112,45 @@ def read(group: Group) -> Hyper:
             return plain_number(x)
         return float(x.detach()) if as_number else x.reshape(())
 
-    beta1, beta2 = group["betas"]
+    beta1, beta2 = map(value, group["betas"])
     decay = group["decay"] if group["decoupled_weight_decay"] else "l2"
     return Hyper(
-        lr=value(group["lr"]),
-        beta1=value(beta1),
-        beta2=value(beta2),
-        eps=value(group["eps"]),
-        weight_decay=value(group["weight_decay"]),
+        beta1=beta1,
+        beta2=beta2,
         decay=decay,
         base_lr=group.get(BASE_LR, base_lr(group)) if decay in USES_BASE_LR else 0.0,
         amsgrad="raw" if group["amsgrad"] else "off",
         maximize=bool(group["maximize"]),
-        ema_decay=None if group["ema_decay"] is None else value(group["ema_decay"]),
         cautious_decay=bool(group["cautious_decay"]),
+        **{key: value(group[key]) for key in ("lr", "eps", "weight_decay", "ema_decay")},
     )
 
 
 def extras(group: Group) -> tuple[str, ...]:
-    """The tensors that a step of this group keeps of a parameter beside its moments and low bits."""
+    """The names of the tensors that a step of this group needs besides moments and low bits."""
     return (*(("max_exp_avg_sq",) if group["amsgrad"] else ()), *(("ema",) if group["ema_decay"] is not None else ()))
 
 
 def has_tensors(group: Group) -> bool:
-    """Whether a hyperparameter may change without the group changing, as the value of a tensor does."""
+    """Whether a hyperparameter is a tensor or a list: contents of both may change while the group stays equal."""
     betas = group["betas"]
     if not isinstance(betas, tuple):
-        return True  # a list, which may be changed in place too
+        return True
     values = (group["lr"], group["weight_decay"], group["eps"], *betas)
-    return not TENSORS.isdisjoint(map(type, values))
+    return not _TENSOR_TYPES.isdisjoint(map(type, values))
 
 
 def has_names(group: Group) -> bool:
-    """Whether every parameter of a group has a name: one that was edited by hand may have left names behind."""
+    """Whether each parameter of a group has a name. After an edit by hand the numbers of both may differ."""
     return "param_names" in group and len(group["param_names"] or ()) == len(group["params"])
 
 
 def name_of(group: Group, place: int, fallback: str) -> str:
-    """The name of a group's parameter; `fallback` where the group's parameters have none."""
+    """The name of the parameter at a place of a group; `fallback` where the group has no names."""
     return group["param_names"][place] if has_names(group) else fallback
 
 
 def base_lr(group: Group) -> float:
-    """The learning rate that a group begins with."""
+    """The present learning rate of a group as a number."""
     lr = plain_number(group["lr"])
     return float(lr.detach()) if isinstance(lr, Tensor) else lr

@@ -1,9 +1,11 @@
-"""`Adam` and `AdamW` for PyTorch: torch.optim's contract; `conductor.py` takes the steps."""
+"""`Adam` and `AdamW` for PyTorch, with torch.optim's interface. `conductor.py` takes the steps."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import wraps
 from typing import Any, Literal, overload
 
@@ -16,7 +18,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from adamas import formats, options
 from adamas.options import BASE_LR, documented
 from adamas.state.conform import decoded_moments, has_moments, stored_as
-from adamas.state.format import check_parameter, shares
+from adamas.state.format import check_parameter, label
 from adamas.state.layout import moment_dtype
 from adamas.torch import averaging, checkpoint
 from adamas.torch.compiler import LightOptimizer, untraced
@@ -26,31 +28,35 @@ from adamas.torch.groups import Group, base_lr, check, refuse_near_misses, with_
 
 Scalar = float | Tensor
 
-# AdamW's default, told from an explicit 0.01 by identity: `decay="independent"` must not take it silently.
+# AdamW's default. Compared by identity, it differs from an explicit 0.01: `decay="independent"` refuses the default.
 DEFAULT_WEIGHT_DECAY = float("1e-2")
 
 
 @documented
 class Adam(LightOptimizer):
-    r"""Adam (arXiv 1412.6980), with weight decay as L2 coupled into the gradient.
+    """Adam (arXiv 1412.6980), with weight decay as L2 in the gradient.
 
-    .. math::
-        g_t &= \nabla f(\theta_{t-1}) + \lambda \theta_{t-1}, \qquad
-        m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2 \\
-        \theta_t &= \theta_{t-1} - \mathrm{lr}\;
-            \frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}
+    ```
+    g = gradient + weight_decay * theta
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    theta = theta - lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
+    ```
 
     Args:
         {arguments}
 
     Raises:
-        ValueError: a value out of its range or a misspelt group key; with value, rule and fix.
-        RuntimeError: a demanded kernel that cannot step a parameter (at the step), sparse gradients.
+        ValueError: a value is out of its range, or a group key is misspelt.
+        RuntimeError: at a step, a gradient is sparse or a demanded kernel cannot step a parameter.
 
-    Differs from torch: moments are float32 or wider even for 16-bit parameters; arithmetic likewise; such parameters
-    are rounded without bias (`stochastic_rounding=False`: to nearest, where small steps are lost); a checkpoint is
-    matched by name where names exist, and never changes the decay mode or the implementation; lr = 0 changes no
-    parameter; inf and misspelt keys are refused.
+    Differences from torch:
+
+    - Moments and arithmetic are float32 or wider, also for 16-bit parameters.
+    - 16-bit parameters are rounded without bias. With `stochastic_rounding=False` they are rounded to nearest, which
+      loses small steps.
+    - A checkpoint is matched by name where names exist. It never changes the decay mode or the kernel.
+    - lr = 0 changes no parameter. Infinite values and misspelt keys are refused.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
@@ -91,15 +97,15 @@ class Adam(LightOptimizer):
         self._construct(params, locals())
 
     def _construct(self, params: Any, given: dict[str, Any], **decided: Any) -> None:
-        """Make the optimizer from the constructor's arguments, and from values that the class decides."""
+        """Initialize from the constructor's arguments and from values that the class decides."""
         values = {**options.defaults(), **{key: x for key, x in given.items() if key in options.OPTIONS}, **decided}
         self._conductor = Conductor(values.pop("max_norm"), values.pop("skip_nonfinite"))
-        # None only for decay="independent" without a weight decay: every group must then have one of its own.
+        # None stands for decay="independent" without a weight decay: then each group must give its own.
         check(values if values["weight_decay"] is not None else {**values, "weight_decay": 0.0}, constructing=True)
         super().__init__(params, with_plain_values(values))
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group, checked before anything changes; its `lr` becomes the base of decay that divides by it."""
+        """Add a group after checking it. The group's present `lr` becomes its base learning rate."""
         if isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - else torch raises
             params = param_group["params"]
             if not isinstance(params, Tensor | set):
@@ -126,16 +132,16 @@ class Adam(LightOptimizer):
             self._conductor.release.watch(len(self.param_groups) - 1)
 
     def _step(self, closure: Callable[[], Any] | None = None, *, zero_grad: bool | Literal["in_place"] = False) -> Any:
-        """Take one step with the gradients in `.grad`, which are not modified unless asked.
+        """Take one step with the gradients in `.grad`.
 
         Args:
-            closure: re-evaluates the model and returns the loss.
-            zero_grad: True sets every `.grad` to None after the step, "in_place" fills those it used with zeros, in the
-                same pass; a step skipped here does so too. A loss scaler without fused=True does not call `step` after
-                an overflow: keep `zero_grad()` beside it.
+            closure: evaluates the model again and returns the loss.
+            zero_grad: True sets every `.grad` to None after the step; "in_place" fills the gradients that the step used
+                with zeros, in the same pass. A step that is skipped here does so too. A loss scaler without fused=True
+                does not call `step` after an overflow: keep calling `zero_grad()` then.
 
         Returns:
-            What the closure returned, or None.
+            The result of the closure, or None.
         """
         if not isinstance(zero_grad, bool) and zero_grad != "in_place":
             raise ValueError(f"zero_grad={zero_grad!r} must be False, True (set to None) or 'in_place'")
@@ -146,17 +152,11 @@ class Adam(LightOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # set by GradScaler
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # GradScaler sets both
         release = conductor.release
         if release is None or not release.close(scaled=scale is not None or found_inf is not None):
-            order = Order(
-                conductor.max_norm,
-                conductor.skip_nonfinite,
-                scale,
-                found_inf,
-                scale is not None,
-                zero_grad == "in_place",
-            )
+            in_place = zero_grad == "in_place"
+            order = Order(conductor.max_norm, conductor.skip_nonfinite, scale, found_inf, scale is not None, in_place)
             conductor.step(self.param_groups, self.state, order)
         if zero_grad is True or (release is not None and not zero_grad):
             self.zero_grad()
@@ -177,45 +177,40 @@ class Adam(LightOptimizer):
             return self._hooked_step(*args, **kwargs)
         return self._step(*args, **kwargs)
 
-    # torch wraps every optimizer's `step` in its hooks and a profiler record, 8 us a call; we do where there is one.
+    # torch wraps every optimizer's `step` in hooks and a profiler record, which takes 8 us. We do so when needed.
     step.hooked = True  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """GradScaler's question whether `step` unscales: as in torch where `fused=True`, read from the live groups."""
+        """Whether `step` unscales gradients, for GradScaler: true with `fused=True`, as in torch."""
         if self._conductor.release is not None:
-            return not self._conductor.release.scales_loss  # a scaler that it does not know is told so in `step`
+            return not self._conductor.release.scales_loss  # `step` raises if another scaler calls it
         return all(group["fused"] for group in self.param_groups)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load state saved by this class, by torch.optim.Adam or AdamW: see `adamas.torch.checkpoint`."""
+        """Load state that this class, torch.optim.Adam or torch.optim.AdamW saved: see `adamas.torch.checkpoint`."""
         checkpoint.load(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle and deepcopy take."""
-        limits = {"_max_norm": self.max_norm, "_skip_nonfinite": self.skip_nonfinite}
-        return {**super().__getstate__(), **limits}
+        """The attributes for pickle and deepcopy."""
+        return {**super().__getstate__(), "_conductor": copy(self._conductor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, completing what older or foreign checkpoints lack."""
-        limits = state.get("_max_norm"), state.get("_skip_nonfinite", False)
-        super().__setstate__(
-            {key: value for key, value in state.items() if key not in ("_max_norm", "_skip_nonfinite")}
-        )
+        """Restore attributes, with defaults for those that older or foreign checkpoints lack."""
+        super().__setstate__(state)
         if "_conductor" not in self.__dict__:
-            self._conductor = Conductor(*limits)
+            self._conductor = Conductor(None, False)
         self._conductor.plan = None
         if self._conductor.release is not None:
             self._conductor.release.forget()
         self.defaults = {**options.defaults(), **self.defaults}
         for group in self.param_groups:
-            for key, value in self.defaults.items():
-                group.setdefault(key, value)
+            group.update({**self.defaults, **group})
             group.setdefault(BASE_LR, base_lr(group))
 
     @untraced
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set every gradient to None, or to zero, as torch does."""
+        """Set every gradient to None, or fill it with zeros, as torch does."""
         if not set_to_none or _profiler_enabled():
             return super().zero_grad(set_to_none)
         for group in self.param_groups:
@@ -225,7 +220,7 @@ class Adam(LightOptimizer):
 
     @property
     def max_norm(self) -> float | None:
-        """The limit of the gradients' global norm; may be changed between steps."""
+        """The limit of the gradients' global norm, or None. It may be changed between steps."""
         return self._conductor.max_norm
 
     @max_norm.setter
@@ -234,7 +229,7 @@ class Adam(LightOptimizer):
 
     @property
     def skip_nonfinite(self) -> bool:
-        """Whether steps with inf or NaN gradients are skipped; may be changed between steps."""
+        """Whether steps with inf or NaN gradients are skipped. It may be changed between steps."""
         return self._conductor.skip_nonfinite
 
     @skip_nonfinite.setter
@@ -245,10 +240,10 @@ class Adam(LightOptimizer):
     def grad_norm(self) -> float | None:
         """The global norm of the last step's gradients, unscaled and before clipping; None before the first step.
 
-        Reading it waits for the device that computed it; the step did not.
+        Reading the norm waits for the device; the step does not.
 
         Raises:
-            RuntimeError: nothing measures it.
+            RuntimeError: steps do not measure the norm, because neither `max_norm` nor `skip_nonfinite` is set.
         """
         norm = self._conductor.norm
         if norm is None and self.max_norm is None and not self.skip_nonfinite:
@@ -257,31 +252,30 @@ class Adam(LightOptimizer):
 
     @property
     def skipped_steps(self) -> int:
-        """How many calls of `step` changed nothing, for skip_nonfinite or found_inf, since this object was made.
+        """The number of steps that `skip_nonfinite` or a loss scaler's `found_inf` skipped since construction.
 
-        A loss scaler counts its own: without fused=True it does not call `step` after an overflow. Reading it waits for
-        the device that decided; the step did not.
+        Without fused=True, a loss scaler does not call `step` after an overflow, so that nothing is counted.
+        Reading the number waits for the device; the step does not.
         """
         return int(self._conductor.skipped)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Within this context the weights are their moving averages: see `adamas.torch.averaging`."""
+        """A context in which the weights are their moving averages: see `adamas.torch.averaging`."""
         return averaging.swapped(self, self._conductor)
 
     def moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
-        """Copies of a parameter's moments, float32 or wider: raw moving averages, not bias-corrected.
+        """Copies of a parameter's moments in float32 or wider, without bias correction.
 
         Args:
-            param: a parameter of this optimizer; before its first step both moments are zero.
+            param: a parameter of this optimizer. Before its first step both moments are zero.
 
         Returns:
             `(exp_avg, exp_avg_sq)`, shaped like the parameter.
 
         Raises:
-            ValueError: `param` is not one of this optimizer's.
+            ValueError: `param` is not in this optimizer's groups.
         """
-        self._check_mine(param)
-        state = self.state.get(param) or {}
+        state = self._state_of(param)
         if not has_moments(state):
             zeros = torch.zeros_like(param, dtype=moment_dtype(param), requires_grad=False)
             return zeros, zeros.clone()
@@ -289,31 +283,32 @@ class Adam(LightOptimizer):
         return exp_avg.detach().clone(), exp_avg_sq.detach().clone()
 
     def master(self, param: Tensor) -> Tensor:
-        """A copy of a weight in float32 or wider, with the low bits that its parameter lacks, where it has some.
+        """A copy of a weight in float32 or wider, including the low bits of a master weight.
 
-        Inside of `averaged()` it is the average. Where a parameter was changed by hand, the low bits of what it was
-        before still count: they are less than half of bfloat16's last place. A parameter that is made float32 loses
-        them: copy this into it first.
+        Inside of `averaged()` the copy is the average. After a change of the parameter by hand, the old low bits still
+        count: they are less than half of bfloat16's last place. Before a parameter is made float32, copy this into it:
+        the conversion loses the low bits.
 
         Raises:
-            ValueError: `param` is not one of this optimizer's.
+            ValueError: `param` is not in this optimizer's groups.
         """
-        self._check_mine(param)
-        state = self.state.get(param) or {}
+        state = self._state_of(param)
         if self._conductor.swapped and "ema" in state:
             return state["ema"].detach().clone()
         return formats.stored.weight(stored_as(state, param), state, param)
 
-    def _check_mine(self, param: Tensor) -> None:
+    def _state_of(self, param: Tensor) -> dict[str, Any]:
+        """The state of a parameter, empty before its first step."""
         if not any(param is mine for group in self.param_groups for mine in group["params"]):
             raise ValueError(f"a parameter of shape {tuple(param.shape)} is not in this optimizer's groups")
+        return self.state.get(param) or {}
 
     def state_dict(self, *, decoded: bool = False) -> dict[str, Any]:
-        """The state as torch.optim's `state_dict`, moments as they are stored.
+        """The state and the groups, as torch.optim's `state_dict` gives them.
 
         Args:
-            decoded: give the moments as torch.optim keeps them, float32 or wider, in whatever format they are here:
-                `torch.optim.AdamW` loads that. Low bits of master weights are left out: see `master`.
+            decoded: whether to convert moments from the stored format to float32 or wider and to leave out the low bits
+                of master weights, so that `torch.optim.AdamW` can load the result. `master` has the low bits.
         """
         state_dict = super().state_dict()
         state_dict["param_groups"] = [with_plain_values(group) for group in state_dict["param_groups"]]
@@ -324,56 +319,56 @@ class Adam(LightOptimizer):
     @overload
     def state_bytes(self, *, by_reason: Literal[True]) -> dict[str, int]: ...
     def state_bytes(self, *, by_reason: bool = False) -> int | dict[str, int]:
-        """Bytes of optimizer state now held, step counters included.
+        """The bytes of the optimizer's state, step counters included.
 
         Args:
-            by_reason: a dict instead: bytes by how moments are stored, and where that is not what `state_dtype` asks
-                for, by the reason.
+            by_reason: whether to return a dict from the format of the moments to bytes. The key names the reason where
+                the format is not the one that `state_dtype` asks for.
         """
-        found: dict[str, int] = {}
-        labels = {param: next(iter(shares([param], group))) for group in self.param_groups for param in group["params"]}
+        found: Counter[str] = Counter()
+        labels = {param: label(param, group) for group in self.param_groups for param in group["params"]}
         for key, state in self.state.items():
-            tensors = [x for x in state.values() if isinstance(x, Tensor)]
-            label = labels.get(key, "no parameter of a group")
-            found[label] = found.get(label, 0) + sum(x.numel() * x.element_size() for x in tensors)
-        return found if by_reason else sum(found.values())
+            bytes_held = sum(x.numel() * x.element_size() for x in state.values() if isinstance(x, Tensor))
+            found[labels.get(key, "no parameter of a group")] += bytes_held
+        return dict(found) if by_reason else found.total()
 
     def kernel_choices(self) -> list[tuple[str, str, str]]:
-        """Rows `(what, kernel, reason)`: which kernel steps what, and why, as parameters and gradients are now."""
-        counts: dict[tuple[str, str, str], int] = {}
-        for index, group in enumerate(self.param_groups):
-            for param in group["params"]:
-                what = f"group {index}: {{}} x {str(param.dtype)[6:]} on {param.device}"
-                choice = choose_for(param, group)
-                key = (what, choice.kernel, choice.reason)
-                counts[key] = counts.get(key, 0) + 1
+        """Rows `(what, kernel, reason)` with the kernel for each kind of parameter, as they are now."""
+        counts = Counter(
+            (f"group {index}: {{}} x {str(param.dtype)[6:]} on {param.device}", *choose_for(param, group))
+            for index, group in enumerate(self.param_groups)
+            for param in group["params"]
+        )
         return [(what.format(count), kernel, reason) for (what, kernel, reason), count in counts.items()]
 
 
 @documented
 class AdamW(Adam):
-    r"""AdamW (arXiv 1711.05101): Adam with weight decay apart from the gradient.
+    """AdamW (arXiv 1711.05101): Adam with weight decay that does not go into the gradient.
 
-    .. math::
-        m_t &= \beta_1 m_{t-1} + (1-\beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2 \\
-        \theta_t &= \theta_{t-1} - \mathrm{lr}\,
-            \frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon} - d_t\,\theta_{t-1},
-        \qquad d_t = \mathrm{lr}\,\lambda,\; \lambda\,\mathrm{lr}/\mathrm{lr}_\mathrm{base}
-        \;\text{or}\; \lambda\,\mathrm{lr}^2/\mathrm{lr}_\mathrm{base}
+    ```
+    m = beta1 * m + (1 - beta1) * gradient
+    v = beta2 * v + (1 - beta2) * gradient**2
+    theta = theta - lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps) - d * theta
+
+    d = lr * weight_decay               decay="lr"
+        weight_decay * lr / base_lr     decay="independent"
+        weight_decay * lr**2 / base_lr  decay="corrected"
+    ```
 
     Args:
         {arguments}
 
     Raises:
-        ValueError: as `Adam`; also decay="independent" without a weight_decay or with lr = 0 at construction.
+        ValueError: as for `Adam`; also for decay="independent" without a weight_decay or with lr = 0 at construction.
 
-    Differs from torch: as `Adam`.
+    The differences from torch are those of `Adam`.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
         >>> optimizer = AdamW([weight], lr=0.1, weight_decay=0.5)
         >>> weight.grad = torch.zeros(1)
-        >>> optimizer.step()  # no gradient: the weight shrinks by lr * weight_decay = 5 %
+        >>> optimizer.step()  # without gradient the weight shrinks by lr * weight_decay = 5 %
         >>> print(round(weight.item(), 6))
         0.95
     """
@@ -409,13 +404,13 @@ class AdamW(Adam):
         self._construct(params, given, decoupled_weight_decay=True)
 
     def add_param_group(self, param_group: Group) -> None:
-        """As `Adam.add_param_group`; a group cannot couple its decay."""
+        """Add a group as `Adam.add_param_group` does, but refuse L2."""
         if isinstance(param_group, dict) and not param_group.get("decoupled_weight_decay", True):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError("decoupled_weight_decay=False in a group of AdamW: use Adam for coupled L2")
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore; whatever the source says, this is AdamW."""
+        """Restore attributes as `Adam` does, but always with decoupled decay."""
         super().__setstate__(state)
         for group in self.param_groups:
             group["decoupled_weight_decay"] = True

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters of a model weight decay applies to, and why."""
+"""Split a model's parameters into groups with and without weight decay, with a reason for each parameter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from glob import escape
 from itertools import accumulate, repeat
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
@@ -17,47 +16,40 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from adamas.decay import layer_lr
+from adamas.scalars import number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _POSITIONS = ("*pos_emb*", "*position_emb*", "*positional_emb*", "*rel_pos*", "*relative_position*")
 _SCALES = ("*layer_scale*", "*logit_scale", "gamma", "beta", "A_log")
-# Own names of parameters that may have any shape and are no matrices: positions, learned tokens, scales.
+# Last components of the names of parameters that are no matrices, whatever their shape: positions, tokens, scales.
 NO_DECAY_NAMES: tuple[str, ...] = (*_POSITIONS, "*_token", "*_tokens", *_SCALES)
-_BIAS = r"(^|_)bias(es)?(_|$)"  # compiled, and kept, at the first search: importing need not wait for it
-# LlamaRMSNorm, LayerNorm2d, RMSNormGated; not NormalFlow, NormedLinear, LayerNormLSTMCell, which hold matrices.
+_BIAS = r"(^|_)bias(es)?(_|$)"  # `re` compiles and keeps it at the first search, so that importing is fast
+# It matches LlamaRMSNorm, LayerNorm2d, RMSNormGated, but not NormalFlow, NormedLinear, LayerNormLSTMCell with matrices.
 _NORM = r"[Nn]orm(ali[sz]ation)?(?![a-z])(?!\w*(Linear|Conv|LSTM|GRU|RNN|Attention|M[Ll][Pp]|Block))"
 _MATRICES = ("torch.nn.modules.linear", "torch.nn.modules.conv", "torch.nn.modules.rnn")
 
 
 class Placement(NamedTuple):
-    """What was decided for one parameter.
+    """The decision on whether one parameter decays, and why."""
 
-    Args:
-        name: its (first) name in `model.named_parameters()`.
-        param: the parameter.
-        decays: whether weight decay applies to it.
-        reason: the rule that decided.
-        layer: its depth for `layer_decay`: 0 before the blocks, 1, 2, ... in them, one more after; 0 without it.
-    """
-
-    name: str
+    name: str  # the parameter's first name in `model.named_parameters()`
     param: nn.Parameter
-    decays: bool
-    reason: str
-    layer: int
+    decays: bool  # whether weight decay applies to the parameter
+    reason: str  # the rule that decided
+    layer: int  # the depth for `layer_decay`: 0 before the blocks, 1, 2, ... in them, one more after; 0 without it
 
 
 class ParamGroups(list[dict[str, Any]]):
-    """The list of groups that `param_groups` returns; `placements` and `table()` tell why, frozen parameters too."""
+    """The list of groups that `param_groups` returns, with the decision on each parameter, also on frozen ones."""
 
     placements: tuple[Placement, ...] = ()
 
     def table(self) -> Table:
-        """One row per parameter: its group, the weight decay and lr which that has now, and the reason.
+        """A table with a row for each parameter: its group, the group's weight decay and lr, and the reason.
 
-        An optimizer made from the groups keeps its schedule in them, so the lr is the current one; "-" is not set.
+        The values are the present ones, because an optimizer made from the groups writes into them. "-" is not set.
 
         Example:
             >>> print(*param_groups(nn.Linear(4, 2), 0.1).table().columns[-1].cells, sep=" | ")
@@ -67,20 +59,20 @@ class ParamGroups(list[dict[str, Any]]):
         from rich.text import Text
 
         where: dict[int, tuple[str, dict[str, Any]]] = {}
-        for number, group in enumerate(self):
-            for entry in group["params"]:  # a pair; an optimizer replaces it by the parameter alone
-                where[id(entry[1] if isinstance(entry, tuple) else entry)] = str(number), group
+        for index, group in enumerate(self):
+            for entry in group["params"]:  # (name, parameter); an optimizer replaces the pair by the parameter
+                where[id(entry[1] if isinstance(entry, tuple) else entry)] = str(index), group
         table = Table("name", "shape", "group", "weight decay", "lr", "why")
         for name, param, _, reason, _ in self.placements:
-            number, group = where.get(id(param), ("-", {}))
+            index, group = where.get(id(param), ("-", {}))
             decay, lr = (f"{group[key]:g}" if key in group else "-" for key in ("weight_decay", "lr"))
             shape = " x ".join(map(str, param.shape)) or "scalar"
-            table.add_row(*map(Text, (name, shape, number, decay, lr, reason)))
+            table.add_row(*map(Text, (name, shape, index, decay, lr, reason)))
         return table
 
 
 class _Role(NamedTuple):
-    """One place where a parameter is registered; `alias` is its name without what `torch.nn.utils.parametrize` adds."""
+    """One registration of a parameter; `alias` is the name without the parts that `torch.nn.utils.parametrize` adds."""
 
     name: str
     alias: str
@@ -89,12 +81,12 @@ class _Role(NamedTuple):
     is_magnitude: bool
 
     def describe(self) -> tuple[str, str]:
-        """The type of the owner and the parameter's own name."""
+        """The name of the owner's type and the last component of the parameter's name."""
         return type(self.owner).__name__.removeprefix("Parametrized"), self.alias.rpartition(".")[2]
 
 
 def _roles(model: nn.Module) -> Iterator[_Role]:
-    """Every registration of every parameter, shared ones as often as they occur, in the order of `named_parameters`."""
+    """All registrations of all parameters, in the order of `named_parameters`."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         for name, param in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
             own_name = name.rpartition(".")[2]
@@ -108,7 +100,7 @@ def _roles(model: nn.Module) -> Iterator[_Role]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """A pattern without a dot against the last component; with one, against the name from any component on."""
+    """Whether a pattern without a dot matches the last component, or one with a dot the name from any component on."""
     if "." not in pattern:
         return fnmatchcase(name.rpartition(".")[2], pattern)
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
@@ -121,7 +113,7 @@ def _strings(what: str, value: Any) -> tuple[str, ...]:
 
 
 def _declared(model: nn.Module) -> Iterator[str]:
-    """What `no_weight_decay` of the model and of its submodules names, as patterns of whole names."""
+    """Patterns of whole names from `no_weight_decay` of the model and of its submodules."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         declared: Any = getattr(module, "no_weight_decay", ())
         for name in _strings("no_weight_decay", declared() if callable(declared) else declared or ()):
@@ -129,7 +121,7 @@ def _declared(model: nn.Module) -> Iterator[str]:
 
 
 def _why_no_decay(role: _Role, patterns: tuple[str, ...], declared: tuple[str, ...]) -> str | None:
-    """The first rule that exempts the parameter in this role, or None: it decays. This is the whole decision."""
+    """The first rule that exempts a parameter from decay in one of its roles, or None: all rules are here."""
     names, (kind, own_name), ancestors = {role.name, role.alias}, role.describe(), type(role.owner).__mro__
     holds_matrices = any(c.__module__ in _MATRICES for c in ancestors)
     if any(fnmatchcase(name, pattern) for name in names for pattern in declared):
@@ -153,7 +145,7 @@ def _why_no_decay(role: _Role, patterns: tuple[str, ...], declared: tuple[str, .
 
 
 def _blocks(model: nn.Module) -> dict[str, int]:
-    """The repeated blocks of the outermost stacks (two of one class or more), numbered from 1 over all stacks."""
+    """The repeated blocks (two or more of one class) of the outermost stacks, numbered from 1 over all stacks."""
     blocks: dict[str, int] = {}
     for prefix, module in model.named_modules():
         is_numbered = isinstance(module, nn.ModuleDict) and all(key.isdigit() for key in module)
@@ -173,7 +165,7 @@ def _blocks(model: nn.Module) -> dict[str, int]:
 
 
 def _layers(model: nn.Module, names: Iterable[str]) -> Iterator[int]:
-    """The depth of every parameter; between two stacks it is that of the block before."""
+    """The depth of each parameter; between two stacks it is the depth of the block before."""
     blocks, reached = _blocks(model), 0
     for name in names:
         parents = accumulate(name.split("."), "{}.{}".format)
@@ -183,7 +175,7 @@ def _layers(model: nn.Module, names: Iterable[str]) -> Iterator[int]:
 
 
 def _placements(model: nn.Module, no_decay: Iterable[str], by_layer: bool) -> Iterator[Placement]:
-    """Decide every parameter once; one that is shared decays only if it does in every role."""
+    """Decide on each parameter once. A shared parameter decays only if it does in every role."""
     patterns, declared = _strings("no_decay", no_decay), tuple(_declared(model))
     roles: dict[int, list[_Role]] = {}
     for role in _roles(model):
@@ -206,19 +198,15 @@ def _placements(model: nn.Module, no_decay: Iterable[str], by_layer: bool) -> It
         yield Placement(first.name, first.param, why is None, reason, layer)
 
 
-def _number(value: Any) -> float:
-    """The value as a float; NaN, which fails every range check, for what is not a number."""
-    return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-
-
 def _check(model: Any, weight_decay: Any, lr: Any, layer_decay: Any) -> None:
+    """Raise on arguments of `param_groups` that are out of range or cannot be used."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}: its layers decide")
-    if not 0 <= _number(weight_decay) < math.inf:
+    if not 0 <= number(weight_decay) < math.inf:
         raise ValueError(f"weight_decay={weight_decay!r} must be a finite number >= 0")
-    if lr is not None and not 0 <= _number(lr) < math.inf:
+    if lr is not None and not 0 <= number(lr) < math.inf:
         raise ValueError(f"lr={lr!r} must be a finite number >= 0: give a tensor to the optimizer and leave lr out")
-    if layer_decay is not None and not 0 < _number(layer_decay) <= 1:
+    if layer_decay is not None and not 0 < number(layer_decay) <= 1:
         raise ValueError(f"layer_decay={layer_decay!r} must lie in (0, 1]")
     if layer_decay is not None and lr is None:
         raise ValueError(f"layer_decay={layer_decay!r} scales the learning rate of every group: give lr too")
@@ -241,33 +229,40 @@ def param_groups(
 ) -> ParamGroups:
     """Split a model's parameters into groups with and without weight decay, for any torch optimizer.
 
-    Not decayed: what `no_weight_decay` of the model or a submodule names (timm's convention, relative to that module)
-    or a true `_no_weight_decay` of the parameter marks; names in `no_decay`; normalisation layers and embeddings, by
-    module type; biases; weight-norm magnitudes; whatever has at most one dimension, or three and more of which at most
-    one is larger than 1 (unless of a linear, convolutional or recurrent layer). A parameter shared by several modules
-    appears once, by its first name, and decays only if it does in every role: an embedding tied to the output layer
-    does not. Frozen parameters are left out: make the groups again, or `add_param_group`, after thawing. Make them
-    anew for every optimizer: torch writes into them.
+    Weight decay does not apply to:
+
+    - parameters that `no_weight_decay` of the model or of a submodule names (timm's convention, relative to that
+      module), and parameters with a true attribute `_no_weight_decay`
+    - names in `no_decay`
+    - normalisation layers and embeddings, by the type of the module
+    - biases, and magnitudes of weight norm
+    - parameters with at most one dimension, or with three and more of which at most one is larger than 1, except for
+      the latter in linear, convolutional and recurrent layers
+
+    A parameter shared by several modules appears once, under its first name. It decays only if it does in every role,
+    so that an embedding tied to the output layer does not. Frozen parameters are left out: after unfreezing them, make
+    the groups again or call `add_param_group`. Make new groups for every optimizer, because torch writes into them.
 
     Args:
-        model: the module, not its parameters; before it is wrapped in `FullyShardedDataParallel`.
-        weight_decay: of the decayed groups, in the optimizer's own convention; the others get 0.
-        lr: learning rate of every group; left to the optimizer if None.
-        no_decay: case-sensitive globs. Without a dot: compared with the last component of the name ("cls_token");
-            with one: with the name from any component on ("head.*" is all that is under a head). Extend the default
-            by `(*NO_DECAY_NAMES, "mine")`. A pattern of yours that matches nothing raises.
-        layer_decay: lr * layer_decay ** (last - layer) is the lr of a layer. Layers 1, 2, ... are the repeated blocks
-            of the outermost stacks (the stages, where a model has stages of blocks), 0 is what is registered before
-            them, the last what comes after. timm's `group_matcher` is not read.
+        model: the module, before it is wrapped in `FullyShardedDataParallel`.
+        weight_decay: the weight decay of the decayed groups, in the optimizer's own convention. The others get 0.
+        lr: the learning rate of every group; None leaves it to the optimizer.
+        no_decay: case-sensitive globs. A glob without a dot is compared with the last component of the name
+            ("cls_token"), one with a dot with the name from any component on ("head.*" matches everything in a head).
+            To extend the default, give `(*NO_DECAY_NAMES, "mine")`. A pattern of yours that matches nothing raises.
+        layer_decay: the factor between the lr of neighbouring layers: a layer gets lr * layer_decay ** (last - layer).
+            Layers 1, 2, ... are the repeated blocks of the outermost stacks (the stages, where a model has stages of
+            blocks). Layer 0 has the parameters before them, the last layer those after. timm's `group_matcher` is not
+            read.
 
     Returns:
-        Dicts of `params` as (name, parameter) pairs, `weight_decay` and, if given, `lr`; by layer, decayed first,
-        none empty. `table()` shows every parameter, its group and the reason.
+        Groups: dicts of `params` as (name, parameter) pairs, `weight_decay` and, if given, `lr`. They are in the order
+        of the layers, decayed ones first, and never empty. `table()` shows every parameter, its group and the reason.
 
     Raises:
         TypeError: `model` is not a module, or `no_decay` is a bare string.
-        ValueError: a value out of range, a pattern that matches nothing, no trainable or a lazy parameter,
-            `layer_decay` without `lr` or without repeated blocks.
+        ValueError: a value is out of range, a pattern matches nothing, no parameter is trainable, one is lazy, or
+            `layer_decay` comes without `lr` or repeated blocks.
 
     Example:
         >>> for group in param_groups(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), 0.1):

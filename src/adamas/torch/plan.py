@@ -1,7 +1,7 @@
-"""The plan of a step: which parameters go to which kernel together. Made when something changed, used until it does.
+"""The plan of a step: the buckets of parameters that a kernel steps together. It is kept until something changes.
 
 A bucket holds parameters of one group, kernel, device and dtype. Mostly they have taken the same number of steps, and
-one set of scalars serves them all; where some had no gradient for a while there are a few.
+share one set of scalars. Where some had no gradient for a while, there are a few sets.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,58 +34,69 @@ step_values, plan_values = itemgetter(*STEP_KEYS), itemgetter(*PLAN_KEYS)
 
 Groups = list[Group]
 States = defaultdict[Tensor, State]
+# The scalars of a bucket's different steps, and for each parameter the index of its own; None where all take the first.
+Due: TypeAlias = tuple[list[StepScalars], list[int] | None]
 
 
-class Due(NamedTuple):
-    """What a bucket's step is given: the scalars of its different steps, and which of them each parameter takes."""
+class _Kind(NamedTuple):
+    """The properties that all parameters of a bucket share."""
 
-    scalars: list[StepScalars]
-    which: list[int] | None
+    group: int  # the number of the group
+    choice: Choice  # the kernel, with the reason
+    device: torch.device
+    dtype: torch.dtype
+    storage: Storage
+    begins: bool  # whether averages of the weights begin at the next step
+    on_device: bool  # whether the device counts the steps
+    alone: int | None  # the id of a parameter that needs a bucket of its own; None for all others
 
 
 class PlannedBucket:
-    """Parameters that are stepped in one call, with the kernel that does it.
+    """Parameters of one kind, with their group and their complete states, which one call of a kernel steps."""
 
-    Args:
-        group: the number of their group.
-        choice: the kernel that steps them.
-        bucket: the parameters and their states.
-        begins: whether averages of the weights begin at the next step; a 0-d tensor where only the device knows.
-    """
-
-    def __init__(self, group: int, choice: Choice, bucket: Bucket, begins: Any) -> None:
-        self.group, self.bucket = group, bucket
-        self.begins: Any = begins
-        self.kernel = KERNELS[choice.kernel]
-        self.prepared = self.kernel.prepare(bucket)
-
-    def take(self) -> None:
-        """Hand the parameters' gradients of this moment to the kernel, which checks every tensor."""
-        self.kernel.take(self.prepared)
+    def __init__(self, kind: _Kind, group: Group, params: list[Tensor], states: list[State]) -> None:
+        self.kind = kind
+        self.begins: Any = kind.begins  # a 0-d tensor later, where only the device knows
+        _give_steps(states, kind)
+        foreach = kind.device.type in ACCELERATORS if group["foreach"] is None else group["foreach"]
+        self.bucket = Bucket(
+            params,
+            states,
+            kind.storage,
+            amsgrad=bool(group["amsgrad"]),
+            averages=group["ema_decay"] is not None,
+            foreach=bool(foreach) and has_host_scalars(group),
+            differentiable=bool(group["differentiable"]),
+            counts=True,
+            on_device=kind.on_device,
+        )
+        self.kernel = KERNELS[kind.choice.kernel]
+        self.prepared = self.kernel.prepare(self.bucket)
 
     def step(self, due: Due, zero_grad: bool) -> None:
-        """Step the parameters that have a gradient, and count it."""
-        self.kernel.step(self.prepared, due.scalars, due.which, zero_grad)
-        skip, begins = due.scalars[0].skip, self.begins
+        """Step the parameters that have a gradient, and count the step."""
+        scalars, which = due
+        self.kernel.step(self.prepared, scalars, which, zero_grad)
+        skip, begins = scalars[0].skip, self.begins
         if skip is None or begins is False:
             self.begins = False
         else:
-            begins.logical_and_(skip)  # in place: a graph that captured this step goes on reading it
+            begins.logical_and_(skip)  # in place, because a graph that captured this step goes on reading the tensor
             keep(begins, begins.device)
 
 
 class Plan:
-    """The buckets of an optimizer, and what to look at to know whether they still hold.
+    """The buckets of an optimizer, and the facts that `holds` compares to tell whether the buckets are still right.
 
     Args:
-        groups: the optimizer's parameter groups, validated.
-        states: the optimizer's state, which is not changed before `commit`.
+        groups: the optimizer's parameter groups, checked.
+        states: the optimizer's state, which does not change before `commit`.
         may_skip: whether a device may decide to skip steps, and so has to count them.
         begun: whether averages of other parameters began at an earlier step.
 
     Raises:
-        RuntimeError: sparse gradients, or a demanded kernel that cannot step a parameter.
-        ValueError: a state that does not fit its parameter.
+        RuntimeError: a gradient is sparse, or a demanded kernel cannot step a parameter.
+        ValueError: a state does not fit its parameter.
     """
 
     def __init__(self, groups: Groups, states: States, may_skip: bool, begun: bool = False) -> None:
@@ -98,24 +109,29 @@ class Plan:
         self._may_skip, self._begun = may_skip, begun
         self.committed = False
         self._tracing = is_tracing()
-        members = [member for i, group in enumerate(groups) for member in self._members(i, group, states)]
-        self.buckets = list(_bucketed(members, groups))
-        self.on_accelerator = any(member.param.device.type in ACCELERATORS for member in members)
-        # Whether norms and verdicts stay in tensors, for which the host does not wait. Where some parameters lie on the
-        # CPU and others do not, or some have their steps counted by the host, the host decides for all.
-        devices = {member.param.device for member in members}
+        together: dict[_Kind, tuple[list[Tensor], list[State]]] = {}
+        for i, group in enumerate(groups):
+            for kind, param, state in self._members(i, group, states):
+                params, complete = together.setdefault(kind, ([], []))
+                params.append(param)
+                complete.append(state)
+        self.buckets = [PlannedBucket(kind, groups[kind.group], *members) for kind, members in together.items()]
+        # Whether norms and verdicts stay in tensors, so that the host does not wait for a device. The host decides if
+        # parameters lie both on the CPU and elsewhere, or if it counts the steps of some.
+        devices = {kind.device for kind in together}
+        self.on_accelerator = any(device.type in ACCELERATORS for device in devices)
         accelerated = all(device.type in ACCELERATORS for device in devices)
-        counted = all(member.on_device for member in members)
+        counted = all(kind.on_device for kind in together)
         self.on_device = (counted and (accelerated or len(devices) == 1)) or (
             self.on_accelerator and accelerated and not may_skip
         )
 
     def at_home(self, scalar: Any) -> Any:
-        """A scalar where what concerns all buckets is decided: on the first one's device."""
-        return _on(self.buckets[0].bucket.params[0].device, scalar) if self.buckets else scalar
+        """A scalar on the first bucket's device, which decides for all buckets."""
+        return _on(self.buckets[0].kind.device, scalar) if self.buckets else scalar
 
     def commit(self, states: States) -> None:
-        """Write the buckets' complete states into the optimizer's, whose dicts stay the same objects."""
+        """Write the buckets' complete states into the dicts of the optimizer's state, which stay the same objects."""
         if self.committed:
             return
         self.committed = True
@@ -128,15 +144,18 @@ class Plan:
                 bucket.bucket.states[i] = mine
         self._states = list(states.values())
 
-    def _members(self, index: int, group: Group, states: States) -> Iterator[_Member]:
-        """The parameters of a group that have a gradient, or have had one, checked; nothing is written yet."""
-        # An average begins as a copy of the weights after a group's first step with one. Who gets a first gradient
-        # later has not moved before: its average begins at the weight before that step, as if it had been kept.
+    def _members(self, index: int, group: Group, states: States) -> Iterator[tuple[_Kind, Tensor, State]]:
+        """The parameters of a group that have a gradient now or had one earlier, each with its kind and complete state.
+
+        They are checked, and nothing is written.
+        """
+        # Averages begin as copies of the weights after the group's first step with averages. A parameter with a first
+        # gradient later has not moved before: its average begins at the weight before that step.
         begun = self._begun or any("ema" in states.get(p, {}) for p in group["params"])
         begins = group["ema_decay"] is not None and not begun
         for i, param in enumerate(group["params"]):
             if param in self._seen:
-                continue  # listed twice, which torch warns of when the group is made: stepped once
+                continue  # listed twice, of which torch warned at construction: it is stepped once
             self._seen.add(param)
             name = name_of(group, i, f"parameter {i} of group {index}")
             before = states.get(param, {})
@@ -148,16 +167,20 @@ class Plan:
             _check_steppable(param, name)
             choice = choose_for(param, group)
             state = conform(before, param, storage, extras(group), name)
+            device = param.device
             on_device = (
-                bool(group["capturable"]) or (self._may_skip and param.device.type in ACCELERATORS) or is_tracing(param)
+                bool(group["capturable"]) or (self._may_skip and device.type in ACCELERATORS) or is_tracing(param)
             )
-            yield _Member(index, param, state, storage, choice, begins, on_device)
+            # The host does not read counts on a device, which may differ between parameters. triton takes a tensor with
+            # a count for each parameter; eager takes one count, so that each parameter needs a bucket of its own.
+            alone = id(param) if on_device and choice.kernel != "triton" else None
+            yield _Kind(index, choice, device, param.dtype, storage, begins, on_device, alone), param, state
 
     def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
-        """Whether groups, states and gradients are still those that the buckets were made of.
+        """Whether the buckets still fit the groups, states and gradients.
 
-        A gradient that went missing changes nothing: its parameter rests in its bucket. What is not looked at here (a
-        parameter or moment that was moved or resized) the kernels refuse in `take`, before anything is written.
+        A parameter without gradient stays in its bucket. Tensors that were moved or resized are not noticed here: the
+        kernels refuse them in `take`, before anything is written.
         """
         return (
             (may_skip is self._may_skip or not self.on_accelerator)
@@ -172,11 +195,11 @@ class Plan:
     def take(self) -> None:
         """Hand all gradients to the kernels, which check every tensor."""
         for bucket in self.buckets:
-            bucket.take()
+            bucket.kernel.take(bucket.prepared)
 
     def step(self, dues: list[Due], zero_in_place: bool) -> None:
-        """Step every bucket; then its gradients are let go, and zeroed where asked to."""
-        # In the same pass only where no gradient is also another's: that one would be read as zeros.
+        """Step every bucket, and release its gradients, filled with zeros where asked."""
+        # Gradients that share memory are zeroed last: a kernel would read zeros for the second of them.
         in_pass = zero_in_place and lists.disjoint(self.gradients())
         for bucket, due in zip(self.buckets, dues, strict=True):
             bucket.step(due, in_pass)
@@ -184,14 +207,14 @@ class Plan:
             self._zero()
 
     def release(self, zero_in_place: bool) -> None:
-        """Let the gradients go without a step."""
+        """Release the gradients without a step."""
         for bucket in self.buckets:
             bucket.kernel.release(bucket.prepared)
         if zero_in_place:
             self._zero()
 
     def gradients(self) -> list[Tensor]:
-        """The gradients that there are, each once."""
+        """The gradients of all buckets, each once."""
         grads = (param.grad for bucket in self.buckets for param in bucket.bucket.params)
         return list({id(grad): grad for grad in grads if grad is not None}.values())
 
@@ -200,11 +223,11 @@ class Plan:
             grad.detach().zero_()
 
     def squares(self) -> list[Any]:
-        """The sum of squares of each gradient taken."""
+        """The sum of squares of each gradient that was taken."""
         return [square for bucket in self.buckets for square in bucket.kernel.squares(bucket.prepared)]
 
     def _hyper(self, index: int, group: Group) -> tuple[Hyper, float | None]:
-        """A group's values, read and checked again when they changed; its rate, where a schedule changed only that."""
+        """A group's values, read and checked again after a change; and the rate, where only that has changed."""
         if has_tensors(group):
             self._hypers[index] = None
             return (check(group) if has_host_scalars(group) else read(group)), None
@@ -218,43 +241,27 @@ class Plan:
         return known[1], None
 
     def due(self, groups: Groups, factor: Any, skip: Tensor | None) -> list[Due]:
-        """What each bucket's coming step is given.
-
-        Args:
-            groups: the optimizer's groups, as they are now.
-            factor: what gradients are multiplied with.
-            skip: a 0-d tensor that says on the device whether the step is to change nothing.
-        """
-        return [self._due(bucket, groups[bucket.group], factor, skip) for bucket in self.buckets]
-
-    def _due(self, bucket: PlannedBucket, group: Group, factor: Any, skip: Tensor | None) -> Due:
-        hyper, lr = self._hyper(bucket.group, group)
-        numbers, which = bucket.kernel.upcoming(bucket.prepared)
-        if factor.__class__ is not float or skip is not None:
-            device = bucket.bucket.params[0].device
-            factor, skip = _on(device, factor), _on(device, skip)
-            if skip is not None and bucket.begins is True:  # from the first step on: all take the same kernel
+        """The scalars of each bucket's next step, from the present groups, the gradients' factor and the verdict."""
+        dues: list[Due] = []
+        for bucket in self.buckets:
+            group, device = groups[bucket.kind.group], bucket.kind.device
+            hyper, lr = self._hyper(bucket.kind.group, group)
+            numbers, which = bucket.kernel.upcoming(bucket.prepared)
+            if skip is not None and bucket.begins is True:
+                # A tensor from the first step on, so that all steps run the same kernel.
                 bucket.begins = torch.ones((), dtype=torch.bool, device=device)
-        seed = group["seed"] if bucket.bucket.storage.random else None
-        scalars = [StepScalars.of(hyper, number, factor, bucket.begins, seed, lr) for number in numbers]
-        return Due(scalars if skip is None else [each._replace(skip=skip) for each in scalars], which)
+            seed, here = group["seed"] if bucket.kind.storage.random else None, _on(device, factor)
+            scalars = [StepScalars.of(hyper, number, here, bucket.begins, seed, lr) for number in numbers]
+            if skip is not None:
+                there = _on(device, skip)
+                scalars = [each._replace(skip=there) for each in scalars]
+            dues.append((scalars, which))
+        return dues
 
 
 def _on(device: torch.device, scalar: Any) -> Any:
-    """A scalar that was decided on one of several devices, on another."""
+    """A scalar on the given device; a number stays one."""
     return scalar.to(device, non_blocking=True) if isinstance(scalar, Tensor) else scalar
-
-
-class _Member(NamedTuple):
-    """A parameter of the plan, its complete state and its kernel."""
-
-    group: int
-    param: Tensor
-    state: State
-    storage: Storage
-    choice: Choice
-    begins: bool
-    on_device: bool  # whether its steps are counted there
 
 
 def _check_steppable(param: Tensor, name: str) -> None:
@@ -262,64 +269,27 @@ def _check_steppable(param: Tensor, name: str) -> None:
     if param.grad is not None and param.grad.layout is not torch.strided:
         raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
     if is_expanded(param):
-        raise ValueError(f"{name} is expanded: its elements share memory and cannot be stepped apart. clone() it")
+        raise ValueError(f"{name} is expanded: elements that share memory cannot be stepped separately. clone() it")
     if type(param) in ORDINARY and is_faking():
         raise RuntimeError(f"{name} is no FakeTensor, and FakeTensorMode is active: convert it by mode.from_tensor")
-    if param.is_conj():
-        raise ValueError(f"{name} is a conjugated view, which cannot be written in place. resolve_conj() it")
 
 
 def _flags(group: Group) -> tuple[Any, ...]:
     return (*plan_values(group), group["ema_decay"] is None)
 
 
-def _bucketed(members: list[_Member], groups: Groups) -> Iterator[PlannedBucket]:
-    """Members that can be stepped together, together, in the order in which they first appear."""
-    together: dict[tuple[Any, ...], list[_Member]] = {}
-    for member in members:
-        param, choice = member.param, member.choice
-        # A count that lies on a device is not looked at: what may differ between parameters is then a tensor, of which
-        # triton takes each one's element, and eager a number.
-        alone = id(param) if member.on_device and choice.kernel != "triton" else None
-        key = (member.group, choice, param.device, param.dtype, member.storage, member.on_device, alone)
-        together.setdefault(key, []).append(member)
-    for (index, choice, device, *_), alike in together.items():
-        group, first = groups[index], alike[0]
-        _give_steps(alike)
-        bucket = Bucket(
-            params=[member.param for member in alike],
-            states=[member.state for member in alike],
-            storage=first.storage,
-            amsgrad=bool(group["amsgrad"]),
-            averages=group["ema_decay"] is not None,
-            foreach=_foreach(group, device),
-            differentiable=bool(group["differentiable"]),
-            counts=True,
-            on_device=first.on_device,
-        )
-        yield PlannedBucket(index, choice, bucket, first.begins)
-
-
-def _give_steps(members: list[_Member]) -> None:
-    """Give each state a counter that can be counted in place: its own where that is possible, else a new one."""
-    lacking: list[_Member] = []
-    for member in members:
-        step, device = member.state.get("step"), member.param.device
-        if member.on_device:
-            if not isinstance(step, Tensor):
-                member.state["step"] = torch.full((), float(step or 0), dtype=torch.float32, device=device)
-            elif not (step.dtype == torch.float32 and step.device == device and step.dim() == 0):
-                member.state["step"] = step.detach().to(device=device, dtype=torch.float32).reshape(())
-            continue
-        steps_taken(member.state)  # which raises where it is no number of steps
-        if not (type(step) is Tensor and step.device.type == "cpu" and step.numel() == 1):
-            lacking.append(member)
-    for member, step in zip(lacking, new_steps([steps_taken(member.state) for member in lacking]), strict=True):
-        member.state["step"] = step
-
-
-def _foreach(group: Group, device: torch.device) -> bool:
-    """Whether `eager` takes all tensors at once: where asked to, and on accelerators, whose launches cost."""
-    if group["differentiable"] or group["capturable"]:
-        return False
-    return bool(group["foreach"]) if group["foreach"] is not None else device.type in ACCELERATORS
+def _give_steps(states: list[State], kind: _Kind) -> None:
+    """Make "step" a tensor that can be counted in place in each state: keep the present one where it can."""
+    lacking: list[State] = []
+    for state in states:
+        step = state.get("step")
+        if not kind.on_device:
+            steps_taken(state)  # raises where "step" is no number of steps
+            if not (type(step) is Tensor and step.device.type == "cpu" and step.numel() == 1):
+                lacking.append(state)
+        elif not isinstance(step, Tensor):
+            state["step"] = torch.full((), float(step or 0), dtype=torch.float32, device=kind.device)
+        elif not (step.dtype == torch.float32 and step.device == kind.device and step.dim() == 0):
+            state["step"] = step.detach().to(device=kind.device, dtype=torch.float32).reshape(())
+    for state, step in zip(lacking, new_steps([steps_taken(state) for state in lacking]), strict=True):
+        state["step"] = step

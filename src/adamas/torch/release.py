@@ -1,6 +1,6 @@
-"""The step inside of backward: a gradient is used as soon as it is complete, and freed.
+"""Steps inside of backward: each gradient is used as soon as it is complete, and freed.
 
-Only one gradient is in memory at a time then, instead of all: 2 B a parameter less for bfloat16, 4 for float32.
+Memory then holds one gradient at a time: 2 bytes a parameter less for bfloat16, 4 less for float32.
 """
 
 from __future__ import annotations
@@ -28,36 +28,39 @@ REDUCING = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel
 
 
 def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: Any = None) -> Release:
-    """Step each parameter of `optimizer` in backward, as soon as its gradient is complete, and free the gradient.
+    """Step each parameter in backward, as soon as its gradient is complete, and free the gradient.
 
-    Keep calling `optimizer.step()` after backward: schedulers count it, it steps whatever has a gradient still, and
-    lets the moving averages of parameters that had none go on. Then training equals that with steps after backward,
-    bit for bit, save for what needs all gradients at once:
+    Keep calling `optimizer.step()` after backward. It counts for schedulers, steps the parameters that still have a
+    gradient, and updates the moving averages of those that had none. Training then equals training with steps after
+    backward, bit for bit, except where all gradients are needed at once:
 
-    - `max_norm` clips by the global norm of the backward *before*, as long as that was finite. Where there is none (the
-      first one, after loading a state, after setting `max_norm`) each parameter is clipped by its own.
-    - `skip_nonfinite` skips the parameters whose gradients hold an inf or a NaN, since others have stepped already;
-      `skipped_steps` counts each of them. `grad_scaler` does likewise, and learns of the overflow.
+    - `max_norm` clips by the global norm of the backward *before*, if that was finite. Where there is none (at first,
+      after loading a state, after setting `max_norm`), each parameter is clipped by its own norm.
+    - `skip_nonfinite` skips only the parameters with an inf or a NaN in their gradients, because others have stepped
+      already. `skipped_steps` counts each of them. A `grad_scaler` skips in the same way, and learns of the overflow.
     - Step hooks do not see these steps, and `clip_grad_norm_` after backward finds nothing to clip.
 
-    Tied parameters step once, when all their uses have contributed. A second backward through a retained graph fails
-    with autograd's error that a tensor was modified. A backward that fails has stepped the parameters that it reached.
+    Tied parameters step once, after all their uses have contributed. A second backward through a retained graph fails
+    with autograd's error that a tensor was modified. After a backward that fails, the parameters that it reached have
+    been stepped.
 
     Args:
-        model: whose parameters the optimizer steps. Pass the outermost module, so that DistributedDataParallel is seen.
-        optimizer: its `max_norm`, `skip_nonfinite` and groups stay in force, and may change.
-        grad_scaler: a `torch.amp.GradScaler` that scales the loss; `scaler.step(optimizer)` and `scaler.update()` stay.
+        model: the module with the optimizer's parameters. Give the outermost one, so that DistributedDataParallel is
+            noticed.
+        optimizer: an Adam or AdamW of Adamas. Its `max_norm`, `skip_nonfinite` and groups may still change.
+        grad_scaler: the `torch.amp.GradScaler` that scales the loss. Keep calling `scaler.step(optimizer)` and
+            `scaler.update()`.
 
     Returns:
-        A handle: `remove()` ends it, `accumulate()` is for all backwards but the last of an accumulation.
+        A handle: `remove()` ends the release; `accumulate()` is for all backwards but the last of an accumulation.
 
     Raises:
         ValueError: the model reduces its gradients after they are complete (DistributedDataParallel, FSDP), it lacks a
-            parameter of the optimizer, the optimizer is differentiable, or gradients are released already.
-        TypeError: an optimizer that is not from Adamas.
-        RuntimeError: in backward, where a process group has several processes, inside `averaged()`, or of
-            `checkpoint(..., use_reentrant=True)`, whose backwards inside of backward may complete a gradient in several
-            parts.
+            parameter of the optimizer, the optimizer is differentiable, or its gradients are released already.
+        TypeError: the optimizer is not from Adamas.
+        RuntimeError: at a backward that runs in one of several processes, inside `averaged()`, or inside of another
+            backward. `checkpoint(..., use_reentrant=True)` runs the last kind, which may complete a gradient in
+            several parts.
 
     Example:
         >>> from adamas.torch import AdamW
@@ -75,13 +78,7 @@ def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: An
 
 
 class Release:
-    """What `release_gradients` returns: it holds until `remove`, or until the optimizer is gone.
-
-    Args:
-        model: as there.
-        optimizer: as there.
-        grad_scaler: as there.
-    """
+    """The handle that `release_gradients` returns, with the same arguments; it works until `remove`."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, grad_scaler: Any = None) -> None:
         _check(model, optimizer)
@@ -89,15 +86,15 @@ class Release:
         self._conductor: Conductor = optimizer._conductor  # pyright: ignore - of both of our classes
         self._plans: dict[Tensor, Plan] = {}
         self._paused = False
-        self._backward = -1  # autograd's number of the backward that steps
-        self._squares: list[Any] = []  # of the gradients of this backward so far
+        self._backward = -1  # autograd's number of the present backward
+        self._squares: list[Any] = []  # the sums of squares of this backward's gradients so far
         self._overflow: list[Any] = []  # for each step since scaler.update(), whether it was skipped
-        self._norm: Any = None  # of the backward before
-        self._coming: Any = None  # of the last one that ended, for the next
-        self._seen: set[Tensor] = set()  # stepped or skipped since `optimizer.step()` was called
-        self._begun: set[int] = set()  # groups that had averages then
+        self._norm: Any = None  # the norm of the backward before this one, which clips
+        self._coming: Any = None  # the norm of the last backward that ended, which clips in the next
+        self._seen: set[Tensor] = set()  # the parameters stepped or skipped since the last `optimizer.step()`
+        self._begun: set[int] = set()  # the groups that had averages at that time
         self._single = True  # whether all parameters lie on one device
-        self._places: dict[Tensor, tuple[int, int]] = {}
+        self._places: dict[Tensor, tuple[int, int]] = {}  # the numbers of each parameter's group and place in it
         self._hooks: list[Any] = []
         self._hook = _Hook(self)
         for index in range(len(optimizer.param_groups)):
@@ -106,24 +103,24 @@ class Release:
 
     @staticmethod
     def admit(group: Group) -> None:
-        """Raise ValueError on a group whose steps autograd is to record."""
+        """Raise ValueError on a differentiable group."""
         if group["differentiable"]:
             raise ValueError("differentiable=True records steps, and backward cannot record itself: step after it")
 
     def watch(self, index: int) -> None:
-        """Step the parameters of a group in backward, also those that are frozen now."""
+        """Step the parameters of a group in backward, including those that are frozen now."""
         for place, param in enumerate(self._optimizer.param_groups[index]["params"]):
             known = param in self._places
             self._places[param] = (index, place)
-            if known or type(param) not in ORDINARY:  # a subclass's gradient is reduced later: left to `step`
+            if known or type(param) not in ORDINARY:  # a subclass may reduce its gradient later: `step` steps it
                 continue
             requires_grad = param.requires_grad
-            param.requires_grad_(True)  # torch takes hooks of no other, but keeps them
+            param.requires_grad_(True)  # torch requires it to add a hook, but not to keep one
             self._hooks.append(param.register_post_accumulate_grad_hook(self._hook))
             param.requires_grad_(requires_grad)
 
     def remove(self) -> None:
-        """Let gradients stay again, for `optimizer.step()` to use."""
+        """End the release: `optimizer.step()` uses all gradients again."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -132,12 +129,12 @@ class Release:
             self._conductor.release = None
 
     def forget(self) -> None:
-        """The optimizer's state is another now: let go what belonged to the old one."""
+        """Drop the plans and norms of a state that has been replaced."""
         self._plans, self._norm, self._coming = {}, None, None
 
     @contextmanager
     def accumulate(self) -> Generator[None]:
-        """Within this context backward only adds to the gradients; the next one outside of it steps with the sums."""
+        """A context in which backward only adds to the gradients. The next backward outside steps with the sums."""
         before, self._paused = self._paused, True
         try:
             yield
@@ -146,11 +143,11 @@ class Release:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether it undoes a loss scaler's factor."""
+        """Whether steps in backward undo the scale of a loss scaler."""
         return self._scaler is not None and self._scaler.is_enabled()
 
     def complete(self, param: Tensor) -> None:
-        """A parameter's gradient is complete: step, and free it. Also where that fails: the next one is not added."""
+        """Step a parameter with its complete gradient, and free the gradient, also where the step fails."""
         place = None if self._paused or param.grad is None else self._place(param)
         if place is None:
             return
@@ -165,16 +162,13 @@ class Release:
             param.grad = None
 
     def close(self, scaled: bool) -> bool:
-        """At `optimizer.step()`: step what has a gradient still, and let the averages of the others go on.
-
-        Args:
-            scaled: whether a loss scaler calls.
+        """At `optimizer.step()`, step the parameters that still have a gradient, and update the others' averages.
 
         Returns:
-            False where backward stepped nothing since the last call: everything is left to an ordinary step.
+            False where backward stepped nothing since the last call, so that an ordinary step has to do everything.
 
         Raises:
-            RuntimeError: the loss was scaled, and backward did not know.
+            RuntimeError: a loss scaler calls `optimizer.step()`, but the release has none.
         """
         if not self._seen:
             return False
@@ -199,24 +193,29 @@ class Release:
         return True
 
     def _place(self, param: Tensor) -> tuple[int, int] | None:
-        """The number of a parameter's group, and its own in it; None where it was taken out of all groups."""
+        """The numbers of a parameter's group and of its place there; None where no group has it any more."""
         groups = self._optimizer.param_groups
         index, place = self._places[param]
         if index < len(groups) and place < len(groups[index]["params"]) and groups[index]["params"][place] is param:
             return index, place
-        for index, group in enumerate(groups):
-            for place, each in enumerate(group["params"]):
-                if each is param:
-                    self._places[param] = (index, place)
-                    return index, place
-        return None
+        places = ((i, j) for i, group in enumerate(groups) for j, each in enumerate(group["params"]) if each is param)
+        found = next(places, None)
+        if found is not None:
+            self._places[param] = found
+        return found
 
     def _begin(self) -> None:
-        """At the first step of a backward, also after one that failed, which finished nothing."""
+        """Prepare for a new backward at its first step."""
         backward = torch._C._current_graph_task_id()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
         if backward == self._backward:
             return
-        _check_alone()
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise RuntimeError(
+                f"release_gradients in one of {distributed.get_world_size()} processes: each would step with its own "
+                "gradients, and the replicas would diverge. Wrap the model in DistributedDataParallel or FSDP, and "
+                "step after backward"
+            )
         self._conductor.tell(self._optimizer.param_groups)
         if _inside_backward():
             raise RuntimeError(
@@ -227,7 +226,7 @@ class Release:
         torch.autograd.Variable._execution_engine.queue_callback(self._finish)  # pyright: ignore
         if self.scales_loss and self._scaler_state()["stage"].name == "READY":
             self._overflow = []
-            self._seen.clear()  # scaler.update() was called, though after an overflow not step()
+            self._seen.clear()  # scaler.update() was called; after an overflow the scaler does not call step()
         if self._seen:
             return
         optimizer = self._optimizer
@@ -240,10 +239,11 @@ class Release:
 
     @torch.no_grad()
     def _step(self, param: Tensor, index: int, place: int) -> None:
-        """Step a parameter, or skip it; without a gradient only its average goes on."""
+        """Step a parameter, or skip it. Without a gradient, update only its average."""
         optimizer, conductor = self._optimizer, self._conductor
         self._seen.add(param)
-        group = _group_of_one(optimizer.param_groups[index], param, place)
+        group: Group = optimizer.param_groups[index]
+        group = {**group, "params": [param], "param_names": [name_of(group, place, f"parameter {place}")]}
         has_gradient = param.grad is not None
         order = Order(
             max_norm=conductor.max_norm if has_gradient else None,
@@ -259,14 +259,14 @@ class Release:
             taken = conductor.take(self._plans.pop(param, None), [group], states, order)
         finally:
             if not mine:
-                del optimizer.state[param]  # a step that was skipped, or failed, begins no state
+                del optimizer.state[param]  # a step that was skipped, or failed, leaves no state behind
         self._squares += taken.squares
         self._overflow += [taken.skip] if self.scales_loss else []
         if taken.plan is not None:
             self._plans[param] = taken.plan
 
     def _scale(self) -> Any:
-        """The scale of the loss, where the scaler has it; None without a scaler."""
+        """The scale of the loss; None without a scaler."""
         if not self.scales_loss:
             return None
         scale = self._scaler._get_scale_async()
@@ -275,7 +275,7 @@ class Release:
         return scale
 
     def _finish(self) -> None:
-        """At the end of a backward: its norm, and for the scaler whether there was an overflow."""
+        """At the end of a backward, compute its norm, and tell the scaler whether there was an overflow."""
         on_device = self._single and any(isinstance(x, Tensor) and x.device.type != "cpu" for x in self._squares)
         scale = self._scale()
         scale = 1.0 if scale is None else scale if on_device else float(scale)
@@ -283,21 +283,18 @@ class Release:
         self._conductor.norm = norm
         self._coming = None if norm is None else gradient.finite(norm, self._norm, on_device)
         if self.scales_loss and self._overflow:
-            self._tell_scaler(gradient.any_of(self._overflow))
+            from torch.amp.grad_scaler import OptState
 
-    def _tell_scaler(self, overflow: Any) -> None:
-        """What `scaler.unscale_` would have found: scaler.step then goes on as after it."""
-        from torch.amp.grad_scaler import OptState
-
-        found = torch.as_tensor(overflow, dtype=torch.float32).reshape(())
-        self._scaler_state().update(stage=OptState.UNSCALED, found_inf_per_device={found.device: found})
+            # The entries that `scaler.unscale_` would have made, so that `scaler.step` continues from there.
+            found = torch.as_tensor(gradient.any_of(self._overflow), dtype=torch.float32).reshape(())
+            self._scaler_state().update(stage=OptState.UNSCALED, found_inf_per_device={found.device: found})
 
     def _scaler_state(self) -> dict[str, Any]:
         return self._scaler._per_optimizer_states[id(self._optimizer)]
 
 
 class _Hook:
-    """What parameters call. It does not keep the release alive, for torch hides hooks from the garbage collector."""
+    """The hook of each parameter. It refers weakly to the release: the garbage collector cannot see torch's hooks."""
 
     def __init__(self, release: Release) -> None:
         self.release = weakref.ref(release)
@@ -309,40 +306,31 @@ class _Hook:
 
 
 def _check(model: nn.Module, optimizer: Optimizer) -> None:
+    """Raise where backward cannot step the optimizer's parameters."""
     if not isinstance(getattr(optimizer, "_conductor", None), Conductor):
         raise TypeError(f"release_gradients steps Adam and AdamW of adamas.torch, not {type(optimizer).__name__}")
     names = {type(module).__name__ for module in model.modules()}
     reducing = next((name for name in REDUCING if name in names), None)
     if reducing is not None:
-        raise ValueError(
-            f"{reducing} adds up gradients of several processes after they are complete here: step after it"
-        )
+        raise ValueError(f"{reducing} sums gradients of several processes after they are complete here: step after it")
     mine = {param for group in optimizer.param_groups for param in group["params"]}
     if any(type(param) not in ORDINARY for param in mine):
-        raise ValueError("a parameter is a tensor subclass (DTensor), whose gradient is reduced later: step after that")
+        raise ValueError("a parameter is a tensor subclass (DTensor), and its gradient is reduced later: step after it")
     foreign = mine - set(model.parameters())
     if foreign:
         shapes = ", ".join(str(tuple(param.shape)) for param in list(foreign)[:3])
-        raise ValueError(f"{len(foreign)} parameters of the optimizer (shapes {shapes}) are not the model's")
+        raise ValueError(
+            f"{len(foreign)} parameters of the optimizer (shapes {shapes}) are not the model's: give the module that "
+            "has all of them"
+        )
     for group in optimizer.param_groups:
         Release.admit(group)
     if optimizer._conductor.release is not None:  # pyright: ignore
         raise ValueError("this optimizer releases its gradients already: call remove() of that handle first")
     if any(map(_is_released, mine)):
-        gc.collect()  # an optimizer that nobody has any more, as when a notebook's cell runs again, is no obstacle
+        gc.collect()  # remove optimizers without references, for instance after a notebook's cell runs again
     if any(map(_is_released, mine)):
         raise ValueError("another optimizer steps a parameter in backward already: call remove() of its handle first")
-
-
-def _check_alone() -> None:
-    """Raise RuntimeError in one of several processes: nothing here adds up their gradients before they are used."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        raise RuntimeError(
-            f"release_gradients in one of {distributed.get_world_size()} processes: each would step with its own "
-            "gradients, and the replicas would diverge. Wrap the model in DistributedDataParallel or FSDP, and step "
-            "after backward"
-        )
 
 
 def _is_released(param: Tensor) -> bool:
@@ -351,13 +339,8 @@ def _is_released(param: Tensor) -> bool:
 
 
 def _inside_backward() -> bool:
-    """Whether this backward was called by an autograd function's: `checkpoint` does so with use_reentrant=True."""
+    """Whether an autograd function's backward called this one, as `checkpoint` does with use_reentrant=True."""
     frame, apply = sys._getframe(1), BackwardCFunction.apply.__code__
     while frame is not None and frame.f_code is not apply:
         frame = frame.f_back
     return frame is not None
-
-
-def _group_of_one(group: Group, param: Tensor, place: int) -> Group:
-    """A group with all its values, of one parameter."""
-    return {**group, "params": [param], "param_names": [name_of(group, place, f"parameter {place}")]}

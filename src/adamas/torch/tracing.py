@@ -1,4 +1,4 @@
-"""Whether torch is tracing a program here, so that operations are recorded and numbers do not exist yet."""
+"""Tell whether torch is tracing a program: operations are recorded then, and numbers do not exist yet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MODES = (_KEYS.FAKE, _KEYS.PROXY, _KEYS.FUNCTIONAL)
 
 
 def is_faking() -> bool:
-    """Whether FakeTensorMode is at work: it must not meet a tensor with memory, which some operations would write."""
+    """Whether FakeTensorMode is active, in which some operations would still write to tensors with memory."""
     return torch._C._get_dispatch_mode(_KEYS.FAKE) is not None  # pyright: ignore
 
 
 def is_tracing(tensor: Tensor | None = None) -> bool:
-    """Whether FakeTensorMode, make_fx or functionalisation is at work, or this tensor is one of theirs.
+    """Whether FakeTensorMode, make_fx or functionalisation is active, or made this tensor.
 
-    Only torch operations may be used then: a kernel of ours would read and write memory behind the program's back.
+    Only torch operations may be used then: the trace would miss the memory accesses of our kernels.
     """
     if tensor is not None and is_traced(tensor):
         return True

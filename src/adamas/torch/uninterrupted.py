@@ -1,7 +1,7 @@
-"""Hold back signals while something is changed that must change whole or not at all.
+"""Hold back signals during a change that must happen completely or not at all.
 
-Ctrl-C raises KeyboardInterrupt between any two instructions of the main thread. Between the kernel and the counts of
-steps it would leave weights that took a step which nobody counted.
+Ctrl-C raises KeyboardInterrupt between any two instructions of the main thread. Between the kernel and the count of
+steps, it would leave weights after a step that was not counted.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import signal
 from types import FrameType
 from typing import Any
 
-try:  # signal's own functions turn numbers into enums, ten times as slow
+try:  # signal's own functions turn numbers into enums, which takes ten times as long
     import _signal as plain_signal  # pyright: ignore[reportMissingImports]
 except ImportError:  # pragma: no cover - not CPython
     plain_signal: Any = signal
 
-# Signals for which programs install handlers in Python, which may raise. Ctrl-C's is first.
+# Signals for which programs install handlers in Python, where the system has them. Handlers may raise.
 _NAMES = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _NUMBERS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
 
 
 class Uninterrupted:
-    """A context in which Python's signal handlers do not run; they run right after it.
+    """A context in which Python's signal handlers wait; they run right after it.
 
     Example:
         >>> before = signal.signal(signal.SIGUSR1, lambda *_: print("the handler"))
@@ -36,33 +36,32 @@ class Uninterrupted:
     __slots__ = ("_arrived", "_handlers")
 
     def __init__(self) -> None:
-        self._handlers: list[tuple[int, Any]] = []
+        self._handlers: dict[int, Any] = {}
         self._arrived: list[tuple[int, FrameType | None]] = []
 
     def __enter__(self) -> None:
-        """Put a handler that only takes notes in the place of each that might raise."""
+        """Replace each handler by one that only notes the signal."""
         try:
             for number in _NUMBERS:
                 handler = plain_signal.getsignal(number)
                 if callable(handler):
-                    self._handlers.append((number, handler))
+                    self._handlers[number] = handler
                     plain_signal.signal(number, self._note)
         except ValueError:
-            self._handlers.clear()  # not the main thread, the only one in which Python runs handlers
+            self._handlers.clear()  # Python runs handlers only in the main thread, and this is another
         except BaseException:
             self._restore()
             raise
 
     def __exit__(self, *_: object) -> None:
-        """Put the handlers back, and run those whose signals arrived."""
+        """Put the handlers back, and run them for the signals that arrived."""
         if self._handlers:
             self._restore()
         for number, frame in self._arrived:
-            handler = next(handler for each, handler in self._handlers if each == number)
-            handler(number, frame)
+            self._handlers[number](number, frame)
 
     def _restore(self) -> None:
-        for number, handler in reversed(self._handlers):
+        for number, handler in reversed(self._handlers.items()):
             plain_signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

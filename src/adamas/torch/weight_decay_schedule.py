@@ -1,17 +1,18 @@
-"""A schedule of weight decay, beside any schedule of the learning rate."""
+"""A schedule of weight decay, to use with any schedule of the learning rate."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable
-from numbers import Real
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from adamas.decay import constant_product, cosine_schedule, linear_schedule, scaled_weight_decay
+from adamas.scalars import number
 from adamas.torch.groups import Group
 
 ANNEALINGS: dict[Any, Callable[[float, float, int, int], float]] = {
@@ -19,49 +20,49 @@ ANNEALINGS: dict[Any, Callable[[float, float, int, int], float]] = {
     "cosine": cosine_schedule,
 }
 SHAPES = ("constant", *ANNEALINGS, "inverse_lr")
-STATE_KEYS = ("step", "base_weight_decays", "base_lrs", "last_weight_decays")
+BASES, BASE_LRS, LAST = LISTS = ("base_weight_decays", "base_lrs", "last_weight_decays")  # a value for each group
 
 
 class WeightDecaySchedule:
-    r"""Changes the weight decay of an optimizer's groups from step to step.
+    """Changes the weight decay of an optimizer's groups from step to step.
 
-    Each group starts from its own `weight_decay` at construction, :math:`\lambda_0`. After t calls of `step` it is
+    Each group starts from its own `weight_decay` at construction. After t calls of `step` the weight decay is
 
-    .. math::
-        \text{linear:}\quad \lambda_t &= \lambda_0 + (\mathrm{end} - \lambda_0)\, t/T \\
-        \text{cosine:}\quad \lambda_t &= \mathrm{end} + (\lambda_0 - \mathrm{end})\,(1 + \cos(\pi t/T))/2 \\
-        \text{inverse\_lr:}\quad \lambda_t &= \lambda_0\, \mathrm{lr}_0/\mathrm{lr}_t \\
-        \text{a function:}\quad \lambda_t &= f(t)\,\lambda_0
+    ```
+    "linear"      start + (end - start) * t / T
+    "cosine"      end + (start - end) * (1 + cos(pi * t / T)) / 2
+    "inverse_lr"  start * lr_0 / lr_t
+    a function    f(t) * start
+    ```
 
-    with T = `total_steps`; from step T on it is `end`. A group whose weight decay is 0 at construction keeps 0: biases
-    and norms stay without decay. The schedule writes `group["weight_decay"]` and nothing else, so it works with
-    Adam and AdamW of this package and of torch.optim, and beside the schedulers of torch, timm and transformers.
-    Whatever else writes that key is overwritten at the next `step`.
+    with T = `total_steps`; from step T on it is `end`. A group that starts at 0, as biases and norms may, stays at 0.
+    The schedule writes `group["weight_decay"]` and nothing else. It works with Adam and AdamW of Adamas and of
+    torch.optim, and with the schedulers of torch, timm and transformers. `step` overwrites other values of that key.
 
     Args:
-        optimizer: an optimizer whose groups have a `weight_decay`, a number.
-        shape: "constant" | "linear" | "cosine" (DINO) | "inverse_lr": lr * weight_decay stays the same while the
-            learning rate moves | a function of the number of steps taken, which returns the factor, >= 0, by which
-            each group's starting value is multiplied, as for torch's LambdaLR.
+        optimizer: an optimizer with a number as `weight_decay` in each group.
+        shape: "constant" | "linear" | "cosine" (DINO) | "inverse_lr", which keeps lr * weight_decay constant while the
+            learning rate changes | a function of the number of steps taken. It returns the factor, >= 0, of each
+            group's starting value, as for torch's LambdaLR.
         end: the weight decay at the end, >= 0, for "linear" and "cosine": the same for all groups that decay.
         total_steps: the number of steps to the end, > 0, for "linear" and "cosine".
 
     Raises:
-        ValueError: an unknown shape, `end` or `total_steps` out of range, missing, or given to a shape that does not
-            read it; a group without a `weight_decay`, or with one that is not a finite number >= 0, as a tensor is
-            not; "inverse_lr" where a group starts from lr = 0; a function that returns no finite number >= 0.
+        ValueError: the shape is unknown; `end` or `total_steps` is out of range, missing, or given to a shape that does
+            not read it; a group's `weight_decay` is missing, a tensor, or no finite number >= 0; a group starts from
+            lr = 0 with "inverse_lr"; a function returns no finite number >= 0; a group was removed.
 
-    Call `step` once after each `optimizer.step()`. With "inverse_lr" make the schedule after the learning-rate
+    Call `step` once after each `optimizer.step()`. With "inverse_lr", make the schedule after the learning-rate
     scheduler and call its `step` after the scheduler's, so that it reads the rate of the next optimizer step. lr_0 is
-    the group's "initial_lr" where a scheduler has left one, else its `lr` at construction: the given `weight_decay`
-    holds at the base learning rate, also where the learning rate starts with a warm-up. Where lr_t is 0 the last finite
-    value stays. With `decay="independent"` a constant `weight_decay` shrinks weights in proportion to lr_t, and
-    "inverse_lr" by the same factor at each step.
+    the group's "initial_lr", which schedulers write, or else its `lr` at construction. So the given `weight_decay`
+    belongs to the base learning rate, also where a warm-up starts lower. Where lr_t is 0, the last finite value stays.
+    With `decay="independent"`, a constant `weight_decay` shrinks weights in proportion to lr_t, and "inverse_lr" by the
+    same factor at each step.
 
-    A group that is added later starts from the weight decay that it has at the next `step`. Every value follows from
-    the step count and the starting values, so a resumed schedule repeats the uninterrupted one bit for bit.
+    A group that is added later starts from its weight decay at the next `step`. Every value follows from the step count
+    and the starting values, so that a resumed schedule repeats the uninterrupted one bit for bit.
 
-    torch has no such schedule (pytorch issue 22343).
+    torch has no schedule of weight decay (pytorch issue 22343).
 
     Example:
         >>> import torch
@@ -107,12 +108,9 @@ class WeightDecaySchedule:
         _check_arguments(shape, end, total_steps)
         self.optimizer = optimizer
         self._shape, self._end, self._total_steps = shape, end, total_steps
-        self._step = 0
-        self._bases: list[float] = []
-        self._base_lrs: list[float] = []
-        self._last: list[float] = []
+        self._state: dict[str, Any] = {"step": 0, **{key: [] for key in LISTS}}
         self._move_to(0)
-        if not any(self._bases):
+        if not any(self._state[BASES]):
             warnings.warn(
                 "no group has a weight_decay > 0, and a group that starts at 0 stays there: this schedule changes "
                 "nothing. Give the optimizer the weight_decay to start from",
@@ -121,92 +119,90 @@ class WeightDecaySchedule:
 
     def step(self) -> None:
         """Move the weight decay of all groups on by one step."""
-        self._move_to(self._step + 1)
+        self._move_to(self._state["step"] + 1)
 
     def get_last_weight_decay(self) -> list[float]:
-        """The weight decay of each group as this schedule last set it, for logging; as `get_last_lr` of torch."""
-        return list(self._last)
+        """The weight decay that the schedule last wrote to each group, for logging, as torch's `get_last_lr`."""
+        return list(self._state[LAST])
 
     def state_dict(self) -> dict[str, Any]:
-        """The step count and each group's starting and last values: numbers, which `torch.load` takes as weights only.
+        """The step count, and each group's starting and last values, as plain numbers.
 
-        The shape, `end` and `total_steps` are not among them: those given at construction stay when this is loaded.
+        `torch.load` reads them with `weights_only=True`. The shape, `end` and `total_steps` are not included: when the
+        state is loaded, those given at construction stay.
         """
-        values = (self._step, list(self._bases), list(self._base_lrs), list(self._last))
-        return dict(zip(STATE_KEYS, values, strict=True))
+        return deepcopy(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the schedule that was saved stopped, and set the groups' weight decay to its last values.
+        """Continue where the saved schedule stopped, and set the groups' weight decay to its last values.
 
-        It does not matter whether the optimizer's own state is loaded before or after.
+        The optimizer's own state may be loaded before or after.
 
         Raises:
             ValueError: `state_dict` lacks a key, is of another number of groups, or holds a value that is no finite
                 number >= 0; nothing has changed.
         """
-        missing = [key for key in STATE_KEYS if key not in state_dict]
+        missing = [key for key in self._state if key not in state_dict]
         if missing:
             raise ValueError(f"the schedule's state lacks {', '.join(missing)}: it has {', '.join(state_dict)}")
-        step, *lists = (state_dict[key] for key in STATE_KEYS)
+        step, groups = state_dict["step"], len(self.optimizer.param_groups)
         if not isinstance(step, int) or step < 0:
             raise ValueError(f"step={step!r} in the schedule's state must be an integer >= 0")
-        groups: list[Group] = self.optimizer.param_groups
-        for key, values in zip(STATE_KEYS[1:], lists, strict=True):
-            if len(values) != len(groups):
+        state: dict[str, Any] = {"step": step}
+        for key in LISTS:
+            if len(state_dict[key]) != groups:
                 raise ValueError(
-                    f"{key} in the schedule's state has {len(values)} values, the optimizer {len(groups)} groups: add "
-                    "the same groups before loading"
+                    f"{key} in the schedule's state has {len(state_dict[key])} values, the optimizer {groups} groups: "
+                    "add the same groups before loading"
                 )
-            for value in values:
-                _number(value, f"{key} in the schedule's state")
-        self._step = step
-        self._bases, self._base_lrs, self._last = ([float(value) for value in values] for values in lists)
-        self._write(self._last)
+            state[key] = [_checked(value, f"{key} in the schedule's state") for value in state_dict[key]]
+        self._write(state)
 
     def _move_to(self, step: int) -> None:
         """Set every group to its value at `step`; nothing changes if a value is refused."""
         groups: list[Group] = self.optimizer.param_groups
-        bases, base_lrs, last = list(self._bases), list(self._base_lrs), list(self._last)
+        state: dict[str, Any] = {**deepcopy(self._state), "step": step}
+        bases, base_lrs, last = (state[key] for key in LISTS)
+        if len(groups) < len(bases):
+            raise ValueError(
+                f"the optimizer has {len(groups)} parameter groups, and the schedule was made for {len(bases)}: a "
+                "schedule cannot follow the removal of a group. Make a new WeightDecaySchedule"
+            )
         for index, group in enumerate(groups[len(bases) :], len(bases)):
-            bases.append(_weight_decay_of(group, index))
-            base_lrs.append(self._base_lr_of(group, index, decays=bases[-1] > 0.0))
-            last.append(bases[-1])
-        factor = _number(self._shape(step), f"the factor at step {step}") if callable(self._shape) else 1.0
-        values = [
+            base, lr = _weight_decay_of(group, index), float(group.get("initial_lr", group["lr"]))
+            if self._shape == "inverse_lr" and base > 0.0 and not 0.0 < lr < math.inf:
+                raise ValueError(
+                    f"group {index} starts from lr={lr}, which must be > 0 for 'inverse_lr', as lr * weight_decay is "
+                    "kept: construct the optimizer with its base learning rate"
+                )
+            bases.append(base)
+            base_lrs.append(lr)
+            last.append(base)
+        factor = _checked(self._shape(step), f"the factor at step {step}") if callable(self._shape) else 1.0
+        state[LAST] = [
             self._value(step, base, base_lr, factor, group, before) if base else 0.0
             for base, base_lr, before, group in zip(bases, base_lrs, last, groups, strict=True)
         ]
-        self._step, self._bases, self._base_lrs, self._last = step, bases, base_lrs, values
-        self._write(values)
+        self._write(state)
 
     def _value(self, step: int, base: float, base_lr: float, factor: float, group: Group, before: float) -> float:
         """The weight decay at `step` of a group that started from `base`."""
         if self._shape == "inverse_lr":
             value = constant_product(base, base_lr, float(group["lr"]))
             return value if math.isfinite(value) else before
-        if callable(self._shape):
-            return scaled_weight_decay(base, factor)
-        if self._shape == "constant":
-            return base
-        return ANNEALINGS[self._shape](base, self._end or 0.0, step, self._total_steps or 1)
+        if self._shape in ANNEALINGS:
+            return ANNEALINGS[self._shape](base, self._end or 0.0, step, self._total_steps or 1)
+        return scaled_weight_decay(base, factor)
 
-    def _base_lr_of(self, group: Group, index: int, decays: bool) -> float:
-        """The rate at which a group's starting weight decay holds; it must be above 0 where it is read."""
-        lr = float(group.get("initial_lr", group["lr"]))
-        if self._shape == "inverse_lr" and decays and not 0.0 < lr < math.inf:
-            raise ValueError(
-                f"group {index} starts from lr={lr}, which must be > 0 for 'inverse_lr', as lr * weight_decay is kept: "
-                "construct the optimizer with its base learning rate"
-            )
-        return lr
-
-    def _write(self, values: list[float]) -> None:
-        for group, value in zip(self.optimizer.param_groups, values, strict=True):
+    def _write(self, state: dict[str, Any]) -> None:
+        """Keep a new state, and write its last values to the groups."""
+        self._state = state
+        for group, value in zip(self.optimizer.param_groups, state[LAST], strict=True):
             group["weight_decay"] = value
 
 
 def _check_arguments(shape: str | Callable[[int], float], end: float | None, total_steps: int | None) -> None:
-    """Raise unless the shape exists and has the arguments that it reads, and no others."""
+    """Raise unless the shape exists and has exactly the arguments that it reads."""
     if not callable(shape) and shape not in SHAPES:
         known = ", ".join(map(repr, SHAPES))
         raise ValueError(f"shape={shape!r} must be one of {known}, or a function of the step that returns a factor")
@@ -217,25 +213,26 @@ def _check_arguments(shape: str | Callable[[int], float], end: float | None, tot
         return
     if end is None:
         raise ValueError(f"end=None must be the weight decay, >= 0, that {shape!r} ends with, such as 0.0")
-    _number(end, "end")
+    _checked(end, "end")
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps <= 0:
         raise ValueError(f"total_steps={total_steps!r} must be an integer > 0: how many steps {shape!r} takes")
 
 
-def _number(value: Any, what: str) -> float:
+def _checked(value: Any, what: str) -> float:
     """The value as a float, if it is a finite number >= 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) < math.inf:
+    if not 0.0 <= number(value) < math.inf:
         raise ValueError(f"{what}={value!r} must be a finite number >= 0")
     return float(value)
 
 
 def _weight_decay_of(group: Group, index: int) -> float:
+    """The weight decay of a group, if it is a finite number >= 0."""
     if "weight_decay" not in group:
         raise ValueError(f"group {index} has no weight_decay, only {', '.join(group)}: this optimizer does not decay")
     value = group["weight_decay"]
     if isinstance(value, Tensor):
         raise ValueError(
             f"group {index} has weight_decay={value!r}, a tensor, which must be a number: a schedule would replace it, "
-            "and whatever reads the tensor would go on with the old value. Give float(weight_decay)"
+            "and programs that read the tensor would keep the old value. Give float(weight_decay)"
         )
-    return _number(value, f"group {index} has weight_decay")
+    return _checked(value, f"group {index} has weight_decay")

@@ -268,9 +268,9 @@ def test_no_environment_variable_changes_numbers() -> None:
 
 
 def test_core_stays_within_its_budget() -> None:
-    """Rule H: 7,400 lines of Python in the core, 2,300 of C++.
+    """Rule H: 6,800 lines of Python in the core, 2,200 of C++.
 
-    The design asks for 5,800 and 2,200. What the core gained since it had 6,089: decay rules and a schedule of weight
+    The design asks for 5,800 lines of Python. What the core gained since it had 6,089: decay rules and a schedule of weight
     decay (480 lines), checks of every tensor at every step, counts in place, matching by name through wrappers, whole
     steps under signals and threads, tracing, guards (700), and the table of options (220, of which 150 were elsewhere).
     """
@@ -279,9 +279,9 @@ def test_core_stays_within_its_budget() -> None:
     )  # fmt: skip
     python = sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith(core))
     native = PACKAGE.parent.parent / "native"
-    assert python <= 7400
+    assert python <= 6800
     if native.is_dir():
-        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2300
+        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2200
 
 
 def test_compare_stays_within_its_budget() -> None:

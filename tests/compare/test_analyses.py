@@ -227,7 +227,7 @@ def test_best_so_far_descends_in_the_order_of_the_runs() -> None:
     figures = [None, 0.9, 1.0, 0.7, None, 0.8]
     runs = [Run("search", "adamw", 0.1, 0.01 * 2**column, 0) for column in range(len(figures))]
     outcomes = {
-        run: Outcome(ok=value is not None, validation={} if value is None else {"loss": value})
+        run: Outcome("diverged") if value is None else Outcome("ok", validation={"loss": value})
         for run, value in zip(runs, figures, strict=True)
     }
     assert best_so_far(runs, outcomes, "loss") == [math.inf, 0.9, 0.9, 0.7, 0.7, 0.7]

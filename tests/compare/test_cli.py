@@ -266,7 +266,7 @@ def test_being_told_to_end_is_as_good_as_an_interrupt(tmp_path: Path) -> None:
     (tmp_path / "my_job.py").write_text(NOISY_JOB)
     command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--metric", "l1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    until(lambda: (tmp_path / "report" / "trials.db").exists(), "the study")
+    until(lambda: descendants(process.pid), "the workers")
     workers = descendants(process.pid)
     process.terminate()
     said = process.communicate(timeout=60)[1]

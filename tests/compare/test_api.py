@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -17,8 +18,11 @@ from torch import Tensor, nn
 import adamas.compare
 from adamas.compare import Job, StudyError, StudyResult, check, compare
 from tests.compare.conftest import ROOT
+from tests.compare.studies import finished
 
-SMALL: dict[str, Any] = {"budget": "quick", "trials": 29, "seeds": 2, "progress": False}
+SMALL: dict[str, Any] = {
+    "arms": ("adam_l2", "adamw"), "budget": "quick", "trials": 29, "seeds": 2, "progress": False,
+}  # fmt: skip
 
 
 def line(noise: float = 0.5) -> Any:
@@ -113,17 +117,13 @@ def test_an_interrupted_study_goes_on_with_the_same_call(result: StudyResult, tm
 
     with pytest.raises(KeyboardInterrupt):
         compare(job, workers=0, out=tmp_path, **SMALL)
-    before = len(calls)
+    given = replace(result.summary.record.settings, out=tmp_path)
+    before = finished(given)
     found = compare(job, workers=0, out=tmp_path, **SMALL)
     assert figures(found) == figures(result)
-    fresh: list[int] = []
-
-    def counted(seed: int, device: str) -> Job:
-        fresh.append(seed)
-        return made(seed, device)
-
-    compare(counted, workers=0, out=tmp_path / "fresh", **SMALL)
-    assert len(calls) - before < len(fresh)  # what was finished was not trained again
+    after = finished(given)
+    assert before
+    assert {number: after[number] for number in before} == before  # what was finished was not trained again
 
 
 def test_an_error_of_the_job_is_raised_with_its_cause(tmp_path: Path) -> None:
@@ -148,8 +148,6 @@ def test_check_returns_problems_as_data() -> None:
     made = line()
 
     def two_slips(seed: int, device: str) -> Job:
-        from dataclasses import replace
-
         return replace(made(seed, device), schedule=lambda fraction: -1.0, metric="accuracy")
 
     assert [problem.what.partition(" ")[0] for problem in check(two_slips)] == ['evaluate("validation")']
@@ -196,7 +194,7 @@ def job(seed, device):
                lambda split: {"loss": loss(torch.arange(16) + 16 * (split == "test")).item()}, epochs=2,
                steps_per_epoch=2)
 
-result = compare(job, budget="quick", trials=29, seeds=2, workers=1, out="trials", progress=False)
+result = compare(job, arms=["adam_l2", "adamw"], budget="quick", trials=29, seeds=2, workers=1, out="trials", progress=False)
 print(result.verdict.kind)
 """
 
@@ -217,7 +215,7 @@ def test_a_notebook_compares_its_own_function(tmp_path: Path) -> None:
         "result",
         "import pandas; table = pandas.DataFrame(result.runs); print(len(table), table.status.unique())",
         "print(result.report('page'))",
-        "here = compare(job, budget='quick', trials=29, seeds=2, workers=0, out='here', progress=True)\n"
+        "here = compare(job, arms='adam_l2,adamw', budget='quick', trials=29, seeds=2, workers=0, out='here', progress=True)\n"
         "print(here.to_json() == result.to_json())",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

@@ -74,7 +74,8 @@ class StudyResult:
     def __repr__(self) -> str:
         """Return the verdict and the table of the arms, as the command line prints them."""
         text = io.StringIO()
-        print_verdict(Console(file=text, width=_WIDTH, color_system=None, highlight=False, emoji=False), self.summary)
+        plain = {"color_system": None, "highlight": False, "emoji": False, "force_jupyter": False}
+        print_verdict(Console(file=text, width=_WIDTH, **plain), self.summary)
         return text.getvalue().rstrip()
 
     def _repr_html_(self) -> str:

@@ -271,8 +271,9 @@ def test_core_stays_within_its_budget() -> None:
     """Rule H: 6,800 lines of Python in the core, 2,200 of C++.
 
     The design asks for 5,800 lines of Python. What the core gained since it had 6,089: decay rules and a schedule of
-    weight decay (480 lines), checks of every tensor at every step, counts in place, matching by name through wrappers, whole
-    steps under signals and threads, tracing, guards (700), and the table of options (220, of which 150 were elsewhere).
+    weight decay (480 lines), checks of every tensor at every step, counts in place, matching by name through wrappers,
+    whole steps under signals and threads, tracing, guards (700), and the table of options (220, of which 150 were
+    elsewhere). Each room was then searched for what stands twice: 540 lines went.
     """
     core = (
         "reference.py", "scalars.py", "options.py", "decay.py", "formats/", "state/", "kernels/", "torch/",

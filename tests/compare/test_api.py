@@ -194,7 +194,9 @@ def job(seed, device):
                lambda split: {"loss": loss(torch.arange(16) + 16 * (split == "test")).item()}, epochs=2,
                steps_per_epoch=2)
 
-result = compare(job, arms=["adam_l2", "adamw"], budget="quick", trials=29, seeds=2, workers=1, out="trials", progress=False)
+result = compare(
+    job, arms=["adam_l2", "adamw"], budget="quick", trials=29, seeds=2, workers=1, out="trials", progress=False
+)
 print(result.verdict.kind)
 """
 
@@ -215,7 +217,7 @@ def test_a_notebook_compares_its_own_function(tmp_path: Path) -> None:
         "result",
         "import pandas; table = pandas.DataFrame(result.runs); print(len(table), table.status.unique())",
         "print(result.report('page'))",
-        "here = compare(job, arms='adam_l2,adamw', budget='quick', trials=29, seeds=2, workers=0, out='here', progress=True)\n"
+        "here = compare(job, arms='adam_l2,adamw', budget='quick', trials=29, seeds=2, workers=0, out='here')\n"
         "print(here.to_json() == result.to_json())",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

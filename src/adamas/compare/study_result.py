@@ -74,8 +74,8 @@ class StudyResult:
     def __repr__(self) -> str:
         """Return the verdict and the table of the arms, as the command line prints them."""
         text = io.StringIO()
-        plain = {"color_system": None, "highlight": False, "emoji": False, "force_jupyter": False}
-        print_verdict(Console(file=text, width=_WIDTH, **plain), self.summary)
+        console = Console(file=text, width=_WIDTH, color_system=None, highlight=False, emoji=False, force_jupyter=False)
+        print_verdict(console, self.summary)
         return text.getvalue().rstrip()
 
     def _repr_html_(self) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from adamas.compare.study.run import Config, Moment, Outcome, Run
-from adamas.compare.verdict.best_so_far import at_parts, best_so_far
 from adamas.compare.verdict.curves import (
     at_matched_loss,
+    at_parts,
+    best_so_far,
     crossing,
     matched_loss,
     mean_curve,

@@ -19,7 +19,7 @@ QUICK, STANDARD = BUDGETS["quick"], BUDGETS["standard"]
 
 
 def outcome(value: float) -> Outcome:
-    return Outcome(ok=math.isfinite(value), validation={"loss": value})
+    return Outcome("ok" if math.isfinite(value) else "diverged", validation={"loss": value})
 
 
 DECAYING = {name: ARMS[name] for name in DEFAULT}
@@ -349,7 +349,7 @@ def test_a_pilot_of_another_optimizer_goes_on_in_its_own_steps() -> None:
     other = find("torch.optim:SGD")
     runs = first_runs(other, QUICK)
     outcomes = {run: pilot_outcome(1 / run.lr) for run in runs}
-    outcomes |= {run: pilot_outcome(1.0) for run in runs(ARMS["none"], QUICK)}
+    outcomes |= {run: pilot_outcome(1.0) for run in first_runs(ARMS["none"], QUICK)}
     assert [run.lr for run in further(other, outcomes, "loss")] == [10.0, 100.0]
     assert {run.arm for run in further(other, outcomes, "loss")} == {"torch.optim:SGD"}
 
@@ -385,7 +385,7 @@ def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
 @pytest.mark.parametrize("trials", [40, 100, 333])
 def test_trials_may_be_chosen(name: str, trials: int) -> None:
     budget = BUDGETS[name]
-    least = budget.follow_up + 3 * len(budget.lrs)
+    least = budget.after_grid + 3 * len(budget.lrs)
     if trials < least:
         with pytest.raises(ValueError, match=f"trials={trials} must be >= {least}"):
             budget.with_trials(trials)

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 
-from adamas.compare.search import refine as followup
+from adamas.compare.search import refine
 from adamas.compare.search.protocol import Protocol
 from adamas.compare.study.arms import DEFAULT, JUDGED
 from adamas.compare.study.budgets import BUDGETS
@@ -94,7 +94,7 @@ def test_equal_arms_are_tuned_equally_well(steep: float) -> None:
 
 def test_one_look_would_be_too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """That the test above can fail: the same runs in one look."""
-    monkeypatch.setattr(followup, "LOOKS", 1)
+    monkeypatch.setattr(refine, "LOOKS", 1)
     found = studies(Narrow())
     assert kinds(found)["switch"] >= 3
     assert regrets(found, "adam_l2") > 0.008
@@ -102,7 +102,7 @@ def test_one_look_would_be_too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_second_look_around_the_lowest_figure_would_be_too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """That the test above can fail: the second look centred without parabolas."""
-    monkeypatch.setattr(followup, "bottom", lambda grid, *rest: followup.best_of(grid, *rest))
+    monkeypatch.setattr(refine, "predicted_best", lambda grid, *rest: refine.best_of(grid, *rest))
     found = studies(Narrow(steep=2.0))
     assert kinds(found)["switch"] + kinds(found)["keep"] >= 3
     assert max(regrets(found, arm, steep=2.0) for arm in JUDGED) > 0.006
@@ -130,7 +130,7 @@ def test_a_verdict_against_an_arm_that_gained_nothing_says_so_whatever_its_colum
     result = study(Narrow({"none": 1.0, "adam_l2": 0.9, "adamw": 1.0}), 0)
     assert result.verdict.kind == "keep"
     (warning,) = (sentence for sentence in result.warnings if "times apart" in sentence)
-    assert "AdamW's grid lie 10 times apart, and it was not shown to gain by any" in warning
+    assert "AdamW's grid lie 10 times apart, and none of them clearly helped" in warning
     gained = study(Narrow({"none": 1.2, "adam_l2": 0.9, "adamw": 1.0}), 0)
     assert gained.verdict.kind == "keep"
     assert not any("times apart" in sentence for sentence in gained.warnings)

@@ -64,18 +64,29 @@ def test_no_decay_goes_before_everything() -> None:
 def test_notes_on_decay() -> None:
     better, unclear = difference(-0.05, -0.03, -0.01), difference(-0.05, -0.01, 0.03)
     assert verdict(SAME).note == "Weight decay does not help this job: neither arm beats Adam without it."
-    assert verdict(SAME, unclear).note == "Neither arm was shown to beat Adam without weight decay."
+    assert (
+        verdict(SAME, unclear).note
+        == "It is unclear whether weight decay helps this job: neither arm clearly beats Adam without it."
+    )
     assert verdict(SAME, better, unclear).note == "Weight decay helps this job: Adam with L2 beats Adam without it."
     assert "Adam with L2 and AdamW beat " in verdict(SAME, better, better).note
 
 
 @pytest.mark.parametrize(
-    ("mean", "leaning"), [(-0.03, "AdamW"), (0.03, "Adam with L2"), (-0.01, "no difference"), (0.01, "no difference")]
+    ("mean", "half", "leaning"),
+    [
+        (-0.03, 0.04, "leaning towards AdamW"),
+        (0.03, 0.04, "leaning towards Adam with L2"),
+        (-0.01, 0.02, "leaning towards no difference"),
+        (0.01, 0.0299, "leaning towards no difference"),
+        (0.01, 0.031, "too noisy to tell"),  # AdamW may be better by the margin, and worse by it
+        (-0.10, 0.20, "too noisy to tell"),
+    ],
 )
-def test_undecided_leans(mean: float, leaning: str) -> None:
-    found = verdict(difference(mean - 0.04, mean, mean + 0.04))
+def test_undecided_leans(mean: float, half: float, leaning: str) -> None:
+    found = verdict(difference(mean - half, mean, mean + half))
     assert found.kind == "undecided"
-    assert f"leaning towards {leaning}" in found.text
+    assert found.advice == f"Undecided, {leaning}"
     assert found.more_seeds is not None
     assert f"{found.more_seeds} more seed" in found.text
 

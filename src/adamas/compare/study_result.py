@@ -12,10 +12,9 @@ from rich.console import Console
 from adamas.compare.report import write_report
 from adamas.compare.report.notebook import notebook_html
 from adamas.compare.report.terminal import print_verdict
-from adamas.compare.verdict.contract import study
+from adamas.compare.verdict.contract import rows_of, study
 from adamas.compare.verdict.decision import Verdict
 from adamas.compare.verdict.result import ArmResult, Summary
-from adamas.compare.verdict.runs import rows_of
 from adamas.compare.verdict.statistics import Difference
 
 _WIDTH = 100  # characters of a line of `repr`

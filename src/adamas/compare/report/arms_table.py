@@ -32,8 +32,10 @@ def chosen(arms: list[ArmResult]) -> list[tuple[str, str, list[str]]]:
         ("weight_decay", "torch", [decays(arm)[0] for arm in arms]),
         (f"lr {TIMES} weight_decay", "independent", [decays(arm)[1] for arm in arms]),
     ]
-    if any(arm.pull for arm in arms):
-        rows.append(("D", "decay over the run", [NONE if arm.pull is None else f"{arm.pull:.2g}" for arm in arms]))
+    if any(arm.total_decay for arm in arms):
+        rows.append(
+            ("D", "decay over the run", [NONE if arm.total_decay is None else f"{arm.total_decay:.2g}" for arm in arms])
+        )
     if any(arm.timescale for arm in arms):
         rows.append(("τ", "timescale in epochs", [timescale(arm.timescale) for arm in arms]))
     return rows

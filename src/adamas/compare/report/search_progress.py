@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from adamas.compare.report.lines import chart, line
-from adamas.compare.verdict.best_so_far import at_parts, best_so_far
+from adamas.compare.verdict.curves import at_parts, best_so_far
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import figure, words
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adamas.compare.report.arms_table import NONE
 from adamas.compare.report.heatmaps import Scale
-from adamas.compare.search.grids import SEED
+from adamas.compare.search.pilot import SEED
 from adamas.compare.search.selection import scores
 from adamas.compare.study.run import Run
 from adamas.compare.verdict.result import Summary

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+from adamas.compare.verdict.contract import rows_of
 from adamas.compare.verdict.result import Summary
-from adamas.compare.verdict.runs import rows_of
 
 
 def trials_csv(result: Summary) -> str:

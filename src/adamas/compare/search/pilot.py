@@ -1,7 +1,7 @@
-"""The pilot: Adam without decay at a few learning rates, which tells every arm where to look.
+"""The pilot: Adam without decay at a few learning rates, which shows every arm where to search.
 
-It goes on beyond its range where the best rate lies at an end of it. Were it to stop there, the arms' grids could end
-before the rates that the job wants, and the verdict would be about who got nearest to them.
+If the best rate lies at an end of the range, the pilot continues beyond that end. Otherwise the arms' grids could end
+before the rates that the job needs, and the verdict would depend on which arm came nearest to them.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from adamas.compare.study.budgets import Budget
 from adamas.compare.study.errors import PilotError
 from adamas.compare.study.run import Outcome, Run
 
-SEED = 0
-BEYOND = 2  # learning rates at a time beyond an end
-ROUNDS = 3  # of those, at most
-NEARLY = 0.1  # of the best figure: a rate that is worse by less may be better once decay acts
-LEARNED = 0.9  # of the untrained loss: below that a run has learned something
+SEED = 0  # the first seed of every config of the pilot and of the search
+ROUNDS = 3  # how often the pilot continues beyond an end, at most
+_BEYOND = 2  # how many learning rates it adds each time
+_NEARLY = 0.1  # a figure that is worse than the best by less than this fraction may become better once decay acts
+_LEARNED = 0.9  # a run has learned something once its loss is below this fraction of the untrained loss
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What the pilot found.
+    """The results of an arm's pilot.
 
     Attributes:
-        step: its best learning rate, as a step of the ladder.
-        steps_per_epoch: M of the job.
-        epochs: T of the job.
-        gradient_scale: 10th, 50th and 90th percentile of sqrt(v_hat) over the weights and over the run at that rate.
-        memorises: whether validation was worse than untrained at every rate, so that the training loss chose the rate.
-        learns_early: whether the best run had left the untrained weights' loss well behind half-way: only then may a
-            run that has not be given up.
-        rates: the learning rates tried, ascending.
-        basins: steps of the lowest and the highest learning rate that are nearly as good as the best, with worse ones
-            between them; empty where there is one range of good rates.
+        step: The best learning rate, as a step of `ladder`.
+        steps_per_epoch: The number of optimizer steps in an epoch of the job.
+        epochs: The number of epochs of the job.
+        gradient_scale: The 10th, 50th and 90th percentile of sqrt(v_hat) over weights and time, at the best rate.
+        memorises: Whether validation was worse than untrained at every rate, so that the training loss chose the rate.
+        learns_early: Whether the best run had learned something half-way. Only then may other runs be pruned.
+        rates: The learning rates that were tried, ascending.
+        basins: The steps of the lowest and the highest rate that are nearly as good as the best, where a rate between
+            them is worse; empty where there is one range of good rates.
     """
 
     step: int
@@ -50,12 +49,12 @@ class Pilot:
 
     @property
     def lr(self) -> float:
-        """The best learning rate."""
+        """The best learning rate of the pilot."""
         return ladder(self.step)
 
 
 def ladder(step: int) -> float:
-    """Learning rates people write: two a decade, 1e-3 at -6.
+    """Return a learning rate of the ladder ..., 0.1, 0.3, 1, 3, ..., on which 1 is step 0.
 
     Example:
         >>> [ladder(step) for step in (-7, -6, -5)]
@@ -66,95 +65,93 @@ def ladder(step: int) -> float:
 
 
 def step_of(lr: float) -> int:
-    """Inverse of `ladder`."""
+    """Return the step of the ladder that is nearest to a learning rate."""
     return round(2 * math.log10(lr))
 
 
 def first_runs(arm: Arm, budget: Budget) -> list[Run]:
-    """The first runs of an arm's pilot."""
-    return [run_at(arm, step) for step in (budget.pilot if arm.built_in else budget.foreign_pilot)]
+    """Return the runs that an arm's pilot begins with."""
+    return [_run_at(arm, step) for step in (budget.pilot if arm.built_in else budget.foreign_pilot)]
 
 
-def run_at(arm: Arm, step: int) -> Run:
-    """A run of an arm's pilot: without decay; Adamas' own arms share one, Adam's."""
+def _run_at(arm: Arm, step: int) -> Run:
+    """Return the run of an arm's pilot at a step of the ladder; the built-in arms share the pilot of Adam."""
     return Run("pilot", "none" if arm.built_in else arm.name, ladder(step), 0.0, SEED)
 
 
-def tried(arm: Arm, outcomes: Mapping[Run, Outcome]) -> dict[int, Outcome]:
-    """An arm's pilot by step of the ladder, ascending."""
-    own = run_at(arm, 0).arm
+def _tried(arm: Arm, outcomes: Mapping[Run, Outcome]) -> dict[int, Outcome]:
+    """Return the outcomes of an arm's pilot by step of the ladder, ascending."""
+    own = _run_at(arm, 0).arm
     return dict(sorted((step_of(run.lr), outcome) for run, outcome in outcomes.items() if run.arm == own))
 
 
 def further(arm: Arm, outcomes: Mapping[Run, Outcome], metric: str) -> list[Run]:
-    """The next runs beyond the end at which the best learning rate lies; none where it lies inside.
+    """Return the next runs beyond the end at which the best learning rate lies; none where it lies inside.
 
-    None either where its neighbour is as good, or where the training loss chose: how fast a job memorises does not say
-    how well it would learn. Where every run diverged, the next are below.
+    There are none either if the neighbouring rate is as good, or if the training loss chose the rate: how fast a job
+    memorises does not show how well it would learn. If every run diverged, the next runs are below.
     """
-    at = tried(arm, outcomes)
-    upwards, downwards = list(at), list(reversed(at))
-    if not any(outcome.ok for outcome in at.values()):
-        return beyond(arm, downwards)
-    found = read(arm, outcomes, metric)
-    steps = upwards if found.step == upwards[-1] else downwards
-    if found.memorises or found.step != steps[-1]:
+    found = _tried(arm, outcomes)
+    upwards, downwards = list(found), list(reversed(found))
+    if not any(outcome.ok for outcome in found.values()):
+        return _beyond(arm, downwards)
+    pilot = read(arm, outcomes, metric)
+    steps = upwards if pilot.step == upwards[-1] else downwards
+    if pilot.memorises or pilot.step != steps[-1]:
         return []
-    end, neighbour = at[steps[-1]], at[steps[-2]]
+    end, neighbour = found[steps[-1]], found[steps[-2]]
     if neighbour.ok and neighbour.validation[metric] <= end.validation[metric]:
         return []
-    return beyond(arm, steps)
+    return _beyond(arm, steps)
 
 
-def beyond(arm: Arm, steps: Sequence[int]) -> list[Run]:
-    """The next runs of a row of steps, as far apart as its last two."""
-    return [run_at(arm, steps[-1] + (steps[-1] - steps[-2]) * count) for count in range(1, BEYOND + 1)]
+def _beyond(arm: Arm, steps: Sequence[int]) -> list[Run]:
+    """Return the runs after the last of some steps, which lie as far apart as the last two."""
+    return [_run_at(arm, steps[-1] + (steps[-1] - steps[-2]) * count) for count in range(1, _BEYOND + 1)]
 
 
 def read(arm: Arm, outcomes: Mapping[Run, Outcome], metric: str) -> Pilot:
-    """Choose the best learning rate and keep what was measured there.
+    """Choose the best learning rate of an arm's pilot, and keep the measurements made at that rate.
 
-    Validation chooses. Where it only ever gets worse than that of the untrained weights, as in a job that memorises
-    unless decay keeps it from that, it would choose the rate that learns least; there the training loss chooses.
+    Validation chooses. If every rate validates worse than the untrained weights, as in a job that memorises unless
+    decay prevents it, validation would choose the rate that learns least; then the training loss chooses.
 
     Args:
-        arm: whose pilot.
-        outcomes: of all arms' pilots.
-        metric: that validation is judged by.
+        arm: The arm of the pilot.
+        outcomes: The outcomes of all arms' pilots.
+        metric: The validation metric that chooses.
+
+    Raises:
+        PilotError: every run diverged, or no weight received a gradient.
     """
-    found = tried(arm, outcomes)
+    found = _tried(arm, outcomes)
     rates = tuple(map(ladder, found))
     ok = [(step, outcome) for step, outcome in found.items() if outcome.ok]
     if not ok:
         listed = ", ".join(f"{rate:g}" for rate in rates)
         raise PilotError(f"{arm.title} diverged without weight decay at every learning rate tried ({listed})")
-    memorises = all(learned_nothing(outcome, metric) for _, outcome in ok)
+    memorises = all(_learned_nothing(outcome, metric) for _, outcome in ok)
     by = (lambda outcome: outcome.training_loss) if memorises else (lambda outcome: outcome.validation[metric])
     step, best = min(ok, key=lambda entry: (by(entry[1]), entry[0]))
     scale = best.gradient_scale or (0.0, 0.0, 0.0)
     if arm.built_in and not scale[0] > 0:
         raise PilotError("no weight of the job ever received a gradient: there is nothing to compare")
-    early = best.fit is not None and best.fit <= LEARNED
+    early = best.fit is not None and best.fit <= _LEARNED
     figures = {step: outcome.validation[metric] if outcome.ok else math.inf for step, outcome in found.items()}
-    other = () if memorises else basins(figures)
-    return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates, other)
+    basins = () if memorises else _basins(figures)
+    return Pilot(step, best.steps_per_epoch, best.epochs, scale, memorises, early, rates, basins)
 
 
-def basins(found: Mapping[int, float]) -> tuple[int, ...]:
-    """The lowest and the highest step that are nearly as good as the best, if one between them is not.
-
-    Example:
-        >>> basins({-8: 1.5, -7: 1.0, -6: math.inf, -5: 0.95}), basins({-8: 1.5, -7: 1.0, -6: 0.95, -5: 1.4})
-        ((-7, -5), ())
-    """
-    lowest = min(found.values())
-    good = [step for step, value in found.items() if value <= lowest + NEARLY * abs(lowest)]
-    between = [step for step in found if good[0] < step < good[-1]]
+def _basins(figures: Mapping[int, float]) -> tuple[int, ...]:
+    """Return the lowest and the highest step that are nearly as good as the best, if a step between them is worse."""
+    lowest = min(figures.values())
+    good = [step for step, value in figures.items() if value <= lowest + _NEARLY * abs(lowest)]
+    between = [step for step in figures if good[0] < step < good[-1]]
     return () if set(between) <= set(good) else (good[0], good[-1])
 
 
-def learned_nothing(outcome: Outcome, metric: str) -> bool:
-    """Whether a run that fitted its training data validates worse than the untrained weights."""
+def _learned_nothing(outcome: Outcome, metric: str) -> bool:
+    """Return whether a run is known to validate no better than the untrained weights."""
     if outcome.untrained is None or outcome.training_loss is None:
         return False
     return outcome.validation[metric] >= outcome.untrained[metric]

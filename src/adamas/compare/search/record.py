@@ -1,4 +1,4 @@
-"""A finished study: every run, what each stage made of it, the chosen cells."""
+"""A finished study: every run with its outcome, and the results of each stage."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Record:
     """A finished study.
 
     Attributes:
-        settings: what was asked for, arms that came to nothing left out.
-        specification: what the runs depend on.
-        pilots: what the pilot of each arm found; empty where nothing was tuned.
-        grids: the first runs of each arm.
-        searched: all runs of each arm that its winner was chosen from, in the order in which they were asked for.
-        winners: the chosen cells.
-        outcomes: of every run, the pilot's and the finals' included.
-        sweeps: the runs of a sweep over decay, by arm and variant of the job.
-        lost: why an arm was left out, by arm.
+        settings: The settings of the study, without the arms that were left out.
+        specification: Everything that the figures of the runs depend on.
+        pilots: The results of each arm's pilot; empty where nothing was tuned.
+        grids: The first runs of each arm.
+        searched: The runs that each arm's winner was chosen from, in the order of the requests.
+        winners: The config that was chosen for each arm.
+        outcomes: The outcome of every run, pilot and finals included.
+        sweeps: The runs of the sweeps over weight decay, by arm and variant of the job.
+        left_out: The reason why an arm was left out, by arm.
     """
 
     settings: Settings
@@ -36,18 +36,18 @@ class Record:
     winners: dict[str, Winner]
     outcomes: dict[Run, Outcome]
     sweeps: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def pilot(self) -> Pilot | None:
-        """Adam's pilot, which measured the gradients; None where nothing was tuned."""
+        """The pilot of Adam, which measured the gradients; None where nothing was tuned."""
         return self.pilots.get("none")
 
     @property
     def title(self) -> dict[str, str]:
-        """How sentences call each arm."""
+        """The name of each arm in sentences."""
         return {name: arm.title for name, arm in self.settings.arms.items()}
 
     def finals(self, arm: str) -> list[Outcome]:
-        """The finalists of an arm, by seed."""
+        """Return the outcomes of an arm's finalists in the order of their seeds."""
         return [self.outcomes[run] for run in self.winners[arm].finals(self.settings.seeds)]

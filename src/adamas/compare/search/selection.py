@@ -1,4 +1,4 @@
-"""Choose each arm's cell on validation, and lay out the finals on fresh seeds."""
+"""Choose each arm's config on validation, and lay out its final runs on fresh seeds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from adamas.compare.study.errors import EveryRunDivergedError
 from adamas.compare.study.run import Config, Outcome, Run
 
 WEAKEST = "the weakest decay tried"
-FIRST_FINAL_SEED = 1000  # no search run uses a seed as high: finalists start afresh
+FIRST_FINAL_SEED = 1000  # above every seed of the search: finalists have fresh seeds
 
 
 @dataclass(frozen=True)
 class Winner:
-    """An arm's chosen hyperparameters.
+    """The config that was chosen for an arm.
 
     Attributes:
-        arm: its name.
-        lr: learning rate.
-        weight_decay: torch's.
-        at_edge: which limit of the explored region the cell lies on, in words; None inside it.
-        confirmed: whether it ran on the seeds it had to; not where every cell that did lost one of them.
+        arm: The name of the arm.
+        lr: The learning rate.
+        weight_decay: The weight decay in torch's convention.
+        at_edge: The limit of the explored region that the config lies on, in words; None inside the region.
+        confirmed: Whether the config ran on as many seeds as planned; False where each of those has a diverged run.
     """
 
     arm: str
@@ -34,60 +34,58 @@ class Winner:
     confirmed: bool = True
 
     def finals(self, seeds: int) -> list[Run]:
-        """Its reruns; the i-th of every arm shares the seed, and so weights, data order and randomness."""
+        """Return the final runs; the i-th of every arm has the same seed, and so the same weights, data and noise."""
         return [Run("final", self.arm, self.lr, self.weight_decay, FIRST_FINAL_SEED + i) for i in range(seeds)]
 
 
 def scores(runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str, repeats: int = 1) -> dict[Config, float]:
-    """Mean validation figure by (lr, weight_decay) where there are `repeats` runs or more; infinite if any diverged."""
-    values_at: dict[Config, list[float]] = {}
+    """Return the mean validation figure of each config with `repeats` runs or more; inf if a run has no figure."""
+    values_of: dict[Config, list[float]] = {}
     for run in runs:
         outcome = outcomes[run]
-        value = outcome.validation[metric] if outcome.ok else math.inf
-        values_at.setdefault(run.config, []).append(value)
-    return {point: math.fsum(values) / len(values) for point, values in values_at.items() if len(values) >= repeats}
+        values_of.setdefault(run.config, []).append(outcome.validation[metric] if outcome.ok else math.inf)
+    return {config: math.fsum(values) / len(values) for config, values in values_of.items() if len(values) >= repeats}
 
 
 def winner(arm: Arm, runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str, repeats: int) -> Winner:
-    """The lowest mean among the cells with `repeats` runs; of equals the smaller decay, then the smaller rate.
+    """Choose the lowest mean of the configs with `repeats` runs; of equals the smaller decay, then the smaller rate.
 
-    Where each of these lost a run, the others are left: one run that went well is more than one that did not.
+    If each of these configs has a run without a figure, choose among all configs that have none.
+
+    Raises:
+        EveryRunDivergedError: every config has a run without a figure.
     """
     found = scores(runs, outcomes, metric, repeats)
     confirmed = any(map(math.isfinite, found.values()))
     if not confirmed:
         found = scores(runs, outcomes, metric)
-    best = min(found, key=lambda config: (found[config], config.weight_decay, config.lr), default=None)
-    if best is None or math.isinf(found[best]):
+    best = min(found, key=lambda config: (found[config], config.weight_decay, config.lr))
+    if math.isinf(found[best]):
         rates = sorted({run.lr for run in runs})
         raise EveryRunDivergedError(
             f"no setting of {arm.title}, at learning rates from {rates[0]:g} to {rates[-1]:g}, gave a finite figure on "
-            "each of its seeds: their losses diverged, evaluate() returned none, or half-way they had learned nothing. "
-            "A longer warm-up, or clipped gradients, may steady the job"
+            "each of its seeds: the loss or a figure of evaluate() was inf or NaN, or a run had learned nothing "
+            "half-way. A longer warm-up, or clipped gradients, may make the job stable"
         )
-    tried = list(scores(runs, outcomes, metric))
-    return Winner(arm.name, *best, edge(*best, tried, rung(runs)), confirmed)
+    return Winner(arm.name, *best, _edge(best, runs), confirmed)
 
 
-def rung(runs: Sequence[Run]) -> float:
-    """The largest ratio of neighbouring learning rates of the grid, and a little more: rates are rounded."""
-    rates = sorted({run.lr for run in runs if run.stage == "search"})
-    return 1.02 * max((high / low for low, high in pairwise(rates)), default=1.0)
+def _edge(best: Config, runs: Sequence[Run]) -> str | None:
+    """Return the limit of the explored region that a config lies on, in words; None inside the region.
 
-
-def edge(lr: float, weight_decay: float, points: list[Config], rung: float) -> str | None:
-    """The limit of the explored region that a chosen cell lies on.
-
-    A decay is the strongest, or weakest, where no cell within a rung of the learning rate has a stronger, or weaker one
-    as the paper counts: a closer look tries few decays at rates between those of the grid, which see all of them.
+    A decay is the strongest, or weakest, if no run within a step of the grid's learning rates has a stronger, or
+    weaker, decay in the paper's convention. A closer look tries only few decays at a rate between two of the grid's.
     """
-    lrs = [point[0] for point in points]
-    if lr in (min(lrs), max(lrs)):
-        return f"the {'lowest' if lr == min(lrs) else 'highest'} learning rate tried"
-    near = {rate * decay for rate, decay in points if max(rate, lr) < rung * min(rate, lr)}
-    if weight_decay > 0 and len(near) > 1:
-        if lr * weight_decay > 0.99 * max(near):  # decays are rounded to 3 digits
+    lr, decay = best.lr, best.lr * best.weight_decay
+    rates = sorted({run.lr for run in runs})
+    if lr in (rates[0], rates[-1]):
+        return f"the {'lowest' if lr == rates[0] else 'highest'} learning rate tried"
+    of_grid = sorted({run.lr for run in runs if run.stage == "search"})
+    step = 1.02 * max((high / low for low, high in pairwise(of_grid)), default=1.0)  # 2 % more: rates are rounded
+    near = {run.weight_decay_paper for run in runs if max(run.lr, lr) < step * min(run.lr, lr)}
+    if decay > 0 and len(near) > 1:
+        if decay > 0.99 * max(near):  # decays are rounded to 3 digits
             return "the strongest decay tried"
-        if lr * weight_decay < 1.01 * min(near):
+        if decay < 1.01 * min(near):
             return WEAKEST
     return None

@@ -1,4 +1,4 @@
-"""The candidates: each arm is a record; what differs between them is the optimizer and how its decay acts."""
+"""The arms of a study: candidate optimizers, each with the way in which its weight decay acts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arm:
-    """One candidate.
+    """A candidate optimizer with its decay mode.
 
     Attributes:
-        name: key in the JSON and the trials.
-        title: how sentences call it.
-        optimizer: "module:Class" of a torch optimizer.
-        decay: how weight decay acts: "none"; "l2", an L2 term in a gradient that is then divided by its size; or
-            "lr", in proportion to weight and lr, as AdamW's.
-        options: further arguments of the class.
-        independent: whether the class is told its decay in the paper's convention.
+        name: The key of the arm in the JSON and in the trials.
+        title: The name of the arm in sentences.
+        optimizer: The class of a torch optimizer, as "module:Class".
+        decay: "none"; "l2", an L2 term in a gradient that is then divided by its size; "lr", in proportion to weight
+            and lr, as in AdamW; or "independent", the same for a class that takes the paper's number.
+        options: Further arguments of the class.
     """
 
     name: str
@@ -38,41 +37,41 @@ class Arm:
 
     @property
     def built_in(self) -> bool:
-        """Whether the arm is one of Adamas' own, which share a pilot."""
+        """Whether the arm is one of `ARMS`, which share a pilot."""
         return self.name in ARMS
 
     @property
     def decoupled(self) -> bool:
-        """Whether the decay is in proportion to the weight, as AdamW's is, in either convention."""
+        """Whether the decay is in proportion to the weight, as in AdamW, in either convention."""
         return self.decay in ("lr", "independent")
 
     def build(self, params: Iterable[Any], lr: float, weight_decay: float) -> Optimizer:
-        """Make the optimizer; `weight_decay` is torch's whatever the class is told."""
-        return load(self.optimizer)(params, **self.arguments(lr, weight_decay))
+        """Return the optimizer; `weight_decay` is torch's, even if the class takes the paper's."""
+        return _load(self.optimizer)(params, **self.arguments(lr, weight_decay))
 
     def arguments(self, lr: float, weight_decay: float) -> dict[str, Any]:
-        """What the class is called with. AdamW is told a decay of 0 as well: its own default would decay."""
-        told = {} if self.decay == "none" else {"weight_decay": weight_decay}
+        """Return the arguments of the class, also a weight decay of 0, because the default of AdamW is not 0."""
+        decay = {} if self.decay == "none" else {"weight_decay": weight_decay}
         if self.decay == "independent":
-            told["weight_decay"] = to_independent(weight_decay, lr)
-        return {"lr": lr, **told, **dict(self.options)}
+            decay["weight_decay"] = to_independent(weight_decay, lr)
+        return {"lr": lr, **decay, **dict(self.options)}
 
     def code(self, lr: float, weight_decay: float, groups: bool = False) -> str:
-        """Code that makes this optimizer, ready to paste, with its decay in the other convention as a comment.
+        """Return a line of code that makes this optimizer, with its weight decay in the other convention as a comment.
 
         Args:
-            lr: learning rate.
-            weight_decay: torch's.
-            groups: whether the job brings parameter groups, which it is to be made of.
+            lr: The learning rate.
+            weight_decay: The weight decay in torch's convention.
+            groups: Whether the job has parameter groups of its own, which the optimizer then takes.
         """
         module, _, kind = self.optimizer.partition(":")
         numbers = {
             key: f"{value:.3g}" if isinstance(value, float) else repr(value)
             for key, value in self.arguments(lr, weight_decay).items()
         }
-        told = ", ".join(f"{key}={value}" for key, value in numbers.items())
+        arguments = ", ".join(f"{key}={value}" for key, value in numbers.items())
         params = "parameter_groups" if groups else "model.parameters()"
-        line = f"from {module} import {kind}; optimizer = {kind}({params}, {told})"
+        line = f"from {module} import {kind}; optimizer = {kind}({params}, {arguments})"
         if self.decay == "none":
             return line
         if self.decay == "independent":
@@ -80,12 +79,12 @@ class Arm:
         return f"{line}  # lr * weight_decay: {to_independent(weight_decay, lr):.3g}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the arm as plain data."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Arm:
-        """Inverse of `to_json`, after a trip through JSON."""
+        """Read what `to_json` returned, after a trip through JSON."""
         options: Any = tuple((key, value) for key, value in data["options"])
         return cls(**(data | {"options": options}))
 
@@ -105,25 +104,25 @@ ARMS = {
         ),
     )
 }
-STEPS = 20  # after which an optimizer's decay is measured
 DEFAULT = ("none", "adam_l2", "adamw")
 JUDGED = ("adam_l2", "adamw")  # the verdict is about these two
+_STEPS = 20  # steps after which the decay of an optimizer is measured
 
 
 def choose(names: str | Iterable[str]) -> dict[str, Arm]:
-    """Read the candidates: names, in a list or with commas.
+    """Return arms by name, read from a list or from names with commas between them.
 
     A torch optimizer is named as `module:Class` or `module:Class(option=value)`.
 
     Raises:
-        ValueError: an arm is unknown, or no optimizer; or one of the two that the verdict is about is missing.
+        ValueError: a name is unknown or not an optimizer, or one of the two arms that the verdict is about is missing.
 
     Example:
         >>> list(choose("adam_l2,adamw,torch.optim:SGD(momentum=0.9, nesterov=True)"))
         ['adam_l2', 'adamw', 'torch.optim:SGD(momentum=0.9, nesterov=True)']
     """
     text = names if isinstance(names, str) else ",".join(names)
-    chosen = {arm.name: arm for arm in map(find, split(text))}
+    chosen = {arm.name: arm for arm in map(find, _split(text))}
     if missing := [name for name in JUDGED if name not in chosen]:
         raise ValueError(
             f"arms={text!r} must contain {' and '.join(JUDGED)}, which the verdict is about; add {', '.join(missing)}"
@@ -131,8 +130,8 @@ def choose(names: str | Iterable[str]) -> dict[str, Arm]:
     return chosen
 
 
-def split(text: str) -> list[str]:
-    """Cut at the commas that no bracket encloses."""
+def _split(text: str) -> list[str]:
+    """Return the parts of a text between its commas, except for commas inside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([") - (character in ")]")
@@ -153,12 +152,12 @@ def find(name: str) -> Arm:
             "as in torch.optim:RMSprop"
         )
     where, bracket, _ = name.partition("(")
-    options = literal_options(name) if bracket else ()
-    return Arm(name, name.replace(":", ".", 1), where, measured_decay(name, where, dict(options)), options)
+    options = _literal_options(name) if bracket else ()
+    return Arm(name, name.replace(":", ".", 1), where, _measured_decay(name, where, dict(options)), options)
 
 
-def literal_options(name: str) -> tuple[tuple[str, Any], ...]:
-    """The arguments in the brackets of an arm's name; numbers, strings, tuples and the like, never expressions."""
+def _literal_options(name: str) -> tuple[tuple[str, Any], ...]:
+    """Return the arguments in the brackets of an arm's name; their values are literals, never expressions."""
     try:
         call = ast.parse(name.partition(":")[2], mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
@@ -166,28 +165,28 @@ def literal_options(name: str) -> tuple[tuple[str, Any], ...]:
         return tuple((str(keyword.arg), ast.literal_eval(keyword.value)) for keyword in call.keywords)
     except (SyntaxError, ValueError):
         raise ValueError(
-            f"arm {name!r}: what is in brackets must be arguments with plain values, as in "
+            f"arm {name!r}: the brackets must contain named arguments with plain values, as in "
             "torch.optim:SGD(momentum=0.9)"
         ) from None
 
 
-def load(where: str) -> Any:
-    """Import "module:Class"."""
+def _load(where: str) -> Any:
+    """Return the class that "module:Class" names."""
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def measured_decay(name: str, where: str, options: dict[str, Any]) -> DecayMode:
-    """How weight decay acts in a class, by trying: a late step of a weight of 1 without a gradient, at two decays.
+def _measured_decay(name: str, where: str, options: dict[str, Any]) -> DecayMode:
+    """Return how weight decay acts in a class, from late steps of a weight of 1 without a gradient, at two decays.
 
-    Late, because some take other steps at first: RAdam divides by nothing until it knows what by.
-    A pull that doubles with the decay is in proportion to it, as in AdamW, and in SGD, which divides by nothing. One
-    that does not change was divided by its own size: L2 in the gradient of an adaptive method.
+    A step that doubles with the decay is in proportion to it, as in AdamW, and as in SGD, which does not divide the
+    gradient by its size. A step that stays the same was divided by its own size: L2 in an adaptive method. The step is
+    a late one because some optimizers start differently: the first five steps of RAdam divide by nothing.
     """
     import torch
 
     try:
-        kind: Any = load(where)
+        kind: Any = _load(where)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"arm {name!r} cannot be imported: {error}; its module must be installed, or in a folder of PYTHONPATH"
@@ -196,21 +195,21 @@ def measured_decay(name: str, where: str, options: dict[str, Any]) -> DecayMode:
         raise ValueError(f"arm {name!r} must be a class derived from torch.optim.Optimizer")
     takes_decay = "weight_decay" in inspect.signature(kind).parameters
 
-    def pull(**told: float) -> float:
+    def last_step(**given: float) -> float:
         weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-        optimizer = load(where)([weight], lr=0.01, **told, **options)
+        optimizer = _load(where)([weight], lr=0.01, **given, **options)
         before = 1.0
-        for _ in range(STEPS):
+        for _ in range(_STEPS):
             before = weight.mean().item()
             weight.grad = torch.zeros_like(weight)
             optimizer.step()
         return before - weight.mean().item()
 
     try:
-        if not takes_decay:  # by that name; **kwargs may hand it on
+        if not takes_decay:  # under that name; the class may pass **kwargs on
             with contextlib.suppress(TypeError):
-                takes_decay = pull(weight_decay=0.2) != pull()
-        weak, strong = (pull(weight_decay=0.1), pull(weight_decay=0.2)) if takes_decay else (pull(), pull())
+                takes_decay = last_step(weight_decay=0.2) != last_step()
+        weak, strong = (last_step(weight_decay=decay) for decay in (0.1, 0.2)) if takes_decay else (last_step(), 0.0)
     except Exception as error:
         raise ValueError(
             f"arm {name!r} cannot be built as {where.partition(':')[2]}(params, lr=..., weight_decay=...) and stepped "

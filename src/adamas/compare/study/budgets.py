@@ -1,35 +1,35 @@
-"""Named budgets: how many runs each arm may spend, fixed before anything is trained."""
+"""Named budgets: the number of runs that each arm may spend, fixed before anything is trained."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-SEARCH_SEEDS = 3  # what a confirmed cell is judged by
-LEAST_COLUMNS, MOST_COLUMNS = 3, 500  # of a grid; of two, every best would lie on an edge
-MOST_RATES = 60  # of the arm without decay
-MOST_REPEATS = 6  # of a rate of that arm, where this leaves no more rates than that
-SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the run
+SEARCH_SEEDS = 3  # the seeds that a confirmed config ran on
+_LEAST_COLUMNS, _MOST_COLUMNS = 3, 500  # of a grid; with two, every best config would lie on an edge
+_MOST_RATES = 60  # learning rates of the arm without decay
+_MOST_REPEATS = 6  # seeds of each learning rate of that arm, unless it would then have more than 60 rates
+_SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the length of a run
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How a study spends its runs: a grid, lines beyond the edge its best cell lies on, closer looks, more seeds.
+    """The number of runs of an arm: its grid, lines beyond an edge of the grid, closer looks, and confirmation.
 
-    Every arm gets `trials` runs, whatever they show. Runs that no edge asks for go into the closer looks. Without decay
-    only the learning rate is left to choose: that arm runs each one `repeats` times, and tries more of them.
+    Every arm has `trials` runs, whatever their outcomes are: runs that no edge needs go into the closer looks. The arm
+    without decay has only its learning rate to choose. It runs each one `repeats` times, and tries more of them.
 
     Attributes:
-        name: what the user types.
-        pilot: learning rates of the pilot, as steps of the ladder 1e-4 3e-4 1e-3 ..., on which 1 is step 0.
-        foreign_pilot: the same for optimizers that are not Adamas' own, whose rates may lie anywhere.
-        lrs: learning rates of every arm, as steps of the ladder above the pilot's best.
-        timescales: AdamW's decay timescales, as multiples of the length of the run; other arms get as many columns.
-        lines: how often a grid whose best cell lies on its edge is extended beyond it.
-        line: runs of such an extension.
-        refined: runs of the closer looks, where the grid was extended as often as it may be.
-        confirmed: how many of the best cells run on two more seeds before one of them is chosen.
-        base: name of the budget it was made from by another number of runs.
+        name: The name that the user types.
+        pilot: The learning rates of the pilot, as steps of the ladder ..., 0.1, 0.3, 1, ..., on which 1 is step 0.
+        foreign_pilot: The learning rates of the pilot of an arm that is not built in, as steps of the ladder.
+        lrs: The learning rates of every arm, as steps of the ladder above the pilot's best.
+        timescales: The decay timescales of AdamW, as multiples of the length of a run; other arms have as many decays.
+        lines: How often a grid is extended beyond an edge that its best config lies on.
+        line: The number of runs of one extension.
+        refined: The number of runs of the closer looks, if the grid was extended as often as possible.
+        confirmed: How many of the best configs run on two more seeds before one of them is chosen.
+        base: The name of the budget that this one was made from, with another number of runs.
     """
 
     name: str
@@ -45,67 +45,65 @@ class Budget:
 
     @property
     def grid(self) -> int:
-        """Runs of an arm's grid."""
+        """The number of runs of an arm's grid."""
         return len(self.lrs) * len(self.timescales)
 
     @property
     def repeats(self) -> int:
-        """Seeds of each learning rate of the arm without decay: the same for all, so that luck does not choose.
+        """The number of seeds of each learning rate of the arm without decay.
 
-        As many as leave two thirds of the runs for other rates than the grid's, and seldom over six: a rate of which a
-        run diverged is not chosen. Runs that are no whole number of rates go into one that has too few seeds for it.
+        It is equal for all rates, so that luck does not choose; it leaves two thirds of the runs for rates after the
+        grid; and it is seldom above six, because a rate with a diverged run is not chosen.
 
         Example:
             >>> [(budget.name, budget.trials, budget.repeats) for budget in BUDGETS.values()]
             [('quick', 32, 3), ('standard', 59, 3), ('thorough', 129, 6)]
         """
         share = self.trials // (3 * len(self.lrs))
-        return max(SEARCH_SEEDS, min(MOST_REPEATS, share), math.ceil(self.trials / MOST_RATES))
+        return max(SEARCH_SEEDS, min(_MOST_REPEATS, share), math.ceil(self.trials / _MOST_RATES))
 
     @property
     def confirmations(self) -> int:
-        """Runs that confirm an arm's best cells."""
+        """The number of runs that confirm an arm's best configs."""
         return (SEARCH_SEEDS - 1) * self.confirmed
 
     @property
-    def follow_up(self) -> int:
-        """Runs of an arm that depend on its grid."""
+    def after_grid(self) -> int:
+        """The number of runs of an arm after its grid, pilot and finals not counted."""
         return self.lines * self.line + self.refined + self.confirmations
 
     @property
     def trials(self) -> int:
-        """Runs of each arm, pilot and finalists not counted."""
-        return self.grid + self.follow_up
+        """The number of runs of an arm, pilot and finals not counted."""
+        return self.grid + self.after_grid
 
     def with_trials(self, trials: int) -> Budget:
-        """The same budget with another number of runs for each arm: as many columns of decay as that leaves.
+        """Return this budget with another number of runs for each arm, and as many decays as that number leaves.
 
         Example:
             >>> BUDGETS["quick"].with_trials(40).trials
             40
         """
         rows = len(self.lrs)
-        columns, rest = divmod(trials - self.follow_up, rows)
-        if columns < LEAST_COLUMNS:
-            least = self.follow_up + LEAST_COLUMNS * rows
+        columns, rest = divmod(trials - self.after_grid, rows)
+        if columns < _LEAST_COLUMNS:
             raise ValueError(
-                f"trials={trials} must be >= {least} with the budget {self.name}: {rows} learning rates, "
-                f"{LEAST_COLUMNS} decays, and {self.follow_up} runs to follow them up"
-                + ("" if self.name == "quick" else "; --budget quick takes fewer")
+                f"trials={trials} must be >= {self.after_grid + _LEAST_COLUMNS * rows} with the budget {self.name}: "
+                f"{rows} learning rates, {_LEAST_COLUMNS} decays, and {self.after_grid} runs after the grid"
+                + ("" if self.name == "quick" else "; --budget quick needs fewer")
             )
-        if columns > MOST_COLUMNS:
+        if columns > _MOST_COLUMNS:
             raise ValueError(
-                f"trials={trials} must be <= {self.follow_up + rows * MOST_COLUMNS} with the budget {self.name}: "
-                f"{MOST_COLUMNS} decays for each of {rows} learning rates are finer than any seed can tell"
+                f"trials={trials} must be <= {self.after_grid + rows * _MOST_COLUMNS} with the budget {self.name}: "
+                f"{_MOST_COLUMNS} decays for each of {rows} learning rates differ by less than seeds can measure"
             )
-        high, low = SPAN
+        high, low = _SPAN
         scales = tuple(high * (low / high) ** (column / (columns - 1)) for column in range(columns))
-        return replace(
-            self, base=self.name, name=f"{self.name} with {trials} runs", timescales=scales, refined=self.refined + rest
-        )
+        name = f"{self.name} with {trials} runs"
+        return replace(self, base=self.name, name=name, timescales=scales, refined=self.refined + rest)
 
 
-# A larger learning rate than the pilot's best often pays once decay holds the weights back, a smaller one seldom does.
+# A learning rate above the pilot's best is often better once decay limits the weights; a lower one seldom is.
 BUDGETS = {
     budget.name: budget
     for budget in (

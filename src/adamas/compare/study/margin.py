@@ -1,4 +1,4 @@
-"""The margin: how large a difference has to be before it matters."""
+"""The margin: the smallest difference that matters."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Margin:
-    """A smallest difference worth acting on: a fraction of the metric, or an amount of it.
+    """The smallest difference that matters: a fraction of the metric, or an amount of it.
 
     Attributes:
-        value: .02 for 2 %, or in the metric's own unit.
-        relative: whether it is a fraction.
+        value: The fraction, as 0.02 for 2 %, or the amount in the metric's own unit.
+        relative: Whether the value is a fraction.
     """
 
     value: float = 0.02
     relative: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse margins that nothing could fall inside of."""
+        """Refuse a margin that is not positive, or not below 100 %."""
         if not (self.value > 0 and math.isfinite(self.value)):
             raise ValueError(f"margin={self.value} must be a positive number, as in 2% or 0.002abs")
         if self.relative and self.value >= 1:
             raise ValueError(
-                f"margin={self} must be below 100% of the metric; {self.value:g} per cent are {self.value:g}%, and an "
-                f"amount in the metric's own unit is {self.value:g}abs"
+                f"margin={self} must be below 100% of the metric; write {self.value:g} per cent as "
+                f"{self.value:g}%, and an amount in the metric's own unit as {self.value:g}abs"
             )
 
     def __str__(self) -> str:
-        """As the user would type it."""
+        """Return the margin as a user types it."""
         return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}abs"
 
     @classmethod
     def parse(cls, text: str | float) -> Margin:
-        """Read `2%`, `0.02` (both relative) or `0.002abs`.
+        """Read a margin: `2%` and `0.02` are relative, `0.002abs` is absolute.
 
         Example:
             >>> Margin.parse("2%") == Margin.parse("0.02"), Margin.parse("0.002abs").relative

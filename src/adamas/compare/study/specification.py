@@ -1,4 +1,7 @@
-"""What a study is: the facts that make its trials comparable. Two studies mix only if all of them agree."""
+"""The specification of a study: everything that the figures of its runs depend on.
+
+Runs of two studies may be compared only if their specifications are equal.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +14,30 @@ from typing import Any
 import adamas
 from adamas.compare.study.settings import Settings
 
-REVISION = 7  # of the protocol: raised when the same options come to mean other runs
-# Of a workload, that no run depends on; a job lies elsewhere on another machine, and its contents are in its revision.
-TOLD = ("factory", "summary", "expected", "margin", "findings", "typed")
+_REVISION = 7  # of the protocol; raised when the same options come to mean other runs
+# Fields of a workload that no run depends on. The path of a job differs between machines; its revision stands for it.
+_LEFT_OUT = ("factory", "summary", "expected", "margin", "findings", "typed")
 
 
 def specification(settings: Settings) -> dict[str, Any]:
-    """Everything a run's numbers depend on, as plain data. Workers, storage and margin are not among it."""
-    return plain(
-        {
-            "protocol": REVISION,
-            "workload": {key: value for key, value in settings.workload.to_json().items() if key not in TOLD},
-            "arms": {name: asdict(arm) for name, arm in settings.arms.items()},
-            "budget": asdict(settings.budget),
-            "seeds": settings.seeds,
-            "versions": versions(),
-        }
-    )
+    """Return everything that the figures of a run depend on, as plain data.
 
-
-def plain(data: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON."""
-    return json.loads(json.dumps(data))
-
-
-def versions() -> dict[str, str]:
-    """The versions that can change a run's bits."""
-    found = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
-    return {"adamas": adamas.__version__, "python": platform.python_version(), **found}
+    The number of workers, the storage and the margin are not among it.
+    """
+    packages = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+    spec = {
+        "protocol": _REVISION,
+        "workload": {key: value for key, value in settings.workload.to_json().items() if key not in _LEFT_OUT},
+        "arms": {name: asdict(arm) for name, arm in settings.arms.items()},
+        "budget": asdict(settings.budget),
+        "seeds": settings.seeds,
+        "versions": {"adamas": adamas.__version__, "python": platform.python_version(), **packages},
+    }
+    return json.loads(json.dumps(spec))  # as it comes back from the storage
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines `where: old -> new` for every entry that differs.
+    """Return a line `key: old -> new` for every entry that differs between two specifications.
 
     Example:
         >>> differences({"seeds": 8, "budget": {"name": "quick"}}, {"seeds": 9, "budget": {"name": "quick"}})

@@ -1,4 +1,4 @@
-"""What a finished study says: figures of each arm, differences, verdict, warnings."""
+"""The results of a finished study: the figures of each arm, differences, the verdict, warnings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from adamas.compare.search.selection import Winner
 from adamas.compare.study.arms import ARMS, JUDGED, Arm
 from adamas.compare.study.errors import NoScaleError
 from adamas.compare.study.margin import Margin
-from adamas.compare.study.run import Outcome
 from adamas.compare.verdict.decision import Verdict, decide
 from adamas.compare.verdict.statistics import Difference, mean_and_sd, paired_difference
-from adamas.compare.verdict.warnings import cautions
+from adamas.compare.verdict.warnings import warnings_of
 from adamas.compare.verdict.wording import TIMES, words
 from adamas.decay import timescale_epochs, to_independent
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a workload was expected to show, what it shows, and whether that is it; None where it cannot be told."""
+    """An expectation about a workload and the measured result, as sentences.
+
+    `holds` is None where the study cannot tell whether they agree.
+    """
 
     expected: str
     measured: str
@@ -32,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Figures:
-    """A figure over seeds."""
+    """The values of a figure over seeds, with their mean and standard deviation."""
 
     mean: float
     sd: float
@@ -40,26 +42,26 @@ class Figures:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Figures:
-        """Summarise."""
+        """Return the values with their mean and standard deviation."""
         return cls(*mean_and_sd(values), tuple(values))
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """An arm's chosen cell and its finalists.
+    """The config that was chosen for an arm, and the figures of its finalists.
 
     Attributes:
-        arm: whose.
-        winner: the cell.
-        trials: runs spent on finding it.
-        infeasible: how many of these, and of its finalists, have no figure: they diverged or were given up.
-        given_up: how many of these were given up.
-        validation: the primary metric of the finalists.
-        test: every test figure of the finalists by name; empty where one of them diverged.
-        pull: D of the cell; for L2 the mean over weights is estimated by dividing by the pilot's median sqrt(v_hat).
-            None without a pilot.
-        timescale: tau, the epochs over which AdamW's weights average their updates; None for other arms.
-        seconds: mean wall time of a finalist.
+        arm: The arm itself.
+        winner: The config that was chosen.
+        trials: The number of runs of the search.
+        without_figures: The number of runs without figures, finalists included.
+        pruned: The number of those runs that were pruned.
+        validation: The primary metric of the finalists on the validation split.
+        test: The test figures of the finalists by name; empty where a finalist diverged.
+        total_decay: D of the config. For L2 it is divided by the median sqrt(v_hat) of the pilot, which estimates its
+            mean over weights; None without a pilot.
+        timescale: The number of epochs over which the weights average their updates; None for L2 and without decay.
+        seconds: The mean wall time of a finalist.
     """
 
     arm: Arm
@@ -69,7 +71,7 @@ class ArmResult:
     pruned: int
     validation: Figures
     test: dict[str, Figures]
-    pull: float | None
+    total_decay: float | None
     timescale: float | None
     seconds: float
 
@@ -85,22 +87,22 @@ class ArmResult:
 
     @property
     def weight_decay_paper(self) -> float:
-        """The chosen decay in the paper's convention."""
-        return to_independent(self.winner.weight_decay, self.winner.lr)
+        """The chosen weight decay in the paper's convention."""
+        return to_independent(self.weight_decay, self.lr)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything the table, the JSON and the page show.
+    """Everything that the table, the JSON and the page show.
 
     Attributes:
-        record: the study.
-        arms: by name.
+        record: The study with all its runs.
+        arms: The result of each arm by name.
         difference: AdamW minus Adam with L2 on the test split; None where a finalist diverged.
-        over_none: each arm with decay minus Adam without.
-        verdict: what to do.
-        warnings: what to keep in mind about it, a sentence each.
-        findings: what the workload was expected to show, and whether it does.
+        over_none: The difference of each other arm minus Adam without decay.
+        verdict: The advice to the user, and the reason for it.
+        warnings: Sentences that a reader must know about the verdict.
+        findings: The expectations about the workload, checked on this study.
     """
 
     record: Record
@@ -113,33 +115,34 @@ class Summary:
 
     @property
     def settings_sentence(self) -> str:
-        """The chosen arms' learning rate and weight decay, in both conventions."""
-        return " ".join(prescription(self.arms[arm]) for arm in self.chosen)
+        """The learning rate and the weight decay, in both conventions, of the arms in `chosen`."""
+        return " ".join(_setting(self.arms[arm]) for arm in self.chosen)
 
     @property
     def chosen(self) -> list[str]:
-        """The arm that the verdict chooses, or both where it does not choose."""
+        """The arm that the verdict chooses, or both judged arms where it does not choose."""
         return {"switch": ["adamw"], "keep": ["adam_l2"], "no_decay": ["none"]}.get(self.verdict.kind, list(JUDGED))
 
     @property
     def code(self) -> list[str]:
-        """The lines to paste that follow from the verdict: one, or both arms' where it does not choose."""
+        """The line of code to paste for each of the arms in `chosen`."""
         groups = self.record.settings.workload.groups
         chosen = (self.arms[arm] for arm in self.chosen)
-        return [each.arm.code(each.winner.lr, each.winner.weight_decay, groups) for each in chosen]
+        return [each.arm.code(each.lr, each.weight_decay, groups) for each in chosen]
 
 
 def summarise(record: Record) -> Summary:
     """Compute the figures, the differences and the verdict of a finished study."""
     metric, margin = record.settings.workload.metric, record.settings.margin
-    arms = {arm: arm_result(record, arm) for arm in record.settings.arms}
+    arms = {arm: _arm_result(record, arm) for arm in record.settings.arms}
     tests = {name: arm.test[metric].values for name, arm in arms.items() if metric in arm.test}
     difference, over_none = None, {}
-    if lost := [arms[name].arm.title for name in JUDGED if name not in tests]:
-        why = f"the chosen cell of {' and of '.join(lost)} diverged on a fresh seed, so there is no mean to compare."
+    if diverged := [arms[name].arm.title for name in JUDGED if name not in tests]:
+        titles = " and of ".join(diverged)
+        why = f"the chosen setting of {titles} diverged on a fresh seed, so there is no mean to compare."
         verdict = Verdict("undecided", "Undecided", why)
     else:
-        relative = is_relative(tests, metric, margin)
+        relative = _is_relative(tests, metric, margin)
         difference = paired_difference(tests["adamw"], tests["adam_l2"], relative)
         over_none = {
             name: paired_difference(values, tests["none"], relative)
@@ -147,14 +150,20 @@ def summarise(record: Record) -> Summary:
             if "none" in tests and name != "none"
         }
         verdict = decide(difference, over_none, metric, margin)
-    result = Summary(record, arms, difference, over_none, verdict, cautions(record, arms, verdict, over_none))
-    return replace(result, findings=findings_of(result))
+    result = Summary(record, arms, difference, over_none, verdict, warnings_of(record, arms, verdict, over_none))
+    where = record.settings.workload.findings
+    return (
+        replace(result, findings=user_code.function(where, "findings", "a list of Finding")(result))
+        if where
+        else result
+    )
 
 
-def is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:
-    """Whether differences can be fractions; nobody knew before the finalists were tested.
+def _is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:
+    """Return whether differences are fractions; if every figure is 0, there is no mean to divide by, and they are not.
 
-    Where every figure is 0 there is nothing to be a fraction of, and nothing to differ in.
+    Raises:
+        NoScaleError: the margin is relative, and the mean that it is a fraction of is not above 0.
     """
     if not margin.relative or not any(map(any, tests.values())):
         return False
@@ -162,57 +171,47 @@ def is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margi
         if name in tests and fmean(tests[name]) <= 0:
             raise NoScaleError(
                 f"margin={margin} is a fraction of the mean test {words(metric)} of {ARMS[name].title}, which is "
-                f"{fmean(tests[name]):g} and must be above 0. Every run is kept: with a margin in the metric's own "
-                "unit, as in --margin 0.002abs, the same command says the verdict at once"
+                f"{fmean(tests[name]):g} and must be above 0. Every run is kept: the same command with a margin in the "
+                "metric's own unit, as in --margin 0.002abs, gives the verdict without training again"
             )
     return True
 
 
-def arm_result(record: Record, name: str) -> ArmResult:
-    """Summarise an arm."""
+def _arm_result(record: Record, name: str) -> ArmResult:
+    """Return the config that was chosen for an arm, with the figures of its finalists."""
     finals = record.finals(name)
     searched = [record.outcomes[run] for run in record.searched[name]]
-    ok = all(outcome.ok for outcome in finals)
     metric, arm, winner = record.settings.workload.metric, record.settings.arms[name], record.winners[name]
+    ok = [outcome for outcome in finals if outcome.ok]
+    tests = [outcome.test or {} for outcome in finals] if len(ok) == len(finals) else [{}]
+    steps_per_epoch = finals[0].steps_per_epoch
+    total_decay = (ok or finals)[0].total_decay
+    if arm.decay == "l2":
+        total_decay = total_decay / record.pilot.gradient_scale[1] if record.pilot else None
     return ArmResult(
         arm=arm,
         winner=winner,
         trials=len(searched),
         without_figures=sum(not outcome.ok for outcome in [*searched, *finals]),
         pruned=sum(outcome.pruned for outcome in searched),
-        validation=Figures.of([outcome.validation[metric] for outcome in finals if outcome.ok]),
-        test={key: Figures.of([(o.test or {})[key] for o in finals]) for key in finals[0].test or {}} if ok else {},
-        pull=pull(record, name, next((outcome for outcome in finals if outcome.ok), finals[0])),
-        timescale=timescale_epochs(winner.weight_decay, winner.lr, finals[0].steps_per_epoch)
-        if arm.decoupled
-        else None,
+        validation=Figures.of([outcome.validation[metric] for outcome in ok]),
+        test={key: Figures.of([test[key] for test in tests]) for key in tests[0]},
+        total_decay=total_decay,
+        timescale=timescale_epochs(winner.weight_decay, winner.lr, steps_per_epoch) if arm.decoupled else None,
         seconds=fmean(outcome.seconds for outcome in finals),
     )
 
 
-def pull(record: Record, name: str, outcome: Outcome) -> float | None:
-    """How much of a typical weight decay takes off in the run: D, for L2 over the median sqrt(v_hat) of the pilot."""
-    if record.settings.arms[name].decay != "l2":
-        return outcome.total_decay
-    return outcome.total_decay / record.pilot.gradient_scale[1] if record.pilot else None
-
-
-def prescription(arm: ArmResult) -> str:
-    """An arm's setting as a sentence."""
+def _setting(arm: ArmResult) -> str:
+    """Return the learning rate and the weight decay of an arm as a sentence."""
     if arm.arm.decay == "none":
-        return f"{arm.arm.title}: lr {arm.winner.lr:.3g}."
+        return f"{arm.arm.title}: lr {arm.lr:.3g}."
     return (
-        f"{arm.arm.title}: lr {arm.winner.lr:.3g}, weight_decay {arm.winner.weight_decay:.3g} as torch counts it, which"
-        f" is lr {TIMES} weight_decay {arm.weight_decay_paper:.3g} in the paper's convention."
+        f"{arm.arm.title}: lr {arm.lr:.3g} and, in torch's convention, weight_decay {arm.weight_decay:.3g}; in the "
+        f"paper's convention it is lr {TIMES} weight_decay = {arm.weight_decay_paper:.3g}."
     )
 
 
-def findings_of(result: Summary) -> list[Finding]:
-    """Hold a study against what its workload was expected to show."""
-    where = result.record.settings.workload.findings
-    return user_code.function(where, "findings", "a list of Finding")(result) if where else []
-
-
 def finite(value: float) -> float | None:
-    """A figure for JSON, which has neither infinity nor NaN."""
+    """Return a figure for JSON, which has no inf and no NaN: None stands for both."""
     return value if math.isfinite(value) else None

@@ -1,8 +1,8 @@
 """Can weight decay be tuned without the learning rate? Four figures of an arm's search, on two axes of decay.
 
-The paper's axis is y = log(lr * weight_decay), torch's is y' = log(weight_decay) = y - x with x = log(lr): the same
-cells, sheared. Where the axis suits the optimizer, the validation metric is nearly a sum of a part that depends on x
-and one that depends on y, and the best decay is the same at every learning rate.
+The paper's axis is y = log(lr * weight_decay). Torch's is y' = log(weight_decay) = y - x with x = log(lr): the same
+configs, sheared. On the axis that suits the optimizer, the validation metric is nearly the sum of a part that depends
+on x and a part that depends on y, and the best decay is the same at every learning rate.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 
 from adamas.compare.study.run import Config
 
-Array = NDArray[np.float64]
-DEGREE = 3  # of the polynomials of an additive fit, at most
-SAME = 0.02  # decades between values of a coordinate that count as one: decays are rounded to three digits
-QUADRATIC = 6  # terms of a full quadratic in two coordinates
+_Array = NDArray[np.float64]
+_DEGREE = 3  # of the polynomials of an additive fit, at most
+_SAME = 0.02  # values of a coordinate that differ by fewer decades count as one: decays are rounded to three digits
+_QUADRATIC = 6  # terms of a full quadratic in two coordinates
 
 
 @dataclass(frozen=True)
 class OnAxis:
-    """One axis of decay; None where a figure cannot be computed.
+    """The figures on one axis of decay; None where a figure cannot be computed.
 
     Attributes:
-        interaction: share of the variation that no sum of a part in lr and a part in decay explains: 0 is separable.
-        tilt: H12 / sqrt(H11 H22) of the quadratic around the best cells: 0 is separable, +-1 a diagonal valley.
-        regret: what tuning decay one step off the best learning rate costs at the best one, in the metric's unit.
+        interaction: The share of the variation that no sum of a part in lr and one in decay explains; 0 is separable.
+        tilt: H12 / sqrt(H11 H22) of the quadratic around the best configs; 0 is separable, +-1 a diagonal valley.
+        regret: The cost of a decay that was tuned one step off the best learning rate, in the metric's unit.
     """
 
     interaction: float | None
@@ -39,12 +39,9 @@ class OnAxis:
 
 @dataclass(frozen=True)
 class Separability:
-    """An arm's figures.
+    """The figures of an arm with decay as lr * weight_decay (`paper`) and as weight_decay (`torch`).
 
-    Attributes:
-        paper: with decay as lr * weight_decay.
-        torch: with decay as weight_decay.
-        near_best: share of the cells within one standard deviation over seeds of the best; the same on both axes.
+    `near_best` is the share of configs within one standard deviation over seeds of the best.
     """
 
     paper: OnAxis
@@ -52,45 +49,48 @@ class Separability:
     near_best: float | None
 
 
-def separability(runs: Mapping[Config, float], worst: float, sd: float, rates: Sequence[float]) -> Separability | None:
-    """Measure an arm's search; None for an arm without decay.
+def separability(
+    configs: Mapping[Config, float], worst: float, sd: float, rates: Sequence[float]
+) -> Separability | None:
+    """Return the separability of an arm's search; None for an arm without decay.
 
     Args:
-        runs: validation metric by (lr, torch's weight decay); those that are not finite are left out.
-        worst: values above it count as it, so that cells far off the optimum do not drown what is near it.
-        sd: of the finalists' validation metric over seeds.
-        rates: learning rates of the grid, its extensions included: the rows whose neighbours are compared.
+        configs: The validation metric by lr and torch's weight decay; inf and NaN are left out.
+        worst: The largest value that counts; configs far from the best would otherwise hide the shape near the best.
+        sd: The standard deviation of the finalists' validation metric over seeds.
+        rates: The learning rates of the grid and its extensions; the regret compares neighbours among them.
 
     Example:
-        >>> cells = {(lr, wd): (i - 1) ** 2 + (i + j - 3) ** 2 for i, lr in enumerate((0.1, 1, 10, 100))
-        ...          for j, wd in enumerate((0.1, 1, 10, 100))}
-        >>> found = separability(cells, worst=99, sd=0.5, rates=(0.1, 1, 10, 100))
+        >>> configs = {(lr, wd): (i - 1) ** 2 + (i + j - 3) ** 2 for i, lr in enumerate((0.1, 1, 10, 100))
+        ...            for j, wd in enumerate((0.1, 1, 10, 100))}
+        >>> found = separability(configs, worst=99, sd=0.5, rates=(0.1, 1, 10, 100))
         >>> f"{abs(found.paper.interaction):.2f} {abs(found.paper.tilt):.2f} {found.torch.tilt:.2f}"
         '0.00 0.00 0.71'
     """
-    kept = {point: value for point, value in runs.items() if math.isfinite(value) and point[1] > 0}
+    kept = {config: value for config, value in configs.items() if math.isfinite(value) and config[1] > 0}
     if not kept:
         return None
-    x, torch_y = (np.log10([point[axis] for point in kept]) for axis in (0, 1))
+    x, y_torch = (np.log10([config[axis] for config in kept]) for axis in (0, 1))
+    y_paper = x + y_torch
     z = np.minimum(list(kept.values()), worst)
-    tilts = tilt(x, x + torch_y, z, worst)
-    paper, torch = (
-        OnAxis(interaction(x, y, z), tilt_here, regret(kept, worst, rates, per_rate))
-        for y, tilt_here, per_rate in ((x + torch_y, tilts[0], True), (torch_y, tilts[1], False))
+    tilt_paper, tilt_torch = tilt(x, y_paper, z, worst)
+    return Separability(
+        paper=OnAxis(interaction(x, y_paper, z), tilt_paper, regret(kept, worst, rates, per_rate=True)),
+        torch=OnAxis(interaction(x, y_torch, z), tilt_torch, regret(kept, worst, rates, per_rate=False)),
+        near_best=near_best(list(kept.values()), sd),
     )
-    return Separability(paper, torch, near_best(list(kept.values()), sd))
 
 
-def interaction(x: Array, y: Array, z: Array) -> float | None:
-    """What an additive model leaves unexplained, over all there is to explain.
+def interaction(x: _Array, y: _Array, z: _Array) -> float | None:
+    """Return the share of the variation that an additive model does not explain.
 
     The model is a cubic polynomial in each coordinate, of lower degree where a coordinate has fewer distinct values.
-    None where there are no more cells than terms, or nothing varies.
+    Return None if there are no more configs than terms, or if nothing varies.
     """
     columns = [np.ones_like(x)]
     for coordinate in (x, y):
-        scaled = unit(coordinate)
-        columns += [scaled**power for power in range(1, min(DEGREE, distinct(coordinate) - 1) + 1)]
+        scaled = _unit(coordinate)
+        columns += [scaled**power for power in range(1, min(_DEGREE, _distinct(coordinate) - 1) + 1)]
     total = float(np.sum((z - z.mean()) ** 2))
     if len(z) <= len(columns) or total <= 1e-24 * float(np.sum(z**2)):
         return None
@@ -99,45 +99,49 @@ def interaction(x: Array, y: Array, z: Array) -> float | None:
     return float(np.sum((z - design @ coefficients) ** 2)) / total
 
 
-def tilt(x: Array, y: Array, z: Array, worst: float) -> tuple[float | None, float | None]:
-    """H12 / sqrt(H11 H22) on the paper's axis y and on torch's, y - x, of a quadratic fitted to the better half.
+def tilt(x: _Array, y: _Array, z: _Array, worst: float) -> tuple[float | None, float | None]:
+    """Return H12 / sqrt(H11 H22) on the paper's axis y and on torch's, y - x, of a quadratic fit to the better half.
 
-    The change of axis is linear: with y = y' + x the Hessian becomes H11 + 2 H12 + H22, H12 + H22, H22. None where a
-    diagonal entry is not positive: there is then no valley along that coordinate. Cells at `worst` or beyond are none
-    of the better half: they say nothing of the shape.
+    The change of axis is linear: with y = y' + x the Hessian becomes H11 + 2 H12 + H22, H12 + H22, H22. It is None if a
+    diagonal entry is not positive, because there is no valley along that coordinate. Configs at `worst` or above it
+    are left out of the better half, because they do not show the shape.
     """
     order = np.argsort(z, kind="stable")[: math.ceil(len(z) / 2)]
     order = order[z[order] < worst]
     x, y, z = x[order], y[order], z[order]
-    if len(z) <= QUADRATIC:
+    if len(z) <= _QUADRATIC:
         return None, None
     x, y = x - x.mean(), y - y.mean()
     design = np.stack([np.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], axis=1)
     coefficients, _, rank, _ = np.linalg.lstsq(design, z, rcond=None)
-    if rank < QUADRATIC:
+    if rank < _QUADRATIC:
         return None, None
     xx, xy, yy = coefficients[3:]
-    return normalised(xx, xy, yy), normalised(xx + 2 * xy + yy, xy + yy, yy)
+    return _normalised(xx, xy, yy), _normalised(xx + 2 * xy + yy, xy + yy, yy)
 
 
-def normalised(xx: float, xy: float, yy: float) -> float | None:
-    """The mixed entry of a Hessian in units of its diagonal."""
+def _normalised(xx: float, xy: float, yy: float) -> float | None:
+    """Return the mixed entry of a Hessian in units of its diagonal."""
     return float(xy / math.sqrt(xx * yy)) if xx > 0 and yy > 0 else None
 
 
-def regret(runs: Mapping[Config, float], worst: float, rates: Sequence[float], per_rate: bool) -> float | None:
-    """What tuning decay at a neighbouring learning rate costs, the worse of the two neighbours.
+def regret(configs: Mapping[Config, float], worst: float, rates: Sequence[float], per_rate: bool) -> float | None:
+    """Return the cost of tuning decay at a neighbour of the best learning rate, for the worse of its two neighbours.
 
-    Take the neighbouring row's best column on this axis, go back to the best row with the same value on it, and see
-    what is found there, by linear interpolation in the logarithm of decay; beyond the ends, the value at the end.
+    The best decay at the neighbour, on this axis, is used at the best rate. Its figure there is interpolated linearly
+    in the logarithm of decay; beyond the ends, it is the figure at the end.
 
     Args:
-        runs: finite metrics by (lr, torch's weight decay).
-        worst: values above it count as it.
-        rates: the rows.
-        per_rate: whether the axis is lr * weight_decay rather than weight_decay.
+        configs: The metric by lr and torch's weight decay; all values are finite.
+        worst: The largest value that counts.
+        rates: The learning rates among which neighbours are found.
+        per_rate: Whether the axis is lr * weight_decay rather than weight_decay.
     """
-    rows = {rate: row_of(runs, rate, per_rate) for rate in sorted(rates)}
+    shift = {rate: math.log10(rate) if per_rate else 0.0 for rate in sorted(rates)}
+    rows = {
+        rate: sorted((math.log10(decay) + shift[rate], value) for (lr, decay), value in configs.items() if lr == rate)
+        for rate in shift
+    }
     rows = {rate: row for rate, row in rows.items() if len(row) > 1}
     if len(rows) < 2:
         return None
@@ -154,25 +158,19 @@ def regret(runs: Mapping[Config, float], worst: float, rates: Sequence[float], p
     return max(found)
 
 
-def row_of(runs: Mapping[Config, float], rate: float, per_rate: bool) -> list[tuple[float, float]]:
-    """The cells of a learning rate as (logarithm of decay on an axis, metric), ascending."""
-    shift = math.log10(rate) if per_rate else 0.0
-    return sorted((math.log10(decay) + shift, value) for (lr, decay), value in runs.items() if lr == rate)
-
-
 def near_best(values: Sequence[float], sd: float) -> float | None:
-    """Share of the cells within one standard deviation of the best."""
+    """Return the share of the configs within one standard deviation of the best."""
     if not math.isfinite(sd):
         return None
     return sum(value <= min(values) + sd for value in values) / len(values)
 
 
-def distinct(coordinate: Array) -> int:
-    """How many different values a coordinate takes, those that rounding tells apart counted once."""
-    return 1 + int(np.sum(np.diff(np.sort(coordinate)) > SAME))
+def _distinct(coordinate: _Array) -> int:
+    """Return the number of different values of a coordinate; values that differ by rounding count once."""
+    return 1 + int(np.sum(np.diff(np.sort(coordinate)) > _SAME))
 
 
-def unit(coordinate: Array) -> Array:
-    """A coordinate on [-1, 1], where its powers are well told apart."""
+def _unit(coordinate: _Array) -> _Array:
+    """Return a coordinate scaled to [-1, 1], where its powers are far from parallel."""
     low, high = float(coordinate.min()), float(coordinate.max())
     return np.zeros_like(coordinate) if high == low else 2 * (coordinate - low) / (high - low) - 1

@@ -1,4 +1,4 @@
-"""The difference of two arms over paired seeds: mean, 95 % interval, and two figures that decide nothing."""
+"""The difference of two arms over paired seeds: its mean, a 95 % interval, and two figures that decide nothing."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-CONFIDENCE = 0.95
-BOOTSTRAP_FROM = 20  # pairs; with 8 a BCa interval that says 95 % covers 87 %
-EXACT_FLIPS = 2**13  # sign patterns enumerated rather than drawn: all of them up to 13 pairs
+_CONFIDENCE = 0.95
+_BOOTSTRAP_FROM = 20  # pairs; with 8 pairs a 95 % interval by BCa covers 87 %
+_EXACT_FLIPS = 2**13  # up to so many patterns of signs, those of 13 pairs, all are tried; of more, so many are drawn
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First arm minus second, of a metric where lower is better; as fractions of the second's mean where relative.
+    """The first arm minus the second, for a metric where lower is better.
 
     Attributes:
-        values: of each pair.
-        mean: of these.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        sd: standard deviation of the pairs' differences.
-        relative: whether all of the above are fractions.
-        method: what made the interval.
-        p_sign_flip: two-sided sign-flip permutation p; 2/2^n is the smallest there is with n pairs.
-        p_better: share of the pairs in which the first arm was lower, a tie counting half.
+        values: The difference of each pair.
+        mean: The mean of the differences.
+        low: The lower end of the 95 % interval.
+        high: The upper end of the 95 % interval.
+        sd: The standard deviation of the differences.
+        relative: Whether all of the above are fractions of the second arm's mean.
+        method: The method that made the interval.
+        p_sign_flip: The two-sided p of the sign-flip permutation test; with n pairs it is never below 2/2^n.
+        p_better: The share of the pairs in which the first arm was lower; a tie counts half.
     """
 
     values: tuple[float, ...]
@@ -43,16 +43,16 @@ class Difference:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], relative: bool) -> Difference:
-    """Compare two arms whose i-th values come from the same seed.
+    """Return the difference of two arms; their i-th values come from the same seed.
 
-    The interval is Student's t below 20 pairs and a BCa bootstrap from there; where all differences are the same it is
-    that point. A relative difference is divided by the second arm's mean, taken as known: its own error is of second
-    order in a difference of a few per cent.
+    The interval is Student's t below 20 pairs and a BCa bootstrap from 20 on. If all differences are equal, it is that
+    point. A relative difference is divided by the second arm's mean as if that were exact: the error of the mean is of
+    second order in a difference of a few per cent.
 
     Args:
-        first: the metric of the arm in question, a value a seed.
-        second: the same for the arm it is compared with.
-        relative: express the difference as a fraction.
+        first: The metric of the first arm, one value for each seed.
+        second: The metric of the second arm, for the same seeds.
+        relative: Whether to return fractions of the second arm's mean.
 
     Raises:
         ValueError: fewer than two pairs, values that are not finite, or a relative difference from a mean <= 0.
@@ -66,12 +66,12 @@ def paired_difference(first: Sequence[float], second: Sequence[float], relative:
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(f"{a.size} and {b.size} values must be the same number of seeds, at least 2")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("every value must be finite: an arm that diverged cannot be averaged")
+        raise ValueError("every value must be finite: an arm that diverged has no mean")
     scale = float(b.mean()) if relative else 1.0
     if not scale > 0:
         raise ValueError(f"a relative difference needs a mean above 0, not {scale:g}; give the margin as 0.002abs")
     values = (a - b) / scale
-    low, high, method = interval(values)
+    low, high, method = _interval(values)
     return Difference(
         values=tuple(values.tolist()),
         mean=float(values.mean()),
@@ -85,47 +85,45 @@ def paired_difference(first: Sequence[float], second: Sequence[float], relative:
     )
 
 
-def interval(values: np.ndarray) -> tuple[float, float, str]:
-    """95 % interval of the mean of `values`, and the method."""
+def _interval(values: np.ndarray) -> tuple[float, float, str]:
+    """Return the 95 % interval of the mean of `values`, and the method that made it."""
     mean = float(values.mean())
-    # Equal differences of rounded values differ in their last bits, which no interval should be made of.
+    # Equal differences may differ in their last bits by rounding, from which no interval should be made.
     if np.ptp(values) <= 8 * np.finfo(float).eps * np.abs(values).max():
         return mean, mean, "identical differences"
-    if len(values) < BOOTSTRAP_FROM:
+    if len(values) < _BOOTSTRAP_FROM:
         half = float(values.std(ddof=1) / math.sqrt(len(values)) * t_quantile(len(values)))
         return mean - half, mean + half, "paired t"
-    from scipy import stats  # most of a second to import, and few studies have that many pairs
+    from scipy import stats  # the import takes most of a second, and few studies have that many pairs
 
     found = stats.bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, method="BCa", n_resamples=9999, rng=np.random.default_rng(0)
+        (values,), np.mean, confidence_level=_CONFIDENCE, method="BCa", n_resamples=9999, rng=np.random.default_rng(0)
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high), "BCa bootstrap"
 
 
 def t_quantile(pairs: int | np.ndarray) -> np.ndarray:
-    """Student's t for the 95 % interval of that many pairs, elementwise."""
-    return special.stdtrit(pairs - 1, 0.5 + CONFIDENCE / 2)
+    """Return Student's t of a 95 % interval for each number of pairs."""
+    return special.stdtrit(pairs - 1, 0.5 + _CONFIDENCE / 2)
 
 
 def sign_flip_p(values: np.ndarray) -> float:
-    """Two-sided p of the mean under random signs of the differences: how often another choice of signs is as extreme.
+    """Return the two-sided p of the mean: the share of patterns of signs with a sum as far from 0 as the observed sum.
 
-    Where the patterns of signs are too many to try all of them, as many are drawn, and the one at hand counts as drawn.
+    If there are too many patterns to try all, some are drawn, and the observed one is added to them.
     """
     pairs = len(values)
-    if 2**pairs <= EXACT_FLIPS:
+    if 2**pairs <= _EXACT_FLIPS:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=pairs)))
     else:
-        drawn = np.random.default_rng(0).choice((1.0, -1.0), size=(EXACT_FLIPS, pairs))
+        drawn = np.random.default_rng(0).choice((1.0, -1.0), size=(_EXACT_FLIPS, pairs))
         signs = np.vstack([np.ones(pairs), drawn])
     sums = np.abs(signs @ values)
-    ties = 1e-12 * np.abs(values).sum()  # equal sums differ by rounding, in whatever order they were added
+    ties = 1e-12 * np.abs(values).sum()  # equal sums may differ by rounding
     return float(np.mean(sums >= sums[0] - ties))
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there are too few."""
+    """Return the mean and the sample standard deviation; NaN where there are too few values."""
     mean = math.fsum(values) / len(values) if values else math.nan
-    if len(values) < 2:
-        return mean, math.nan
-    return mean, float(np.std(np.asarray(values), ddof=1))
+    return mean, float(np.std(np.asarray(values), ddof=1)) if len(values) > 1 else math.nan

@@ -7,17 +7,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def words(metric: str) -> str:
-    """A metric's name as a sentence has it.
-
-    Example:
-        >>> words("cross_entropy")
-        'cross-entropy'
-    """
-    return {"cross_entropy": "cross-entropy"}.get(metric, metric.replace("_", " "))
+    """Return the name of a metric as it stands in a sentence."""
+    return "cross-entropy" if metric == "cross_entropy" else metric.replace("_", " ")
 
 
 def show(value: float, relative: bool, sign: bool = False) -> str:
-    """A difference: in per cent where relative, with a true minus sign.
+    """Return a difference as text, in per cent where it is relative, with a true minus sign.
 
     Example:
         >>> show(0.0123, relative=True, sign=True), show(0.00123, relative=False)
@@ -29,11 +24,11 @@ def show(value: float, relative: bool, sign: bool = False) -> str:
 
 
 def figure(value: float, like: float | None = None) -> str:
-    """A figure with four decimals, or with three digits where that would leave none or too many.
+    """Return a figure with four decimals, or with three digits where four decimals are too few or too many.
 
     Args:
-        value: the figure.
-        like: another, beside which it stands and whose form it takes.
+        value: The figure.
+        like: Another figure, which decides between the two forms in place of the first.
 
     Example:
         >>> figure(0.74379), figure(0.0), figure(1.234e-5), figure(1e30), figure(2e-5, like=0.7)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from adamas.compare.runner.tasks import Task
-from adamas.compare.runner.training import run
+from adamas.compare.runner.training import train_task
 from adamas.compare.study.arms import ARMS, DEFAULT
-from adamas.compare.study.run import Cell
+from adamas.compare.study.run import Run
 from tests.compare.jobs import look_over
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -36,7 +36,7 @@ def test_example_runs(path: Path) -> None:
     result = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     if path.stem == "vision_job":
-        assert result.stdout.startswith("The job is fine.")
+        assert result.stdout.startswith("problems: []")
         return
     accuracy = re.search(r"test accuracy ([\d.]+)%", result.stdout)
     assert accuracy is not None
@@ -50,9 +50,9 @@ def test_example_can_be_compared(path: Path) -> None:
     assert f"adamas compare examples/{path.name}:job --budget quick" in path.read_text()
     workload = look_over(f"{path}:job", "cpu", None)
     assert (workload.name, workload.metric, workload.stackable) == (path.stem, "loss", path.stem == "vision_job")
-    cells = tuple(Cell("search", arm, 3e-3, 0.0 if arm == "none" else 1e-5, 0) for arm in DEFAULT)
-    for outcome in run(workload.load(), "cpu", ARMS, Task(cells, workload.metric)):
-        assert outcome.feasible
+    runs = tuple(Run("search", arm, 3e-3, 0.0 if arm == "none" else 1e-5, 0) for arm in DEFAULT)
+    for outcome in train_task(workload.load(), "cpu", ARMS, Task(runs, workload.metric)):
+        assert outcome.ok
         assert outcome.steps == outcome.epochs * {"vision_job": 18}.get(path.stem, 20)
         assert 100 * outcome.validation["accuracy"] > ACCURACY.get(path.stem, 95.0) - 5
         assert outcome.test is None

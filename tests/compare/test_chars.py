@@ -24,7 +24,7 @@ def start(seed: int) -> tuple[float, Tensor]:
 
 
 def test_the_text_is_the_one_that_results_were_made_with() -> None:
-    """A text that changes is another workload: raise its revision."""
+    """If the text changes, the workload needs a new revision."""
     digest = hashlib.sha256(write(40_000).encode()).hexdigest()
     assert (find("chars").revision, digest[:16]) == (1, "6d2a800d7f5a078e")
 
@@ -40,7 +40,7 @@ def test_the_splits_are_disjoint_stretches_of_the_text() -> None:
 
 
 def test_facts_do_not_change() -> None:
-    """What is said of a person in one stretch holds in the others, or nothing could be learnt from it."""
+    """A person has the same pronoun and town in every stretch, so that a model can learn them."""
     people = {person.name: person for person in Speaker().people}
     sentences = write(40_000).replace("\n", " ").split(". ")
     anecdotes = [sentence.split() for sentence in sentences if ", then " in sentence]
@@ -58,7 +58,7 @@ def test_the_seed_fixes_weights_and_order() -> None:
     assert not torch.equal(batch, another)
 
 
-def test_batches_keep_their_promise_and_are_cut_elsewhere_in_each_epoch() -> None:
+def test_batches_are_complete_and_start_elsewhere_in_each_epoch() -> None:
     made = find("chars").load()(0, "cpu")
     epochs = [list(made.batches(epoch)) for epoch in range(40)]
     assert {len(batches) for batches in epochs} == {made.steps_per_epoch}
@@ -100,8 +100,8 @@ def trained(epochs: int, stage: Stage) -> Outcome:
     return outcome
 
 
-def test_it_learns_more_than_pairs_of_characters_tell() -> None:
-    """In a fifth of a run; below a character's entropy given the one before, where no model gets that sees only it."""
+def test_it_learns_more_than_the_statistics_of_pairs_of_characters() -> None:
+    """In a fifth of a run, cross-entropy falls below the least that a model of single characters can reach."""
     text = write(chars.TRAIN + chars.VALIDATION)[chars.TRAIN :]
     pairs, firsts = Counter(pairwise(text)), Counter(text[:-1])
     given_one = -sum(count * math.log(count / firsts[first]) for (first, _), count in pairs.items()) / (len(text) - 1)

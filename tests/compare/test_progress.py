@@ -36,8 +36,8 @@ def test_the_rate_leaves_out_the_start_and_earlier_runs() -> None:
     assert rate(spans((-9, -1)), NOON) == rate([], NOON) == 0.0
 
 
-def test_the_rate_of_runs_that_train_together_is_theirs() -> None:
-    """Two workers, a stack of ten each, all of which end at once."""
+def test_the_rate_counts_all_runs_that_train_together() -> None:
+    """Two workers train ten runs each in one pass, and all of them end at once."""
     assert rate(spans(*[(5, 10)] * 20), NOON) == pytest.approx(4.0)
 
 
@@ -49,7 +49,7 @@ def test_pace_says_the_time_left() -> None:
 
 
 def test_plain_lines_are_few_and_complete() -> None:
-    """One when every arm has left a stage, not when the first has."""
+    """A line appears when the last arm has left a stage, not when the first one has."""
     further = replace(AHEAD, best=dict.fromkeys(SNAPSHOT.best, AHEAD.best["adamw"]))
     text = io.StringIO()
     with Progress(Console(file=text, width=40)) as update:
@@ -59,13 +59,13 @@ def test_plain_lines_are_few_and_complete() -> None:
         update(further)
     assert text.getvalue().splitlines() == [line(SNAPSHOT), line(further)]
     assert line(SNAPSHOT).startswith("30/150 runs, ")
-    assert line(SNAPSHOT).endswith("; none grid, adam_l2 grid, adamw closer 1.235")
+    assert line(SNAPSHOT).endswith("; none search, adam_l2 search, adamw refine 1.235")
 
 
 def test_the_live_table_shows_each_arm_at_its_best() -> None:
     text = io.StringIO()
     Console(file=text, width=100).print(live_table(SNAPSHOT))
     row = next(row for row in text.getvalue().splitlines() if row.strip().startswith("AdamW"))
-    assert row.split() == ["AdamW", "closer", "12", "1.235", "0.0003", "2.27", "0.000681", "3"]
-    assert "grid: each arm" in text.getvalue()
+    assert row.split() == ["AdamW", "refine", "12", "1.235", "0.0003", "2.27", "0.000681", "3"]
+    assert "search: each arm" in text.getvalue()
     assert "final: " not in text.getvalue()

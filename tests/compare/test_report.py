@@ -35,7 +35,7 @@ SGD = "torch.optim:SGD(momentum=0.9, nesterov=True)"
 
 
 class Page(HTMLParser):
-    """What a page refers to, the ids it has, and its scripts."""
+    """A parsed page: its references, its ids, its headings, its text and its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class Page(HTMLParser):
 
 
 def doubled_job(seed: int, device: str) -> Job:
-    """The tiny job with twice the loss."""
+    """Return the tiny job with twice the loss."""
     tiny = job(seed, device)
     return replace(tiny, loss=lambda batch: 2 * tiny.loss(batch))
 
 
 def findings(result: Summary) -> list[Finding]:
-    """One of each kind."""
+    """Return one finding that holds, one that does not, and one that cannot be told."""
     return [
         Finding("a linear model learns", f"{result.arms['adamw'].test['loss'].mean:.2f}", True),
         Finding("decay is decisive", "it is not", False),
@@ -84,7 +84,7 @@ def findings(result: Summary) -> list[Finding]:
 
 @pytest.fixture(scope="module")
 def rich_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    """A study of four arms and of a variant of the job, with findings."""
+    """Return a study of four arms and of a variant of the job, with findings."""
     given = settings(tmp_path_factory.mktemp("rich"))
     workload = replace(
         given.workload,
@@ -99,7 +99,7 @@ def rich_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def fixed_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    """A study that tunes nothing."""
+    """Return a study that tunes nothing."""
     given = settings(tmp_path_factory.mktemp("fixed"))
     fixed = (("none", 0.01, 0.0), ("adam_l2", 0.01, 0.02), ("adamw", 0.01, 0.1))
     workload = replace(given.workload, name="settled", fixed=fixed)
@@ -144,10 +144,16 @@ def test_every_figure_has_its_place_and_a_common_scale(page: Page) -> None:
     assert len(scales) == 1
 
 
-def test_the_csv_holds_every_run(page: Page, tiny_result: Summary) -> None:
+def csv_rows(page: Page) -> list[dict[str, str]]:
     encoded = next(reference for reference in page.references if reference.startswith("data:text/csv"))
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(encoded.split(",", 1)[1]).decode())))
+    return list(csv.DictReader(io.StringIO(base64.b64decode(encoded.split(",", 1)[1]).decode())))
+
+
+def test_the_csv_holds_every_run(page: Page, tiny_result: Summary) -> None:
+    rows = csv_rows(page)
     assert len(rows) == RUNS
+    assert {row["status"] for row in rows} <= {"ok", "diverged", "pruned", "failed"}
+    assert all(float(row["weight_decay_paper"]) == float(row["lr"]) * float(row["weight_decay"]) for row in rows)
     assert all((row["test_loss"] != "") == (row["stage"] == "final") for row in rows)
     finals = [float(row["test_loss"]) for row in rows if row["stage"] == "final" and row["arm"] == "adamw"]
     assert tuple(finals) == tiny_result.arms["adamw"].test["loss"].values
@@ -180,7 +186,7 @@ def test_the_page_is_written_whole_or_not_at_all(
 
 
 def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Open a page without a window."""
+    """Open a page in Chromium without a window."""
     quiet = (
         "--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-quic --no-first-run "
         "--disable-background-networking --disable-component-update --disable-sync --enable-logging=stderr "
@@ -199,7 +205,7 @@ def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 def test_the_figures_draw_without_console_errors_and_fit_a_phone(
     tiny_result: Summary, rich_result: Summary, fixed_result: Summary, tmp_path: Path
 ) -> None:
-    """Several studies, in a frame of 360 pixels: a window of Chromium's cannot be that narrow."""
+    """Several studies are shown in a frame of 360 pixels, because a window of Chromium cannot be so narrow."""
     page, frame = tmp_path / "index.html", tmp_path / "frame.html"
     text = render([tiny_result, rich_result, fixed_result])
     measure = (
@@ -245,7 +251,7 @@ def test_a_lone_study_has_its_verdict_as_title(page: Page, tiny_result: Summary)
 
 
 def test_two_studies_of_one_name_are_told_apart(tiny_result: Summary) -> None:
-    """A user's two jobs may be called alike but for characters that no address holds."""
+    """The names of two jobs may differ only in characters that an HTML id cannot hold."""
     workload = replace(tiny_result.record.settings.workload, name="tiny/")
     record = replace(tiny_result.record, settings=replace(tiny_result.record.settings, workload=workload))
     ids = Page(render([tiny_result, replace(tiny_result, record=record)])).ids
@@ -258,21 +264,26 @@ def test_a_fourth_arm_is_in_the_tables_and_the_figures(rich_result: Summary) -> 
     figures = json.loads(page.scripts["figures"])
     title = rich_result.arms[SGD].arm.title
     assert "rich-odd-map-torch-optim-SGD-momentum-0-9-nesterov-True" in figures
-    assert page.text.count(title) >= 5  # arms, curves, best so far, on the way, separability
+    assert page.text.count(title) >= 5  # arms, curves, best so far, milestones, separability
     assert f"{rich_result.arms[SGD].test['loss'].mean:.4f}" in page.text
     for name in ("training", "validation", "best"):
         assert title in [trace["name"] for trace in figures[f"rich-odd-{name}"]["data"]]
     assert "SGD" in figures["rich-odd-seeds"]["data"][0]["x"][3]
     assert any("SGD" in text for text in figures["rich-odd-differences"]["layout"]["yaxis"]["ticktext"])
-    assert "A pilot of its own" in page.text
+    assert "in a separate pilot of" in page.text
+
+
+def printed(result: Summary, width: int = 80) -> str:
+    """Return the verdict as the terminal shows it."""
+    text = io.StringIO()
+    print_verdict(Console(file=text, width=width), result)
+    return text.getvalue()
 
 
 @pytest.mark.parametrize(("width", "tables"), [(200, 2), (80, 2), (60, 2), (50, 4), (40, 4)])
 def test_the_terminal_shows_arms_side_by_side_as_it_has_room(rich_result: Summary, width: int, tables: int) -> None:
     """No figure and no name is cut."""
-    text = io.StringIO()
-    print_verdict(Console(file=text, width=width), rich_result)
-    shown = text.getvalue().split("weight decay as torch counts it")[0]
+    shown = printed(rich_result, width).split("weight decay: torch's convention")[0]
     assert shown.count("validation") == shown.count(" lr  ") == tables
     assert " ".join(shown.split()).count("lower is better") == 1
     assert "…" not in shown
@@ -282,18 +293,16 @@ def test_the_terminal_shows_arms_side_by_side_as_it_has_room(rich_result: Summar
         assert line in shown
 
 
-def test_a_job_called_printer_is_no_picture_of_one(tiny_result: Summary) -> None:
-    """Nor is [bold] in a name a style."""
+def test_the_name_of_a_job_is_neither_emoji_nor_markup(tiny_result: Summary) -> None:
+    """Rich would show `:printer` as a picture and read `[bold]` as a style."""
     for name in ("my_job:printer", "my_job:[bold]"):
         workload = replace(tiny_result.record.settings.workload, name=name)
         settings = replace(tiny_result.record.settings, workload=workload)
-        text = io.StringIO()
         named = replace(tiny_result, record=replace(tiny_result.record, settings=settings))
-        print_verdict(Console(file=text, width=80), named)
-        assert text.getvalue().lstrip().startswith(f"{name}: loss")
+        assert printed(named).lstrip().startswith(f"{name}: loss")
 
 
-def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: Summary) -> None:
+def test_a_fourth_arm_that_diverged_leaves_the_seeds_of_the_others(rich_result: Summary) -> None:
     victim = rich_result.record.winners[SGD].finals(3)[0]
     outcome = replace(rich_result.record.outcomes[victim], status="diverged", validation={}, test=None)
     record = replace(rich_result.record, outcomes={**rich_result.record.outcomes, victim: outcome})
@@ -303,8 +312,14 @@ def test_a_lost_fourth_arm_leaves_the_seeds_of_the_others(rich_result: Summary) 
 
 def test_findings_are_told_without_colour(rich_result: Summary) -> None:
     text = Page(render([rich_result])).text
-    for said in ("As expected", "Not as expected", "Cannot be told", "pigs <fly>", "Little, from so small a model."):
-        assert said in text
+    for sentence in (
+        "As expected",
+        "Not as expected",
+        "Cannot be told",
+        "pigs <fly>",
+        "Little, from so small a model.",
+    ):
+        assert sentence in text
     assert f"Measured: {rich_result.arms['adamw'].test['loss'].mean:.2f}" in text
 
 
@@ -324,13 +339,13 @@ def test_a_fixed_study_says_that_nothing_was_tuned(fixed_result: Summary) -> Non
     assert "Nothing was tuned: theory gives the settings" in " ".join(page.text.split())
     figures = json.loads(page.scripts["figures"])
     assert set(figures) == {f"settled-{name}" for name in ("seeds", "differences", "training", "validation")}
-    for absent in ("What each arm tried", "pilot", "Runs", "Interaction"):
+    for absent in ("Settings that each arm tried", "pilot", "Runs", "Interaction"):
         assert absent not in page.text.replace("there is no pilot", "")
     assert f"{fixed_result.arms['adamw'].test['loss'].mean:.4f}" in page.text
 
 
 def test_runs_stopped_half_way_are_no_divergence(tiny_result: Summary) -> None:
-    """One more run of AdamW's grid given up, another diverged."""
+    """One more run of AdamW's grid is pruned, another one diverged."""
     runs = tiny_result.record.grids["adamw"].runs()
     first, second, *_ = (run for run in runs if tiny_result.record.outcomes[run].ok)
     lost = {
@@ -348,16 +363,14 @@ def test_runs_stopped_half_way_are_no_divergence(tiny_result: Summary) -> None:
     assert "fitted the training data no better than untrained weights" in text
     figure = json.loads(page.scripts["figures"])["tiny-map-adamw"]
     assert {"✕", "–"} <= set(figure["data"][1]["text"])
-    encoded = next(reference for reference in page.references if reference.startswith("data:text/csv"))
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(encoded.split(",", 1)[1]).decode())))
-    assert sum(row["status"] == "pruned" for row in rows) == sum(stopped)
+    assert sum(row["status"] == "pruned" for row in csv_rows(page)) == sum(stopped)
 
 
 def test_every_figure_is_plain_json(tiny_result: Summary) -> None:
-    """Infinity and NaN, which a search's best so far may begin with, are no JSON."""
+    """JSON has no infinity and no NaN, and the first run of a search may have no figure."""
     first = tiny_result.record.searched["adamw"][0]
-    lost = replace(tiny_result.record.outcomes[first], status="diverged", validation={})
-    record = replace(tiny_result.record, outcomes={**tiny_result.record.outcomes, first: lost})
+    without = replace(tiny_result.record.outcomes[first], status="diverged", validation={})
+    record = replace(tiny_result.record, outcomes={**tiny_result.record.outcomes, first: without})
 
     def refuse(word: str) -> None:
         raise AssertionError(word)
@@ -405,14 +418,14 @@ def test_an_absolute_margin_gives_absolute_differences(tiny_result: Summary) -> 
 
 
 def shifted(result: Summary, figure: Callable[[float], float], margin: str) -> Summary:
-    """The same study, had its finalists other test figures."""
+    """Return the study with other test figures of its finalists."""
     finals = {run: found for run, found in result.record.outcomes.items() if found.test}
     others = {run: replace(found, test={"loss": figure((found.test or {})["loss"])}) for run, found in finals.items()}
     settings = replace(result.record.settings, margin=Margin.parse(margin))
     return summarise(replace(result.record, settings=settings, outcomes={**result.record.outcomes, **others}))
 
 
-def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: Summary) -> None:
+def test_a_relative_margin_of_a_figure_below_zero_is_refused(tiny_result: Summary) -> None:
     with pytest.raises(NoScaleError, match=r"of Adam with L2, which is -9.+must be above 0.+--margin 0\.002abs"):
         shifted(tiny_result, lambda loss: loss - 10.0, "2%")
     lower, as_it_is = (shifted(tiny_result, lambda loss, by=by: loss - by, "0.05abs") for by in (10.0, 0.0))
@@ -422,7 +435,7 @@ def test_a_fraction_of_what_is_not_above_zero_is_refused(tiny_result: Summary) -
     assert lower.difference.mean == pytest.approx(as_it_is.difference.mean, abs=1e-12)
 
 
-def test_a_fraction_of_next_to_nothing_is_warned_of(tiny_result: Summary) -> None:
+def test_a_relative_margin_of_a_tiny_figure_is_warned_of(tiny_result: Summary) -> None:
     def warned(result: Summary) -> bool:
         return any("below a thousandth of the untrained weights'" in sentence for sentence in result.warnings)
 
@@ -430,9 +443,7 @@ def test_a_fraction_of_next_to_nothing_is_warned_of(tiny_result: Summary) -> Non
     assert warned(tiny)
     assert not warned(tiny_result)
     assert not warned(shifted(tiny_result, lambda loss: 1e-6 * loss, "0.002abs"))
-    text = io.StringIO()
-    print_verdict(Console(file=text, width=80), tiny)
-    assert f"{tiny.arms['adamw'].test['loss'].mean:.3g}" in text.getvalue()  # and not 0.0000
+    assert f"{tiny.arms['adamw'].test['loss'].mean:.3g}" in printed(tiny)  # and not 0.0000
 
 
 def test_figures_that_are_all_zero_do_not_differ(tiny_result: Summary) -> None:
@@ -443,7 +454,7 @@ def test_figures_that_are_all_zero_do_not_differ(tiny_result: Summary) -> None:
 
 
 def diverged(result: Summary) -> Summary:
-    """The same study, had a finalist of AdamW diverged."""
+    """Return the study with a finalist of AdamW that diverged."""
     victim = result.record.winners["adamw"].finals(3)[1]
     outcome = replace(result.record.outcomes[victim], status="diverged", validation={}, test=None)
     return summarise(replace(result.record, outcomes={**result.record.outcomes, victim: outcome}))
@@ -455,7 +466,7 @@ def test_a_diverged_finalist_leaves_it_undecided(tiny_result: Summary) -> None:
     assert "AdamW diverged on a fresh seed" in result.verdict.text
     assert "AdamW: the best setting diverged on 1 of 3 fresh seeds." in result.warnings
     told = [[sentence for sentence in each.warnings if "runs diverged" in sentence] for each in (result, tiny_result)]
-    assert told[0] == told[1]  # of the search, which is as it was
+    assert told[0] == told[1]  # the warnings about the search do not change
     study = json.loads(json.dumps(to_json([result]), allow_nan=False))["studies"][0]
     assert study["difference"]["mean"] is None
     assert study["arms"]["adamw"]["test"] == {}
@@ -464,7 +475,7 @@ def test_a_diverged_finalist_leaves_it_undecided(tiny_result: Summary) -> None:
 
 
 def test_inert_decay_is_warned_of(tiny_result: Summary) -> None:
-    """Outcomes as if every run had been far too short for decay."""
+    """Every outcome is changed as if the run had been far too short for decay."""
     outcomes = {
         run: replace(outcome, total_decay=1e-6 * outcome.total_decay)
         for run, outcome in tiny_result.record.outcomes.items()
@@ -476,7 +487,7 @@ def test_inert_decay_is_warned_of(tiny_result: Summary) -> None:
 
 
 def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: Summary) -> None:
-    """D is that of a finalist that went to its end, and what was tried is what was asked for."""
+    """D is taken from a finalist that did not diverge, and from the requested weight decays of the search."""
     record = tiny_result.record
     victim = record.winners["adamw"].finals(3)[0]
     lost = replace(record.outcomes[victim], status="diverged", validation={}, test=None, total_decay=1e-9)
@@ -485,7 +496,9 @@ def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: Summary) 
 
     weak = {run: replace(outcome, total_decay=0.01) for run, outcome in record.outcomes.items()}
     winner = record.winners["adamw"]
-    strongest = Run("search", "adamw", winner.lr, 200 * winner.weight_decay, 0)  # D of 2, had it not diverged
+    strongest = Run(
+        "search", "adamw", winner.lr, 200 * winner.weight_decay, 0
+    )  # its D would be 2 if it had not diverged
     weak[strongest] = replace(lost, total_decay=1e-9)
     searched = {**record.searched, "adamw": [*record.searched["adamw"], strongest]}
     warnings = summarise(replace(record, outcomes=weak, searched=searched)).warnings
@@ -495,9 +508,7 @@ def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: Summary) 
 
 
 def test_the_terminal_shows_both_conventions_and_unbroken_code(tiny_result: Summary) -> None:
-    text = io.StringIO()
-    print_verdict(Console(file=text, width=80), tiny_result)
-    shown = text.getvalue()
+    shown = printed(tiny_result)
     winner = tiny_result.arms["adamw"].winner
     assert f"{winner.weight_decay:.3g}" in shown
     assert f"{tiny_result.arms['adamw'].weight_decay_paper:.3g}" in shown

@@ -1,4 +1,4 @@
-"""The built-in workloads: what each is made of, and the facts that hold of it whatever a study finds."""
+"""The built-in workloads: their parts, and facts about them that no study can change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import torch
 from sklearn.datasets import load_digits
 
 from adamas.cli import WORKLOADS as NAMED_IN_HELP
-from adamas.compare.job.check import find
+from adamas.compare.api import look_over
+from adamas.compare.job.evaluate import total
 from adamas.compare.job.job import Job
+from adamas.compare.job.stacked import StackedWeights
 from adamas.compare.runner import training
-from adamas.compare.runner.copies import Calls, total
 from adamas.compare.runner.tasks import Task
-from adamas.compare.study.arms import ARMS
+from adamas.compare.study.arms import ARMS, DEFAULT
 from adamas.compare.study.run import Outcome, Run
+from adamas.compare.study.settings import Options
 from adamas.compare.workloads import WORKLOADS, digits, digits_deep, modular, noise, sparse
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
 
@@ -35,9 +37,9 @@ def test_the_help_names_every_workload() -> None:
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
 def test_every_workload_passes_the_check(name: str) -> None:
-    found = find(name, "cpu", None)
+    found = look_over(name, Options.read(DEFAULT))
     assert found.metric == WORKLOADS[name].metric
-    assert found.stackable == (name != "chars")  # torch cannot batch its attention, and goes through it one by one
+    assert found.stackable == (name != "chars")  # torch.vmap cannot batch its attention
     assert found.expected
     assert found.findings
 
@@ -54,24 +56,25 @@ def test_the_seed_fixes_weights_and_batches(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "chars"])
-def test_many_copies_have_the_loss_of_one(name: str) -> None:
-    """What stacked training rests on, at other weights than the initial ones."""
-    job = made(name)
-    calls = Calls(job)
-    named = {key: param.detach() for key, param in calls.named_parameters()}
-    stacked = {key: torch.stack([param * factor for factor in (1.0, 0.9, 1.1)]) for key, param in named.items()}
-    batch = next(iter(job.batches(0)))
-    together = torch.vmap(lambda params: torch.func.functional_call(calls, params, (batch,)))(stacked)
-    alone = [
-        torch.func.functional_call(calls, {key: param[copy] for key, param in stacked.items()}, (batch,))
-        for copy in range(3)
-    ]
-    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-6)
+def test_replicas_have_the_loss_of_one_model(name: str) -> None:
+    """Training together relies on this, also at other weights than the initial ones."""
+    factors = (1.0, 0.9, 1.1)
+    batch = next(iter(made(name).batches(0)))
+    weights = StackedWeights({0: made(name)}, [0] * len(factors))
+    alone: list[float] = []
+    for place, factor in enumerate(factors):
+        job = made(name)
+        with torch.no_grad():
+            for param in (*job.model.parameters(), *(each for g in weights.groups(place) for each in g["params"])):
+                param.mul_(factor)
+        alone.append(total(job.loss(batch)).item())
+    assert weights.gradients([batch]) == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    assert len(set(alone)) == len(factors)
 
 
 @pytest.mark.parametrize("name", [name for name, workload in WORKLOADS.items() if workload.seeds_together])
 def test_seeds_train_together_as_alone(name: str) -> None:
-    """Each with its own weights and batches: had they another seed's, they would end five tolerances away."""
+    """Each run has its own weights and batches: those of another seed would end five tolerances away."""
     workload = WORKLOADS[name]
 
     def brief(seed: int, device: str) -> Job:
@@ -95,41 +98,38 @@ def test_seeds_train_together_as_alone(name: str) -> None:
 
 
 def test_the_digits_are_scikit_learns() -> None:
-    """Their file is read without importing scikit-learn; what is read is what it would give."""
-    for ours, theirs in zip(digits.table(), load_digits(return_X_y=True), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-        assert ours.dtype == theirs.dtype
+    """The file of the digits is read without an import of scikit-learn, and gives the same arrays."""
+    for ours, expected in zip(digits.table(), load_digits(return_X_y=True), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+        assert ours.dtype == expected.dtype
 
 
 def test_modular_has_every_pair_once() -> None:
     data = modular.data()
-    parts = [data.train, data.validation, data.test]
-    assert [len(part) for part in parts] == [2088, 697, 696]
-    pairs = {tuple(pair) for part in parts for pair in part.tolist()}
-    assert len(pairs) == 59 * 59
+    assert {name: len(pairs) for name, (pairs, _, _) in data.items()} == {"train": 2088, "validation": 697, "test": 696}
+    assert len({tuple(pair) for pairs, _, _ in data.values() for pair in pairs.tolist()}) == 59 * 59
 
 
 def test_modular_asks_for_sums() -> None:
-    """Logits that count are right everywhere: planted in the place of the network, they answer every pair."""
+    """The labels of every part, and of a batch, are the sums of its pairs."""
     job = made("modular")
-    batch = next(iter(job.batches(0)))
-    logits = torch.nn.functional.one_hot(batch.sum(-1) % 59, 59).float() * 100
-    assert torch.nn.functional.cross_entropy(logits, batch.sum(-1) % 59) < 1e-6
+    for pairs, *labels in (*modular.data().values(), next(iter(job.batches(0)))):
+        assert all(torch.equal(each, pairs.sum(-1) % 59) for each in labels)
     assert job.steps == 2240
 
 
-def test_a_louder_loss_is_the_same_job_otherwise() -> None:
-    soft, loud, louder = (
+def test_a_multiplied_loss_is_the_same_job_otherwise() -> None:
+    one, ten, hundred = (
         factory(5, "cpu") for factory in (digits_deep.job, digits_deep.job_loss_x10, digits_deep.job_loss_x100)
     )
-    batches = [next(iter(job.batches(0))) for job in (soft, loud, louder)]
+    batches = [next(iter(job.batches(0))) for job in (one, ten, hundred)]
     assert all(torch.equal(batches[0][0], batch[0]) for batch in batches)
-    losses = [total(job.loss(batch)).item() for job, batch in zip((soft, loud, louder), batches, strict=True)]
+    losses = [total(job.loss(batch)).item() for job, batch in zip((one, ten, hundred), batches, strict=True)]
     assert losses[1:] == pytest.approx([10 * losses[0], 100 * losses[0]], rel=1e-6)
-    assert soft.evaluate("validation") == loud.evaluate("validation") == louder.evaluate("validation")
+    assert one.evaluate("validation") == ten.evaluate("validation") == hundred.evaluate("validation")
 
 
-def test_the_twin_differs_in_its_norms_alone() -> None:
+def test_the_layernorm_variant_differs_only_in_its_norms() -> None:
     plain, normalised = made("digits-deep"), made("digits-deep-layernorm")
     norms = [module for module in normalised.model.modules() if isinstance(module, torch.nn.LayerNorm)]
     extra = sum(param.numel() for norm in norms for param in norm.parameters())
@@ -158,7 +158,7 @@ def finish(name: str, *runs: Run) -> list[Outcome]:
 
 
 def test_noise_settles_where_theory_says() -> None:
-    """8,192 weights know an RMS to 0.8 %; it is 1.4 % below the prediction, which takes steps to be independent."""
+    """8,192 weights give an RMS to 0.8 %. It is 1.4 % below the prediction, which assumes independent steps."""
     arms = {arm: Run("final", arm, lr, decay, 1000) for arm, lr, decay in WORKLOADS["noise"].fixed}
     adamw, l2 = finish("noise", arms["adamw"], arms["adam_l2"])
     for scale in noise.SCALES:
@@ -179,7 +179,7 @@ def test_decay_decides_on_modular() -> None:
         Run("final", "adam_l2", 1.8e-2, 7.5e-5, 1002),
     )
     assert (none.test or {})["accuracy"] < 0.2
-    assert (none.training_loss or 1.0) < 1e-3  # it knows its own pairs by heart
+    assert (none.training_loss or 1.0) < 1e-3  # it has memorised the training pairs
     assert (adamw.test or {})["accuracy"] > 0.99
     assert (l2.test or {})["accuracy"] > 0.99
 

@@ -1,4 +1,9 @@
-"""The report: one self-contained HTML page."""
+"""How is a finished or running study shown? As an HTML page, in a notebook, or on the terminal.
+
+Start with `page` (writes the page), then `section` (the contents of one study), then `tables`, `curves`, `pairs` and
+`heatmaps` (its tables and figures). `text` and `lines` hold their common parts. `terminal`, `live` and `notebook` are
+the other views. The texts of the page are in `templates`.
+"""
 
 from adamas.compare.report.page import write_report
 

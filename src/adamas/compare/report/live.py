@@ -1,4 +1,4 @@
-"""Show how far a study is: a live table on a terminal, plain lines elsewhere."""
+"""Show the progress of a running study: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from adamas.compare.runner.snapshot import Best, Snapshot
 from adamas.compare.study.run import Stage
 from adamas.compare.verdict.wording import words
 
-LINE_SECONDS = 10.0  # between two plain lines
-STAGES: dict[Stage, tuple[str, str]] = {  # in a word, and in words
-    "pilot": ("pilot", "pilot: Adam without decay finds where to look"),
-    "search": ("grid", "grid: each arm over its own range"),
-    "extend": ("edge", "edge: beyond the grid, where an arm's best lies on its edge"),
-    "refine": ("closer", "closer: two closer looks around the best cells"),
-    "confirm": ("seeds", "seeds: more of them for the best few cells"),
-    "sweep": ("variants", "variants of the job: where does the best decay go?"),
-    "final": ("final", "final: the winner on fresh paired seeds"),
+_LINE_SECONDS = 10.0  # between two plain lines
+_STAGES: dict[Stage, tuple[str, str]] = {  # the stage in one word, and its purpose
+    "pilot": ("pilot", "pilot: Adam without decay finds the range of good learning rates"),
+    "search": ("search", "search: each arm tries a grid of settings of its own"),
+    "extend": ("extend", "extend: settings beyond the grid, if the best setting lies on its edge"),
+    "refine": ("refine", "refine: settings between those of the grid, around the best one"),
+    "confirm": ("confirm", "confirm: the best few settings run on more seeds"),
+    "sweep": ("sweep", "sweep: variants of the job run with different weight decays"),
+    "final": ("final", "final: the best setting runs on fresh paired seeds"),
 }
 
 
 class Progress:
-    """A context in which `update` shows a snapshot. It writes to `console` alone, which should be standard error."""
+    """Shows the snapshots of a study: `with Progress(console) as update` yields a function that shows one snapshot.
+
+    Args:
+        console: The console to write to; standard error, so that the output of the command stays clean.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -41,7 +45,7 @@ class Progress:
         self._last_stage = ""
 
     def __enter__(self) -> Callable[[Snapshot], None]:
-        """Start."""
+        """Start the live table, and return `update`."""
         if self._live:
             self._live.__enter__()
         return self.update
@@ -49,32 +53,32 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the live table away."""
+        """Remove the live table from the terminal."""
         if self._live:
             self._live.__exit__(kind, error, trace)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show `snapshot`; off a terminal, at most every ten seconds and when all arms have left a stage."""
+        """Show a snapshot; off a terminal, only after ten seconds or when the last arm has left a stage."""
         if self._live:
             self._live.update(live_table(snapshot), refresh=True)
             return
         now = time.monotonic()
-        if snapshot.stage != self._last_stage or now - self._last_line >= LINE_SECONDS:
+        if snapshot.stage != self._last_stage or now - self._last_line >= _LINE_SECONDS:
             self._last_line, self._last_stage = now, snapshot.stage
             self._console.print(line(snapshot), soft_wrap=True, highlight=False, markup=False)
 
 
 def line(snapshot: Snapshot) -> str:
-    """A snapshot on a line: how far each arm is, and its best validation figure."""
+    """Return a snapshot as one line: the stage of each arm, and its best validation figure."""
     arms = (
-        f"{arm} {STAGES[best.stage][0]}" + (f" {best.value:.4g}" if best.run else "")
+        f"{arm} {_STAGES[best.stage][0]}" + (f" {best.value:.4g}" if best.run else "")
         for arm, best in snapshot.best.items()
     )
     return f"{snapshot.done}/{snapshot.total} runs, {pace(snapshot)}; {', '.join(arms)}"
 
 
 def live_table(snapshot: Snapshot) -> Group:
-    """A snapshot as a bar, its pace, and the best of each arm so far."""
+    """Return a snapshot as a progress bar, the time left, and a table with the best setting of each arm so far."""
     head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(f"{snapshot.done}/{snapshot.total} runs", style="bold"),
@@ -82,26 +86,18 @@ def live_table(snapshot: Snapshot) -> Group:
         Text(pace(snapshot)),
     )
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for title in (
-        "arm",
-        "stage",
-        "runs",
-        f"best validation {words(snapshot.metric)}",
-        "lr",
-        "weight decay",
-        "lr x weight decay",
-        "no figure",
-    ):
+    figures = ("runs", f"best validation {words(snapshot.metric)}", "lr", "weight decay", "lr x weight decay")
+    for title in ("arm", "stage", *figures, "no figure"):
         table.add_column(title, justify="left" if title in ("arm", "stage") else "right")
     for arm, best in snapshot.best.items():
-        name, stage = snapshot.titles[arm], STAGES[best.stage][0]
-        table.add_row(name, stage, str(best.done), *config_columns(best), str(best.without_figures or ""))
-    at_work = {best.stage for best in snapshot.best.values()}
-    return Group(head, table, *(Text(text, style="dim") for stage, (_, text) in STAGES.items() if stage in at_work))
+        name, stage = snapshot.titles[arm], _STAGES[best.stage][0]
+        table.add_row(name, stage, str(best.done), *_config_columns(best), str(best.without_figures or ""))
+    now = {best.stage for best in snapshot.best.values()}
+    return Group(head, table, *(Text(text, style="dim") for stage, (_, text) in _STAGES.items() if stage in now))
 
 
-def config_columns(best: Best) -> tuple[str, str, str, str]:
-    """Value, lr and weight decay of a best cell, in both conventions."""
+def _config_columns(best: Best) -> tuple[str, str, str, str]:
+    """Return figure, lr and weight decay of the best run as text, the weight decay in both conventions."""
     if best.run is None:
         return "", "", "", ""
     run = best.run
@@ -109,7 +105,7 @@ def config_columns(best: Best) -> tuple[str, str, str, str]:
 
 
 def pace(snapshot: Snapshot) -> str:
-    """Rate and time left."""
+    """Return the number of runs in a minute and the time left as text."""
     if snapshot.seconds_left is None:
         return "finished" if snapshot.done == snapshot.total else "workers are starting"
     seconds = round(snapshot.seconds_left)

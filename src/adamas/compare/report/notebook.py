@@ -1,39 +1,36 @@
-"""A study in a notebook: the verdict, the table of the arms, and the figure of the differences as SVG.
+"""The view of a study in a notebook: the verdict, the table of the arms, and the differences as an SVG figure.
 
-The figure is drawn here, without Plotly: its script would add four megabytes to every cell that shows a result.
+The figure does without Plotly, because its script would add four megabytes to every output of the notebook.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from adamas.compare.report.arms_table import arms_table
 from adamas.compare.report.page import environment
+from adamas.compare.report.tables import arms_table
+from adamas.compare.report.text import unbroken
 from adamas.compare.verdict.result import Summary
-from adamas.compare.verdict.statistics import Difference
 from adamas.compare.verdict.wording import MINUS, words
 
-_WIDTH, _LABELS, _ROW = 640, 190, 44  # pixels of the figure, of its labels, and of a row
+_LABELS, _PLOT, _ROW = 190, 450, 44  # in pixels: least width of the labels, width of the intervals, height of a row
 
 
 def notebook_html(result: Summary) -> str:
-    """Return a piece of HTML that shows a study without scripts."""
-    sentences = [result.verdict.evidence, result.verdict.note, result.settings_sentence, *result.warnings]
-    return (
-        environment()
-        .get_template("notebook.html")
-        .render(
-            advice=result.verdict.advice,
-            sentences=[sentence for sentence in sentences if sentence],
-            arms=arms_table(result),
-            code=result.code,
-            figure=_figure(result),
-        )
-    )
+    """Return HTML without scripts that shows a study."""
+    sentences = [result.verdict.evidence, result.verdict.note, result.settings_sentence]
+    return environment().get_template("notebook.html").render(
+        advice=result.verdict.advice,
+        sentences=[unbroken(sentence) for sentence in sentences if sentence],
+        warnings=[unbroken(sentence) for sentence in result.warnings],
+        arms=arms_table(result),
+        code=result.code,
+        figure=_figure(result),
+    )  # fmt: skip
 
 
 def _figure(result: Summary) -> dict[str, Any] | None:
-    """Return the places of every mean, interval and pair in pixels; None where nothing could be compared."""
+    """Return the coordinates of all means, intervals and pairs in pixels; None if a finalist has no figure."""
     if result.difference is None:
         return None
     title = result.record.title
@@ -44,28 +41,27 @@ def _figure(result: Summary) -> dict[str, Any] | None:
         1.2 * margin.value, *(abs(end) for _, found in named for end in (found.low, found.high, *found.values))
     )
 
+    labels = max(_LABELS, 7 * max(len(label) for label, _ in named))
+
     def place(value: float) -> float:
-        return round(_LABELS + (value / reach + 1) / 2 * (_WIDTH - _LABELS), 1)
+        return round(labels + (value / reach + 1) / 2 * _PLOT, 1)
 
     factor, unit = (100, "%") if margin.relative else (1, words(result.record.settings.workload.metric))
+    band = f"±{margin}".removesuffix("abs")
     return {
-        "width": _WIDTH,
+        "width": labels + _PLOT,
         "height": _ROW * len(named) + 30,
         "zero": place(0.0),
         "band": (place(-margin.value), place(margin.value)),
-        "rows": [_row(text, found, _ROW * number + 20, place) for number, (text, found) in enumerate(named)],
-        "caption": f"difference in {unit}; the band is the margin of ±{margin}; bars are 95 % intervals",
+        "rows": [
+            {
+                "label": label,
+                "y": _ROW * number + 20,
+                "pairs": [place(value) for value in found.values],
+                **{end: place(getattr(found, end)) for end in ("low", "high", "mean")},
+            }
+            for number, (label, found) in enumerate(named)
+        ],
+        "caption": f"difference in {unit}; the band is the margin of {band}; bars are 95 % intervals",
         "ticks": [(place(part * reach), f"{part * reach * factor:.2g}".replace("-", MINUS)) for part in (-0.9, 0, 0.9)],
-    }
-
-
-def _row(text: str, found: Difference, y: int, place: Any) -> dict[str, Any]:
-    """Return one difference: its label, its pairs, its interval and its mean."""
-    return {
-        "label": text,
-        "y": y,
-        "pairs": [place(value) for value in found.values],
-        "low": place(found.low),
-        "high": place(found.high),
-        "mean": place(found.mean),
     }

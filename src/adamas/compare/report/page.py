@@ -1,4 +1,4 @@
-"""Write the report: everything on one page that needs nothing else, not even a network."""
+"""Write the report: one HTML page that works without a network."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from adamas.compare.report.anchors import anchors
 from adamas.compare.report.section import section
+from adamas.compare.report.text import anchors
 from adamas.compare.verdict.result import Summary
 
-TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(results: list[Summary], path: Path | None = None) -> Path:
-    """Write the report of one or several studies; a reader never sees half a page.
+    """Write the report of one or several studies, and return its path; a reader never sees half a page.
 
     Args:
         results: The studies, in the order of the page.
@@ -31,7 +31,7 @@ def write_report(results: list[Summary], path: Path | None = None) -> Path:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(render(results))
-        Path(name).chmod(0o644)  # mkstemp makes files that nobody else may read
+        Path(name).chmod(0o644)  # files of mkstemp are readable by their owner only
         Path(name).replace(page)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -40,9 +40,9 @@ def write_report(results: list[Summary], path: Path | None = None) -> Path:
 
 
 def environment() -> jinja2.Environment:
-    """Return the environment that the templates are rendered in."""
+    """Return the Jinja environment that renders the templates."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -51,9 +51,10 @@ def environment() -> jinja2.Environment:
 
 
 def render(results: list[Summary]) -> str:
-    """Return the page as text."""
-    places = anchors(result.record.settings.workload.name for result in results)
-    studies = [section(result, places[result.record.settings.workload.name]) for result in results]
+    """Return the page of one or several studies as HTML."""
+    names = [result.record.settings.workload.name for result in results]
+    ids = anchors(names)
+    studies = [section(result, ids[name]) for name, result in zip(names, results, strict=True)]
     figures: dict[str, Any] = {}
     for study in studies:
         figures |= study.pop("figures")

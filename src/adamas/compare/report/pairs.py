@@ -1,21 +1,21 @@
-"""The figures of the finals: each seed's line through the arms, and the differences with their intervals."""
+"""The figures of the finalists: the test figures of each seed, and the differences with their intervals."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from adamas.compare.report.phrases import wrapped
+from adamas.compare.report.text import wrapped
 from adamas.compare.search.selection import FIRST_FINAL_SEED
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.statistics import Difference
 from adamas.compare.verdict.wording import MINUS, figure, words
 
-LABELLED = 4  # arms whose means are written beside them; more would write over one another
-ROW_HEIGHT = 64  # pixels: a title of four lines
+_LABELLED = 4  # most arms with their means as text; the texts of more arms would overlap
+_ROW_HEIGHT = 64  # pixels: enough for a label of four lines
 
 
 def seed_lines(result: Summary) -> dict[str, Any]:
-    """A thin line a seed across the arms, and the means."""
+    """Return a figure with a thin line for each seed across the arms, and a diamond for each mean."""
     metric = result.record.settings.workload.metric
     values = {name: arm.test[metric].values for name, arm in result.arms.items() if metric in arm.test}
     titles = [wrapped(result.record.title[name]) for name in values]
@@ -33,11 +33,11 @@ def seed_lines(result: Summary) -> dict[str, Any]:
         for seed, row in enumerate(zip(*values.values(), strict=True))
     ]
     means = [result.arms[name].test[metric].mean for name in values]
-    below, right = (48, 0.25) if len(titles) <= 3 else (92, 0.05)  # on a phone four titles are slanted
+    below, right = (48, 0.25) if len(titles) <= 3 else (92, 0.05)  # Plotly slants four labels on a phone
     traces.append(
         {
             "type": "scatter",
-            "mode": "markers+text" if len(titles) <= LABELLED else "markers",
+            "mode": "markers+text" if len(titles) <= _LABELLED else "markers",
             "x": titles,
             "y": means,
             "text": [f" {figure(mean)}" for mean in means],
@@ -51,67 +51,46 @@ def seed_lines(result: Summary) -> dict[str, Any]:
         "layout": {
             "height": 360,
             "margin": {"l": 70, "r": 12, "t": 12, "b": below},
-            "showlegend": False,
-            "xaxis": {
-                "range": [-0.35, len(titles) - right],
-                "showgrid": False,
-                "fixedrange": True,
-            },
-            "yaxis": {"title": {"text": f"test {words(metric)}"}, "zeroline": False, "fixedrange": True},
+            "xaxis": {"range": [-0.35, len(titles) - right], "showgrid": False},
+            "yaxis": {"title": {"text": f"test {words(metric)}"}},
         },
     }
 
 
 def differences(result: Summary) -> dict[str, Any]:
-    """Every pair's difference, its mean and its 95 % interval, over the band of the margin."""
-    rows = [
-        *(
-            (f"{wrapped(result.record.title[arm])}<br>{MINUS} no decay", found)
-            for arm, found in result.over_none.items()
-        ),
-        (f"<b>AdamW<br>{MINUS} Adam with L2</b>", result.difference),
-    ]
+    """Return a figure of the differences of all pairs, with means and 95 % intervals, over the band of the margin."""
+    title = result.record.title
+    rows = [(f"{wrapped(title[arm])}<br>{MINUS} no decay", found) for arm, found in result.over_none.items()]
+    if result.difference is not None:
+        rows.append((f"<b>AdamW<br>{MINUS} Adam with L2</b>", result.difference))
     margin = result.record.settings.margin
-    factor = 100 if margin.relative else 1
-    traces: list[dict[str, Any]] = []
-    for row, (_, found) in enumerate(rows):
-        if found is not None:
-            traces += row_traces(found, row, factor)
-    unit = "%" if margin.relative else words(result.record.settings.workload.metric)
+    factor, unit = (100, "%") if margin.relative else (1, words(result.record.settings.workload.metric))
     band = margin.value * factor
-    ends = [end * factor for _, found in rows if found for end in (found.low, found.high, *found.values)]
+    ends = [end * factor for _, found in rows for end in (found.low, found.high, *found.values)]
     reach = 1.08 * max(1.15 * band, *map(abs, ends))
     return {
-        "data": traces,
+        "data": [trace for row, (_, found) in enumerate(rows) for trace in _row_traces(found, row, factor)],
         "layout": {
-            "height": max(360, 88 + ROW_HEIGHT * len(rows)),
+            "height": max(360, 88 + _ROW_HEIGHT * len(rows)),
             "margin": {"l": 112, "r": 12, "t": 40, "b": 48},
-            "showlegend": False,
-            "xaxis": {
-                "title": {"text": f"first {MINUS} second, {unit}"},
-                "range": [-reach, reach],
-                "zeroline": False,
-                "fixedrange": True,
-            },
+            "xaxis": {"title": {"text": f"first {MINUS} second, {unit}"}, "range": [-reach, reach]},
             "yaxis": {
                 "tickvals": list(range(len(rows))),
-                "ticktext": [title for title, _ in rows],
+                "ticktext": [label for label, _ in rows],
                 "range": [-0.6, len(rows) - 0.4],
                 "showgrid": False,
-                "zeroline": False,
-                "fixedrange": True,
             },
-            "shapes": margin_band(band),
+            "shapes": _margin_band(band),
             "annotations": [
-                side_note(0.0, "left", "← first<br>better"),
-                side_note(1.0, "right", "second →<br>better"),
+                _side_note(0.0, "left", "← first<br>better"),
+                _side_note(1.0, "right", "second →<br>better"),
             ],
         },
     }
 
 
-def margin_band(band: float) -> list[dict[str, Any]]:
-    """The margin as a shaded band behind the differences, and a line at no difference."""
+def _margin_band(band: float) -> list[dict[str, Any]]:
+    """Return a shaded band for the margin, and a vertical line at 0."""
     full_height = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
     return [
         {**full_height, "type": "rect", "x0": -band, "x1": band, "fillcolor": "var(--band)", "line": {"width": 0}},
@@ -119,8 +98,8 @@ def margin_band(band: float) -> list[dict[str, Any]]:
     ]
 
 
-def row_traces(found: Difference, row: int, factor: float) -> list[dict[str, Any]]:
-    """The pairs as small open circles, below them the mean with its interval."""
+def _row_traces(found: Difference, row: int, factor: float) -> list[dict[str, Any]]:
+    """Return small open circles for the pairs, and below them the mean with its interval."""
     pairs = [value * factor for value in found.values]
     return [
         {
@@ -155,8 +134,8 @@ def row_traces(found: Difference, row: int, factor: float) -> list[dict[str, Any
     ]
 
 
-def side_note(x: float, anchor: str, text: str) -> dict[str, Any]:
-    """Which side of the plot favours whom."""
+def _side_note(x: float, anchor: str, text: str) -> dict[str, Any]:
+    """Return a note above one side of the figure."""
     return {
         "xref": "paper", "yref": "paper", "x": x, "y": 1.0, "xanchor": anchor, "yanchor": "bottom",
         "text": text, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"},

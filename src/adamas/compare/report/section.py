@@ -1,67 +1,51 @@
-"""What the page says of one study."""
+"""The contents of the page for one study: the values that the template fills in, and the figures."""
 
 from __future__ import annotations
 
 import base64
 from typing import Any
 
-from adamas.compare.report.anchors import anchors
-from adamas.compare.report.arms_table import arms_table
-from adamas.compare.report.cell_text import long
-from adamas.compare.report.comparisons import comparisons
-from adamas.compare.report.heatmaps import Scale, maps
+from adamas.compare.report.curves import best_figure, best_rows, curve_figures, curve_rows, milestones, sweeps
+from adamas.compare.report.heatmaps import maps
 from adamas.compare.report.pairs import differences, seed_lines
-from adamas.compare.report.phrases import unbroken
-from adamas.compare.report.progress import curve_figures, curve_rows, on_the_way
-from adamas.compare.report.repeat import repeat
-from adamas.compare.report.search_progress import best_figure, best_rows
-from adamas.compare.report.separable import separability_rows
-from adamas.compare.report.sweeps import best_decays, panels
-from adamas.compare.report.trials_csv import trials_csv
+from adamas.compare.report.tables import arms_table, differences_table, repetition, runs_csv, separability_table
+from adamas.compare.report.text import anchors, unbroken
 from adamas.compare.verdict.result import Summary
-from adamas.compare.verdict.wording import words
+from adamas.compare.verdict.wording import figure, words
 
 
-def section(result: Summary, place: str) -> dict[str, Any]:
-    """What the template fills in.
+def section(result: Summary, anchor: str) -> dict[str, Any]:
+    """Return the values of the template, and in "figures" the figures by their HTML ids.
 
     Args:
-        result: the study.
-        place: where it stands on the page; every id of it begins so.
+        result: The study.
+        anchor: The start of all HTML ids of the study.
     """
-    figures: dict[str, Any] = {}
-    search = None
-    if result.record.grids:
-        search, found = searched(result)
-        figures |= found
-    sweeps = panels(result)
-    figures |= curve_figures(result) | {name: figure for name, (_, figure) in sweeps.items()}
+    search, figures = _search(result) if result.record.grids else (None, {})
+    swept, panels = sweeps(result)
+    curves = curve_figures(result)
+    figures |= curves | panels
     if result.difference is not None:
         figures |= {"seeds": seed_lines(result), "differences": differences(result)}
     return {
-        "id": place,
-        **said(result),
-        **done(result),
+        "id": anchor,
+        **_verdict(result),
+        **_method(result),
         "arms": arms_table(result),
-        "comparisons": comparisons(result),
-        "method": result.difference.method if result.difference else "",
+        "comparisons": differences_table(result),
+        "interval": result.difference.method if result.difference else "",
         "search": search,
-        "curves": curve_rows(result) if "training" in figures else [],
-        "on_the_way": on_the_way(result),
-        "sweeps": {
-            "panels": [{"id": name, "title": title} for name, (title, _) in sweeps.items()],
-            "best": best_decays(result),
-        }
-        if sweeps
-        else None,
-        "repeat": repeat(result),
-        "csv": base64.b64encode(trials_csv(result).encode()).decode(),
-        "figures": {f"{place}-{name}": figure for name, figure in figures.items()},
+        "curves": curve_rows(result) if curves else [],
+        "milestones": milestones(result),
+        "sweeps": swept,
+        "repetition": repetition(result),
+        "csv": base64.b64encode(runs_csv(result).encode()).decode(),
+        "figures": {f"{anchor}-{name}": each for name, each in figures.items()},
     }
 
 
-def said(result: Summary) -> dict[str, Any]:
-    """The verdict, and what belongs to it."""
+def _verdict(result: Summary) -> dict[str, Any]:
+    """Return the verdict, its warnings, the code to paste and the findings."""
     sentences = (result.verdict.evidence, result.verdict.note, result.settings_sentence)
     return {
         "advice": result.verdict.advice,
@@ -73,17 +57,17 @@ def said(result: Summary) -> dict[str, Any]:
     }
 
 
-def done(result: Summary) -> dict[str, Any]:
-    """What was asked for and how it was looked for."""
+def _method(result: Summary) -> dict[str, Any]:
+    """Return the settings of the study, and facts about its pilots and runs."""
     settings, record = result.record.settings, result.record
     return {
         "workload": settings.workload,
         "metric": words(settings.workload.metric),
-        "margin": settings.margin,
+        "margin": f"±{settings.margin}".removesuffix("abs"),
         "seeds": settings.seeds,
         "runs": len(record.outcomes),
-        "given_up": any(arm.pruned for arm in result.arms.values()),
-        "unfinished": any(arm.without_figures for arm in result.arms.values()),
+        "pruned": any(arm.pruned for arm in result.arms.values()),
+        "without_figures": any(arm.without_figures for arm in result.arms.values()),
         "budget": settings.budget,
         "pilot": record.pilot,
         "foreign_pilots": {
@@ -94,29 +78,14 @@ def done(result: Summary) -> dict[str, Any]:
     }
 
 
-def searched(result: Summary) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The maps of what was tried: what stands around the figures, and the figures."""
-    scale, arm_maps = maps(result)
-    names = anchors(entry.arm for entry in arm_maps)
-    around = [
-        {
-            "id": f"map-{names[entry.arm]}",
-            "title": entry.title,
-            "caption": entry.caption,
-            "lone": entry.lone,
-            "rows": entry.rows,
-        }
-        for entry in arm_maps
-    ]
-    figures = {f"map-{names[entry.arm]}": entry.figure for entry in arm_maps} | {"best": best_figure(result)}
-    return {
-        "scale": scale_words(scale),
-        "maps": around,
+def _search(result: Summary) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of the template for the search, and the figures of the search by name."""
+    scale, found = maps(result)
+    names = anchors(each.arm for each in found)
+    values = {
+        "scale": {"best": figure(scale.best), "worst": figure(scale.worst)},
+        "maps": [(f"map-{names[each.arm]}", each) for each in found],
         "best": best_rows(result),
-        "separability": separability_rows(result, scale),
-    }, figures
-
-
-def scale_words(scale: Scale) -> dict[str, str]:
-    """The ends of the colour scale."""
-    return {"best": long(scale.best), "worst": long(scale.worst)}
+        "separability": separability_table(result, scale.worst),
+    }
+    return values, {f"map-{names[each.arm]}": each.figure for each in found} | {"best": best_figure(result)}

@@ -1,13 +1,13 @@
-"""Gradients of pure noise: how large do weights become under each kind of decay? Theory says it exactly.
+"""Gradients of pure noise: theory predicts how large weights become under each kind of decay.
 
-Three groups of weights see independent normal noise of standard deviation 0.1, 1 and 10, and nothing else. Adam makes
-steps of one size of all three, a random walk; decay pulls back, and the two balance at a size that can be computed:
-sqrt(lr / (2 weight_decay)) under AdamW, whatever the scale of the gradient, and sqrt(lr scale / (2 weight_decay)) under
-Adam with L2, whose pull is divided by the scale. So one weight decay is one strength of regularisation under AdamW, and
-a different strength for every weight under L2.
+Three groups of weights get independent normal noise of standard deviation 0.1, 1 and 10 as gradients, and nothing
+else. Adam's steps have one size in all three groups, a random walk. Decay pulls back, and the weights settle at a size
+that can be computed: sqrt(lr / (2 weight_decay)) under AdamW, at every scale of the gradient, and
+sqrt(lr scale / (2 weight_decay)) under Adam with L2, because Adam divides the L2 term by the scale. One weight decay is
+therefore one strength of regularisation under AdamW, and a different strength for every scale under L2.
 
-Nothing is tuned. The settings give both arms one size at scale 1: weights of 0.039, small enough beside the gradients
-of every scale that the decay's own part of the second moment (1.5 % at scale 0.1) can be left out of the prediction.
+Nothing is tuned. The settings give both arms the same size at scale 1: weights of 0.039. These weights are so small
+that the prediction can leave out the part of decay in the second moment, 1.5 % at scale 0.1.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from torch import Tensor, nn
 
 from adamas.compare.job.job import Job, Split, constant
 
-SCALES = (0.1, 1.0, 10.0)  # standard deviation of the gradient
-WEIGHTS = 8192  # of each scale: an RMS over them is known to 0.8 %
+SCALES = (0.1, 1.0, 10.0)  # standard deviations of the gradient
 LR, WEIGHT_DECAY = 3e-3, 1.0
-EPOCHS, STEPS = 8, 1000  # the variance forgets its start over scale / (2 lr weight_decay), 1,700 steps at scale 10
+_WEIGHTS = 8192  # of each scale: an RMS over them is known to 0.8 %
+# The variance forgets its start over scale / (2 lr weight_decay) steps, 1,700 at scale 10.
+_EPOCHS, _STEPS = 8, 1000
 
 
-class Walkers(nn.Module):
-    """The product of weights and noise, whose gradient is the noise: (scales, weights) to a number."""
+class _Walkers(nn.Module):
+    """The sum of weights times noise: (scales, weights) to a scalar with the noise as its gradient."""
 
     def __init__(self, start: Tensor) -> None:
         super().__init__()
         self.groups = nn.ParameterList([row.clone() for row in start])
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Add up the three groups' products."""
-        return sum(
-            ((weights * row).sum() for weights, row in zip(self.groups, noise, strict=True)), noise.new_zeros(())
-        )
+        """Return the sum over the three groups."""
+        products = ((weights * row).sum() for weights, row in zip(self.groups, noise, strict=True))
+        return sum(products, noise.new_zeros(()))
 
 
 def job(seed: int, device: str) -> Job:
-    """The walkers; `seed` sets where they begin and their noise."""
+    """Return the job; `seed` sets the first weights and the noise."""
     random = torch.Generator().manual_seed(seed)
     size = math.sqrt(LR / (2 * WEIGHT_DECAY))
-    model = Walkers(size * torch.randn(len(SCALES), WEIGHTS, generator=random)).to(device)
+    model = _Walkers(size * torch.randn(len(SCALES), _WEIGHTS, generator=random)).to(device)
     scales = torch.tensor(SCALES)[:, None]
 
     def batches(epoch: int) -> Iterator[Tensor]:
-        for _ in range(STEPS):
-            yield (scales * torch.randn(len(SCALES), WEIGHTS, generator=random)).to(device)
+        for _ in range(_STEPS):
+            yield (scales * torch.randn(len(SCALES), _WEIGHTS, generator=random)).to(device)
 
     def evaluate(split: Split) -> dict[str, float]:
         sizes = [weights.square().mean().sqrt().item() for weights in model.groups]
         named = {f"rms_{scale:g}": size for scale, size in zip(SCALES, sizes, strict=True)}
         return {"spread": math.log10(max(sizes) / min(sizes)), **named}
 
-    return Job(model, batches, model, evaluate, EPOCHS, STEPS, schedule=constant, stackable=True)
+    return Job(model, batches, model, evaluate, _EPOCHS, _STEPS, schedule=constant, stackable=True)

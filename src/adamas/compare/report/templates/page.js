@@ -3,7 +3,7 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const root = document.documentElement;
 
-  // Figures name colours by CSS variable, so that they follow the page into dark mode.
+  // Figures name colours by CSS variable: a change to dark mode redraws them with its colours.
   const resolve = (value, style) => {
     if (typeof value === "string" && value.startsWith("var(")) return style.getPropertyValue(value.slice(4, -1)).trim();
     if (Array.isArray(value)) return value.map((entry) => resolve(entry, style));
@@ -15,12 +15,20 @@
 
   const draw = () => {
     const style = getComputedStyle(root);
-    const axis = { gridcolor: "var(--rule)", linecolor: "var(--rule)", automargin: false, tickfont: { size: 10.5 } };
+    const axis = {
+      gridcolor: "var(--rule)",
+      linecolor: "var(--rule)",
+      automargin: false,
+      zeroline: false,
+      fixedrange: true,
+      tickfont: { size: 10.5 },
+    };
     for (const [id, figure] of Object.entries(figures)) {
       const layout = {
         paper_bgcolor: "var(--card)",
         plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "var(--text)" },
+        showlegend: false,
         hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--muted)", font: { color: "var(--text)" } },
         ...figure.layout,
       };
@@ -54,7 +62,7 @@
         button.textContent = "Copied";
         setTimeout(() => { button.textContent = "Copy"; }, 1500);
       } catch {
-        getSelection().selectAllChildren(code); // no clipboard from a file: leave the code selected
+        getSelection().selectAllChildren(code); // a page from a file has no clipboard: select the code
       }
     });
   }

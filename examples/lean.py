@@ -19,12 +19,12 @@ model = nn.Sequential(nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 512), nn.GEL
 weights = sum(param.numel() for param in model.parameters())
 optimizer = AdamW(model.parameters(), lr=2e-3, weight_decay=0.1, state_dtype="packed16", master_weight_bits=24)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
-release_gradients(model, optimizer)  # from here on backward steps
+release_gradients(model, optimizer)  # from now on, backward steps each parameter
 
 for _ in range(10):
     for index in train[torch.randperm(len(train))].split(50):
         nn.functional.cross_entropy(model(x[index]).float(), y[index]).backward()
-    optimizer.step()  # nothing is left to step; schedules want to see it called
+    optimizer.step()  # steps nothing; a scheduler expects this call
     schedule.step()
 
 kept = sum(param.nbytes for param in model.parameters()) + optimizer.state_bytes()
@@ -34,7 +34,7 @@ with torch.no_grad():
     right = (model(x[test]).argmax(1) == y[test]).float().mean().item()
 print(f"test accuracy {right:.1%}")
 
-# The weights with all their 24 bits, to save or to go on with in float32; and the state as torch.optim keeps it.
+# The weights with all of their 24 bits, to save or to continue in float32; and the state in the form of torch.optim.
 exact = {name: optimizer.master(param) for name, param in model.named_parameters()}
 torch.optim.AdamW(model.parameters()).load_state_dict(optimizer.state_dict(decoded=True))
 print(f"{exact['2.weight'].dtype} weights, and moments that torch.optim.AdamW loads")

@@ -1,4 +1,4 @@
-"""Clip, average, skip and clear inside the step: a training loop of two lines, evaluated with its averaged weights.
+"""Clip, average, skip and clear inside the step: a training loop of two lines. The averaged weights are evaluated.
 
 python examples/phase.py
 """
@@ -37,11 +37,11 @@ for epoch in range(8):
         optimizer.step(zero_grad=True)  # clips, steps, averages the weights, sets the gradients to None
     print(f"epoch {epoch}: the last batch's gradient norm was {optimizer.grad_norm:.2f} before clipping")
 
-(nn.functional.cross_entropy(model(x[train]), y[train]) * torch.inf).backward()  # a batch gone wrong
+(nn.functional.cross_entropy(model(x[train]), y[train]) * torch.inf).backward()  # a batch with infinite gradients
 optimizer.step(zero_grad=True)
-print(f"{optimizer.skipped_steps} step was skipped: its gradients were not finite, and nothing changed")
+print(f"{optimizer.skipped_steps} step was skipped: its gradients were inf or NaN, and nothing changed")
 
 print(f"weights: test accuracy {accuracy():.1%}")
-with optimizer.averaged():  # the weights are their averages in here, and themselves again afterwards
+with optimizer.averaged():  # inside, the weights are their averages; afterwards they are as before
     torch.optim.swa_utils.update_bn((x[index] for index in batches()), model)
     print(f"averaged weights: test accuracy {accuracy():.1%}")

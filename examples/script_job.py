@@ -1,4 +1,4 @@
-"""Adam or AdamW for a script with a loop of its own? adamas compare examples/script_job.py:job --budget quick"""
+"""Adam or AdamW for a script with its own training loop? adamas compare examples/script_job.py:job --budget quick"""
 
 import torch
 from sklearn.datasets import load_digits
@@ -41,7 +41,7 @@ def train(model, optimizer):
 
 
 def job(seed, device):
-    model = Net()  # Python, NumPy and torch were seeded before the call: weights, data order and dropout follow
+    model = Net()  # Python, NumPy and torch are seeded before the call, and fix weights, data order and dropout
 
     def evaluate(split):
         names, _ = model(x[parts[split]])

@@ -26,14 +26,14 @@ def examples(split):
 
 
 def job(seed, device):
-    torch.manual_seed(seed)  # the weights'; the Trainer seeds again, and must be told
+    torch.manual_seed(seed)  # for the weights; the Trainer seeds again, with the seeds below
     model = BertForSequenceClassification(BertConfig(num_labels=10, initializer_range=0.1, **SIZES))
 
     def trainer(folder, optimizers=(None, None)):
         seeds = {"seed": seed, "data_seed": seed, "use_cpu": device == "cpu"}
         course = {"num_train_epochs": EPOCHS, "per_device_train_batch_size": BATCH, "max_grad_norm": 1.0}
         quiet = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-        arguments = TrainingArguments(folder, **seeds, **course, **quiet)  # lr and weight decay are the optimizer's
+        arguments = TrainingArguments(folder, **seeds, **course, **quiet)  # lr and weight decay come from the optimizer
         made = Trainer(model, arguments, train_dataset=examples("train"), optimizers=optimizers)
         made.remove_callback(PrinterCallback)
         return made

@@ -17,7 +17,7 @@ def job(seed, device):
     x, y = images.to(device), labels.to(device)
     conv = [nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, stride=2, padding=1)]
     head = [nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 10)]
-    model = nn.Sequential(*conv, *head).to(device)  # torch was seeded before the call
+    model = nn.Sequential(*conv, *head).to(device)  # torch is seeded before the call
 
     def batches(epoch):
         return parts["train"][torch.randperm(900)].split(50)

@@ -33,6 +33,4 @@ def job(seed, device):
 
 
 if __name__ == "__main__":
-    for problem in check(job):
-        print(problem)
-    print(__doc__)
+    print("problems:", check(job), "\n", __doc__)

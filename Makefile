@@ -61,6 +61,7 @@ gpu:
 
 loc:
 	@cd src/adamas && echo "core Python $$(cat reference.py scalars.py options.py decay.py formats/*.py state/*.py kernels/*.py kernels/gpu/*.py torch/*.py | wc -l) of 6800"
+	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 8050"
 	@echo "native C++  $$(cat native/* | wc -l) of 2200"
 	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 3800"
 

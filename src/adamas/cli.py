@@ -1,6 +1,6 @@
 """The command line: `adamas compare`, `adamas bench`, `adamas doctor`.
 
-Nothing here imports torch, Optuna or Plotly before a command needs them: `adamas --help` is quick, and works without.
+This file imports torch, Optuna and Plotly only when a command needs them: `adamas --help` is fast and works without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from adamas.leaving import leave_last, terminated_as_interrupted
 if TYPE_CHECKING:
     from adamas.compare.study.settings import Options
 
-# Named here too, so that --help and the shell's completion need not import what trains them; a test holds them equal.
+# The names are repeated here, so that --help and the shell's completion need not import the workloads. A test compares.
 WORKLOADS = ("digits", "digits-deep", "digits-deep-layernorm", "modular", "chars", "sparse", "noise")
 
 USAGE_ERROR, FAILED, UNDECIDED, INTERRUPTED = 2, 1, 3, 130
@@ -42,7 +42,7 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and end the command."""
     if wanted:
         print(f"adamas {adamas.__version__}")
         raise typer.Exit
@@ -58,7 +58,7 @@ def main(
 
 
 def with_options(options: type[Any]) -> Callable[[Command], Command]:
-    """Let Typer read a command's options from a data class: they are data, and more than a signature should carry."""
+    """Let Typer read the options of a command from a data class, in place of a signature with many parameters."""
 
     def give_signature(command: Command) -> Command:
         command.__dict__["__signature__"] = inspect.signature(options, eval_str=True)
@@ -69,13 +69,13 @@ def with_options(options: type[Any]) -> Callable[[Command], Command]:
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """The options of `adamas compare`, as typed."""
+    """The options of `adamas compare`, as the user typed them."""
 
     workloads: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="WORKLOAD",
-            help="What to train, one or several: " + ", ".join(WORKLOADS) + "; or a job of your own, my_job.py:job.",
+            help="One or several jobs: " + ", ".join(WORKLOADS) + "; or your own job, as in my_job.py:job.",
             show_default="digits",
             autocompletion=lambda: list(WORKLOADS),
         ),
@@ -83,7 +83,7 @@ class CompareOptions:
     arms: Annotated[
         str,
         typer.Option(
-            help="Candidates, with commas: none, adam_l2, adamw, adamw_independent, and any torch optimizer as "
+            help="Candidates, separated by commas: none, adam_l2, adamw, adamw_independent, and any torch optimizer as "
             "module:Class or module:Class(option=value).",
             autocompletion=lambda: ["none,adam_l2,adamw", "none,adam_l2,adamw,adamw_independent"],
         ),
@@ -91,71 +91,73 @@ class CompareOptions:
     budget: Annotated[
         str,
         typer.Option(
-            help="Runs for each arm: quick, standard or thorough.",
+            help="How many runs each arm may spend: quick, standard or thorough.",
             autocompletion=lambda: ["quick", "standard", "thorough"],
         ),
     ] = "standard"
     trials: Annotated[
-        int | None, typer.Option(help="Runs for each arm's search, in place of the budget's.", show_default="budget's")
+        int | None,
+        typer.Option(help="Runs for the search of each arm; replaces the budget's number.", show_default="budget's"),
     ] = None
-    seeds: Annotated[int, typer.Option(help="Paired seeds on which each arm's best setting is rerun.")] = 8
+    seeds: Annotated[int, typer.Option(help="Number of paired seeds on which each arm's best setting runs again.")] = 8
     margin: Annotated[
         str | None,
         typer.Option(
-            help="Smallest difference that matters: relative as 2% or 0.02, absolute as 0.002abs.",
+            help="The smallest difference that matters: relative as 2% or 0.02, absolute as 0.002abs.",
             show_default="2%, or the workload's",
         ),
     ] = None
     metric: Annotated[
         str | None,
-        typer.Option(help="The figure of evaluate() to judge by; lower is better.", show_default="the job's"),
+        typer.Option(help="The figure of evaluate() that decides; lower is better.", show_default="the job's"),
     ] = None
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:N.")] = "cpu"
+    device: Annotated[str, typer.Option(help="The device to train on: cpu, cuda or cuda:N.")] = "cpu"
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Worker processes, a thread each; 0 trains in this process. No result depends on it.",
+            help="Number of worker processes, with one thread each; 0 trains in this process. No result depends on it.",
             show_default="cores; 1 on a GPU",
         ),
     ] = None
-    out: Annotated[Path, typer.Option(help="Folder for the report and the trials.")] = Path("report")
+    out: Annotated[Path, typer.Option(help="The folder of the report and the trials.")] = Path("report")
     storage: Annotated[
-        str | None, typer.Option(help="Database URL for the trials.", show_default="SQLite in the folder")
+        str | None, typer.Option(help="The database URL of the trials.", show_default="SQLite in the folder")
     ] = None
     fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", help="Discard an earlier run of this study, or continue it.")
+        bool, typer.Option("--fresh/--resume", help="Discard the runs of an earlier call, or continue them.")
     ] = False
     init: Annotated[
-        Path | None, typer.Option("--init", help="Write a commented job to start from into this file, and leave.")
+        Path | None,
+        typer.Option("--init", help="Write an example job with comments into this file, and train nothing."),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
     require_verdict: Annotated[
-        bool, typer.Option("--require-verdict", help="Exit with 3 where the verdict is undecided.")
+        bool, typer.Option("--require-verdict", help="Exit with code 3 if the verdict is undecided.")
     ] = False
 
 
 @app.command(
     epilog="""**Examples**
 
-`adamas compare`: the digits workload with the standard budget, a minute or two on 2 cores
+`adamas compare`: the digits workload with the standard budget, in a minute or two on 2 cores
 
 `adamas compare digits modular --budget quick`: two workloads, one report
 
 `adamas compare --init my_job.py`, then `adamas compare my_job.py:job`: your own training job
 
-`adamas compare my_job.py --device cuda --metric error`: on a GPU, judged by another of its figures
+`adamas compare my_job.py --device cuda --metric error`: on a GPU, and another figure decides
 
-`adamas compare --arms none,adam_l2,adamw,torch.optim:RMSprop`: a further candidate beside the two
+`adamas compare --arms none,adam_l2,adamw,torch.optim:RMSprop`: one more candidate
 
 `adamas compare --seeds 20 --margin 0.002abs`: more certainty, and a margin in the metric's own unit
 
-`adamas compare --json > verdict.json`: for programs; progress stays on the terminal
+`adamas compare --json > verdict.json`: for programs; the progress stays on the terminal
 
-`adamas compare --storage postgresql://me@host/trials`: the same command on several machines shares the work
+`adamas compare --storage postgresql://me@host/trials`: several machines that run this command share the work
 
 `adamas --install-completion`: let the shell complete workloads and options
 
-Stop it with Ctrl-C whenever you like: the same command continues where it was.
+You can stop the command with Ctrl-C at any time: the same command continues the study.
 
 Exit codes: 0 finished, 1 the job failed, 2 wrong usage, 3 undecided (with --require-verdict), 130 stopped.
 """
@@ -164,16 +166,16 @@ Exit codes: 0 finished, 1 the job failed, 2 wrong usage, 3 undecided (with --req
 def compare(**given: Any) -> None:
     """Should a training job use Adam with L2 or AdamW, and with what weight decay?
 
-    Adam without decay, Adam with L2 and AdamW are tuned separately at equal cost, each over its own range of weight
-    decay; the best setting of each is rerun on fresh paired seeds and tested once. The verdict comes with its interval,
-    the line of code to paste, and a page of evidence (report/index.html).
+    The command tunes Adam without decay, Adam with L2 and AdamW at equal cost, each over its own range of weight decay.
+    The best setting of each runs again on fresh paired seeds and is tested once. The verdict has an interval, a line of
+    code to paste, and a page of evidence (report/index.html).
     """
     options = CompareOptions(**given)
     if options.init is not None:
         write_job(options.init)
         return
     try:
-        read = read_options(options)  # wrong usage is told before torch is imported and a worker started
+        read = read_options(given)  # reports wrong usage before torch is imported and a worker is started
         with uncollected():
             from adamas.compare.command import Consoles, run_command
             from adamas.compare.study.errors import StudyError
@@ -196,27 +198,16 @@ def compare(**given: Any) -> None:
         raise typer.Exit(UNDECIDED)
 
 
-def read_options(options: CompareOptions) -> Options:
-    """Check the options of `adamas compare`, without a look at the jobs."""
+def read_options(given: dict[str, Any]) -> Options:
+    """Check the options of `adamas compare` that concern a study, without a look at the jobs."""
     from adamas.compare.study.settings import Options
 
-    return Options.read(
-        options.arms,
-        options.budget,
-        options.trials,
-        options.margin,
-        options.out,
-        seeds=options.seeds,
-        metric=options.metric,
-        device=options.device,
-        workers=options.workers,
-        storage=options.storage,
-        fresh=options.fresh,
-    )
+    others = ("workloads", "init", "as_json", "require_verdict")
+    return Options.read(**{name: value for name, value in given.items() if name not in others})
 
 
 def write_job(path: Path) -> None:
-    """Write the starting file of a job; an existing file is left alone."""
+    """Write the example file of a job, unless the file exists."""
     if path.suffix != ".py":
         stop(f"init={path} must end in .py, as in --init {path.with_suffix('.py')}", USAGE_ERROR)
     template = files("adamas").joinpath("compare", "job", "template.py.txt").read_text(encoding="utf-8")
@@ -311,7 +302,7 @@ def bench(**given: Any) -> None:
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine offers: versions, and which kernel steps each dtype."""
+    """Show what this machine offers: the versions, and the kernel that steps each dtype."""
     try:
         with uncollected():
             from adamas.torch.doctor import report
@@ -329,13 +320,13 @@ def doctor() -> None:
 
 
 def resume_command() -> str:
-    """The command that was typed, made to continue."""
+    """Return the command line that continues the study of this command."""
     typed = [argument for argument in sys.argv[1:] if argument not in ("--fresh", "--resume")]
     return shlex.join(["adamas", *typed, "--resume"])
 
 
 def missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
-    """Say which extra brings a missing package."""
+    """End the command with a message that names the extra of the missing package."""
     package = (error.name or "").split(".")[0]
     if package == "adamas":
         raise error
@@ -343,13 +334,13 @@ def missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    """Print a message on standard error and leave."""
+    """Print a message on standard error and end the command."""
     print(message, file=sys.stderr)
     raise typer.Exit(code)
 
 
 def run() -> None:
-    """The command of a shell."""
+    """Run the `adamas` command of a shell."""
     streams.complete()
     leave_last(app)
 

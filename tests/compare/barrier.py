@@ -1,4 +1,4 @@
-"""A barrier in front of the slow job's runs: a test knows who is in a run, and says when runs go on."""
+"""A barrier before the runs of the slow job: a test knows which workers are in a run, and lets them continue."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-FOLDER, TOOL = "TINY_JOB_BARRIER", "TINY_JOB_TOOL"  # in the environment: the folder, and the tool's process
-PATIENCE_SECONDS = 120  # of a run whose test is gone
+FOLDER, TOOL = "TINY_JOB_BARRIER", "TINY_JOB_TOOL"  # environment variables: the folder, and the process of the tool
+PATIENCE_SECONDS = 120  # that a run waits, in case its test is gone
 
 
 class Barrier:
-    """A folder that the test and the tool's processes share.
+    """Holds runs back, by means of files in a folder that the test and the processes of the tool share.
 
     Args:
-        folder: is made if it is not there.
+        folder: The folder, made if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,12 +33,12 @@ class Barrier:
 
     @classmethod
     def of_environment(cls) -> Barrier | None:
-        """The barrier that a test put in front of this process."""
+        """Return the barrier that a test put before this process; None if there is none."""
         return cls(Path(os.environ[FOLDER])) if FOLDER in os.environ else None
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the tool's processes are to find in theirs."""
+        """The environment variables that the processes of the tool need."""
         return {FOLDER: str(self._folder)}
 
     def __enter__(self) -> Barrier:
@@ -47,50 +47,50 @@ class Barrier:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Hold nobody back whose test is over."""
+        """Let all tools and runs continue at the end of the test."""
         self.begin()
         self.open()
 
     def ready(self) -> int:
-        """How many tools are about to begin."""
+        """Return the number of tools that are ready to begin."""
         return len(list(self._tools.iterdir()))
 
     def begin(self) -> None:
-        """Let the tools begin, all at the same moment."""
+        """Let all tools begin at the same moment."""
         self._begun.touch()
 
     def working(self, tool: int) -> list[int]:
-        """The workers of a tool that are in a run."""
+        """Return the workers of a tool that are in a run."""
         found: list[int] = []
         for run in self._runs.iterdir():
-            with suppress(FileNotFoundError):  # it went on meanwhile
+            with suppress(FileNotFoundError):  # the run continued meanwhile
                 if run.read_text() == str(tool):
                     found.append(int(run.name))
         return sorted(found)
 
     def forget(self, worker: int) -> None:
-        """Take note that a worker is dead."""
+        """Remove a dead worker from those in a run."""
         (self._runs / str(worker)).unlink(missing_ok=True)
 
     def let_through(self, worker: int) -> None:
-        """Let a worker's run go on."""
+        """Let the run of one worker continue."""
         (self._tickets / str(worker)).touch()
 
     def open(self) -> None:
-        """Let all runs go on from now on."""
+        """Let all runs continue from now on."""
         self._open.touch()
 
     def tool_arrives(self) -> None:
-        """Called by a tool: runs of its workers are to be told from others'."""
+        """Mark the workers of this process as its own; a tool calls this."""
         os.environ[TOOL] = str(os.getpid())
 
     def tool_begins(self) -> None:
-        """Called by a tool before it begins: wait for the others."""
+        """Wait for the other tools; a tool calls this before it begins."""
         (self._tools / str(os.getpid())).touch()
         wait_while(lambda: not self._begun.exists())
 
     def run_begins(self) -> None:
-        """Called by the job at the beginning of a run: wait until it may go on."""
+        """Wait until the run may continue; the job calls this at the beginning of a run."""
         run, ticket = self._runs / str(os.getpid()), self._tickets / str(os.getpid())
         run.write_text(os.environ[TOOL])
         wait_while(lambda: not self._open.exists() and not ticket.exists())
@@ -99,7 +99,7 @@ class Barrier:
 
 
 def wait_while(held: Callable[[], bool]) -> None:
-    """Wait as long as a test may take."""
+    """Wait while the condition holds, but not longer than a test may take."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while held() and time.monotonic() < deadline:
         time.sleep(0.005)

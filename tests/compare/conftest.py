@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session", autouse=True)
 def workers_find_the_tests() -> Iterator[None]:
-    """Let worker processes import the tests' jobs, wherever pytest was started."""
+    """Let worker processes import the jobs of the tests, in whatever folder pytest was started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'src'}")
         yield
@@ -23,13 +23,13 @@ def workers_find_the_tests() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    """A finished study of the tiny job, with two workers."""
+    """Return a finished study of the tiny job, trained by two workers."""
     return summarise(conduct(settings(tmp_path_factory.mktemp("tiny"), workers=2), lambda snapshot: None))
 
 
 @pytest.fixture(scope="session")
 def one_by_one_result(workers_find_the_tests: None, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    """The same, with its runs trained one by one, as the slow job's are."""
+    """Return the same study, with its runs trained one by one, as those of the slow job are."""
     given = settings(tmp_path_factory.mktemp("tiny"))
     alone = replace(given, workload=replace(given.workload, stackable=False))
     return summarise(conduct(alone, lambda snapshot: None))

@@ -1,4 +1,4 @@
-"""Processes that start in no time, for a test that kills many: forks of one that has imported what takes long."""
+"""Start processes at once, as forks of a process that has done the slow imports; a test that kills many needs this."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn
 
-ADDRESS = "TINY_JOB_FORK_SERVER"  # in the environment: the socket
+ADDRESS = "TINY_JOB_FORK_SERVER"  # environment variable: the path of the socket
 START_SECONDS = 60
 
 
 class ForkServer:
-    """The process that forks, started by the test and killed at its end."""
+    """A context in which a process waits and forks on request; it is killed at the end."""
 
     def __enter__(self) -> ForkServer:
-        self._folder = tempfile.TemporaryDirectory(prefix="adamas")  # pytest's names are too long for a socket's
+        self._folder = tempfile.TemporaryDirectory(prefix="adamas")  # pytest's folder names are too long for a socket
         address = Path(self._folder.name) / "socket"
         self.environment = {ADDRESS: str(address)}
         command = [sys.executable, "-m", "tests.compare.fork_server", str(address)]
@@ -44,15 +44,15 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A process that runs a module, with what is used here of `subprocess.Popen`.
+    """A forked process that runs a module; it has the part of `subprocess.Popen` that the tests use.
 
     Args:
-        command: `[python, "-m", module, *arguments]`.
-        env: its environment, which names the fork_server's socket.
-        stdin: a pipe, or nothing.
-        stdout: a pipe or a file.
-        stderr: a pipe or a file.
-        options: `cwd` and `start_new_session`, which are as the fork_server has them.
+        command: The command `[python, "-m", module, *arguments]`.
+        env: The environment of the process, which names the socket of the fork server.
+        stdin: A pipe, or None.
+        stdout: A pipe or a file.
+        stderr: A pipe or a file.
+        options: `cwd` and `start_new_session`; both are ignored, and are those of the fork server.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ForkedProcess:
     ) -> None:
         self.stdin: IO[bytes] | None = None
         self.returncode: int | None = None
-        self._said = [b"", b""]
+        self._written = [b"", b""]
         self._outputs = [tempfile.TemporaryFile() if isinstance(each, int) else each for each in (stdout, stderr)]  # noqa: SIM115
         with ExitStack() as stack:
             input_end, output_end = os.pipe()
@@ -96,12 +96,12 @@ class ForkedProcess:
         if self.returncode is None:
             if not select.select([self._ended], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("a fork", timeout or 0)
-            said = b""
-            with suppress(BlockingIOError):  # it was killed, and its own forks hold the other end
-                said = os.read(self._life, 1)
+            code = b""
+            with suppress(BlockingIOError):  # the process was killed, and its own forks hold the other end
+                code = os.read(self._life, 1)
             os.close(self._life)
             os.close(self._ended)
-            self.returncode = said[0] if said else -signal.SIGKILL
+            self.returncode = code[0] if code else -signal.SIGKILL
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
@@ -110,8 +110,8 @@ class ForkedProcess:
             if not output.closed:
                 with output:
                     output.seek(0)
-                    self._said[place] = output.read()
-        return self._said[0], self._said[1]
+                    self._written[place] = output.read()
+        return self._written[0], self._written[1]
 
     def terminate(self) -> None:
         os.kill(self.pid, signal.SIGTERM)
@@ -121,7 +121,7 @@ class ForkedProcess:
 
 
 def connect(address: str) -> socket.socket:
-    """Connect to the fork_server, which may still be importing."""
+    """Connect to the fork server, which may still be importing."""
     connection, deadline = socket.socket(socket.AF_UNIX), time.monotonic() + START_SECONDS
     while True:
         try:
@@ -135,13 +135,13 @@ def connect(address: str) -> socket.socket:
 
 
 def main() -> None:
-    """Fork a process for everyone who connects."""
-    import torch._dynamo  # noqa: F401  # torch does when a process makes its first optimizer
+    """Fork a process for each connection."""
+    import torch._dynamo  # noqa: F401  # torch imports this with the first optimizer of a process
 
     import adamas.compare.command
     import adamas.compare.runner.worker  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody is to wait for the dead
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for dead forks
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
@@ -158,7 +158,7 @@ def main() -> None:
 
 
 def become(stdin: int, stdout: int, stderr: int, death: int, order: int) -> NoReturn:
-    """Be the process that somebody ordered, and say with which code it ended."""
+    """Run the requested module in this fork, and write its exit code to `death`."""
     code = 1
     try:
         for number, handle in enumerate((stdin, stdout, stderr)):
@@ -169,11 +169,11 @@ def become(stdin: int, stdout: int, stderr: int, death: int, order: int) -> NoRe
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with os.fdopen(order, "rb") as file:
             file.seek(0)
-            asked = json.loads(file.read())
+            request = json.loads(file.read())
         os.environ.clear()
-        os.environ.update(asked["environment"])
-        sys.argv[1:] = asked["arguments"]
-        runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+        os.environ.update(request["environment"])
+        sys.argv[1:] = request["arguments"]
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1

@@ -1,4 +1,4 @@
-"""Look a job over as `compare` does, for tests of jobs."""
+"""Inspect a job as `compare` does, for tests of jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adamas.compare.study.workload import Workload
 
 
 def look_over(name: str, device: str = "cpu", metric: str | None = None, margin: Margin | None = None) -> Workload:
-    """Return the workload of a job after a look at it, or raise what is wrong with it."""
+    """Return the workload of a job that `compare` inspected, or raise an error that says why it is unusable."""
     return api.look_over(
         name, Options.read(device=device, metric=metric, margin=None if margin is None else str(margin))
     )

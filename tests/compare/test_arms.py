@@ -26,21 +26,21 @@ TORCHS = {
 
 
 class HandsOn(torch.optim.AdamW):
-    """Takes weight_decay without naming it."""
+    """An optimizer that takes weight_decay without naming it."""
 
     def __init__(self, params: Any, lr: float = 1e-3, **rest: Any) -> None:
         super().__init__(params, lr=lr, **rest)
 
 
 class Ignores(torch.optim.SGD):
-    """Takes it and does nothing with it."""
+    """An optimizer that takes weight_decay and ignores it."""
 
     def __init__(self, params: Any, lr: float = 1e-3, **rest: Any) -> None:
         super().__init__(params, lr=lr)
 
 
 class Unnamed(torch.optim.SGD):
-    """Knows nothing of it."""
+    """An optimizer that does not take weight_decay."""
 
     def __init__(self, params: Any, lr: float = 1e-3) -> None:
         super().__init__(params, lr=lr)
@@ -108,7 +108,7 @@ def test_what_is_no_arm_is_refused(text: str, message: str) -> None:
 
 
 def test_independent_decay_is_the_same_decay_told_otherwise() -> None:
-    """Both conventions shrink a weight alike at the base learning rate and under a schedule."""
+    """Both conventions shrink a weight equally, at the base learning rate and under a schedule."""
     weights = {}
     for name in ("adamw", "adamw_independent"):
         weight = torch.nn.Parameter(torch.full((3,), 2.0, dtype=torch.float64))

@@ -1,7 +1,7 @@
-"""How often the whole protocol is right, on simulated studies whose truth is known.
+"""How often the whole protocol is right, on simulated studies with a known truth.
 
-Nothing is trained: a cell's figure is a bowl over learning rate and decay, plus noise that the arms of a seed share,
-plus noise of their own. Selection on noisy validation, finals on fresh seeds and the verdict are the real ones.
+Nothing is trained. The figure of a run is a bowl over learning rate and decay, plus noise that all arms share on a
+seed, plus noise of the run. Selection on noisy validation, finals on fresh seeds and the verdict are the real ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from adamas.compare.search.protocol import Protocol
+from adamas.compare.search.protocol import Protocol, expected_runs
 from adamas.compare.search.record import Record
 from adamas.compare.search.selection import FIRST_FINAL_SEED
 from adamas.compare.study.arms import ARMS, DEFAULT
@@ -38,10 +38,10 @@ class World:
     """The truth of simulated studies, and their noise.
 
     Attributes:
-        level: mean figure of each arm at its best cell.
-        sd: standard deviation of a paired difference of two arms.
-        study: number of the study; its seed.
-        best_lr: of every arm.
+        level: The mean figure of each arm at its best config.
+        sd: The standard deviation of a paired difference of two arms.
+        study: The number of the study, which seeds its noise.
+        best_lr: The best learning rate of every arm.
     """
 
     level: dict[str, float]
@@ -52,7 +52,7 @@ class World:
     gradient_scale: ClassVar[tuple[float, float, float]] = (1e-4, 1e-3, 1e-2)
 
     def outcome(self, run: Run) -> Outcome:
-        """A run: the bowl, the seed's noise, the run's own."""
+        """Return the outcome of a run: the bowl, the noise of the seed, and the noise of the run."""
         point = np.array([run.lr, run.weight_decay]).view("u4").tolist()
         words = [self.study, run.seed, list(ARMS).index(run.arm), *point]
         own, again = np.random.default_rng(words).normal(0, self.sd / math.sqrt(2), 2)
@@ -69,20 +69,20 @@ class World:
         )
 
     def bowl(self, run: Run) -> float:
-        """What a setting costs beside the best one of its arm."""
+        """Return how much worse the config of a run is than the best config of its arm."""
         cost = 0.05 * math.log10(run.lr / self.best_lr) ** 2
         if run.weight_decay:
             cost += 0.05 * math.log10(run.weight_decay_paper / BEST_DECAY[run.arm]) ** 2
         return cost
 
     def regret(self, result: Summary, arm: str) -> float:
-        """What the setting that a study chose costs."""
+        """Return how much worse the config that a study chose is than the best config of the arm."""
         winner = result.arms[arm].winner
         return self.bowl(Run("final", arm, winner.lr, winner.weight_decay, 0))
 
-    def follow(self, courses: list[Requests]) -> None:
-        """Be the workers."""
-        follow(courses, self.outcome)
+    def follow(self, searches: list[Requests]) -> None:
+        """Go through searches with the simulated outcomes."""
+        follow(searches, self.outcome)
 
 
 def study(world: World, number: int) -> Summary:
@@ -91,7 +91,7 @@ def study(world: World, number: int) -> Summary:
 
 
 def finals_only(world: World, number: int) -> Summary:
-    """The end of a study, its winners given: what a thousand studies can be made of."""
+    """Return a study of finals alone, with given winners: fast enough for a thousand studies."""
     settings = Settings(WORKLOAD, seeds=SEEDS, out=Path("unused"))
     fixed = replace(settings, workload=replace(WORKLOAD, fixed=tuple((arm, 1e-3, 0.0) for arm in DEFAULT)))
     return summarise(Protocol(fixed, {}, replace(world, study=number).follow).go_through())
@@ -106,7 +106,7 @@ EQUAL = dict.fromkeys(DEFAULT, 1.0)
 
 @pytest.fixture(autouse=True)
 def no_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sign-flip p decides nothing, and takes nine tenths of a simulated study's time."""
+    """Skip the sign-flip p, which decides nothing and takes nine tenths of the time of a simulated study."""
     monkeypatch.setattr(statistics, "sign_flip_p", lambda values: math.nan)
 
 
@@ -135,7 +135,7 @@ def test_decay_that_harms_is_told() -> None:
 
 @pytest.mark.parametrize(("gap", "kinds"), [(0.0, {"no_difference", "undecided"}), (0.1, {"switch"})])
 def test_selection_leaves_the_verdict_unbiased(gap: float, kinds: set[str]) -> None:
-    """Fifty whole studies, search on noisy validation included: a cell chosen for its luck must not win by it."""
+    """In fifty whole studies with noisy validation, a config that was chosen by luck must not win by it."""
     world = World({**EQUAL, "adamw": 1.0 - gap}, sd=0.02)
     found = [study(world, number) for number in range(50)]
     assert sum(result.verdict.kind in kinds for result in found) >= 47
@@ -149,16 +149,16 @@ def test_selection_leaves_the_verdict_unbiased(gap: float, kinds: set[str]) -> N
 
 @pytest.mark.parametrize("best_lr", [1e-6, 1.0])
 def test_a_job_whose_learning_rates_lie_far_off_is_judged_there(best_lr: float) -> None:
-    """Else the arms would be stuck below its rates at different heights, and the verdict be about that."""
+    """Without this, the arms would stop at different rates below the best, and the verdict would be about that."""
     found = study(World(EQUAL, sd=0.005, best_lr=best_lr), 0)
     for arm in found.arms.values():
         assert abs(math.log10(arm.winner.lr / best_lr)) <= 0.5
         assert arm.winner.at_edge is None
-    assert len(found.record.outcomes) == found.record.settings.total_runs + 6
+    assert len(found.record.outcomes) == expected_runs(found.record.settings)[1] + 6
 
 
 def test_a_biased_selection_would_be_noticed() -> None:
-    """Were the cell that won on validation tested on the runs that chose it, its luck would pass for merit."""
+    """If the winner were tested on the runs that chose it, its luck would count as merit."""
 
     def lucky(result: Summary) -> float:
         record: Record = result.record
@@ -178,39 +178,39 @@ def test_every_arm_spends_the_same() -> None:
     for name, budget in BUDGETS.items():
         for arms in (DEFAULT, (*DEFAULT, "adamw_independent")):
             chosen = {arm: ARMS[arm] for arm in arms}
-            settings = Settings(WORKLOAD, chosen, budget, SEEDS, out=Path("unused"))
+            settings = Settings(WORKLOAD, arms=chosen, budget=budget, seeds=SEEDS, out=Path("unused"))
             world = World(dict.fromkeys(ARMS, 1.0), sd=0.02)
             BEST_DECAY.setdefault("adamw_independent", BEST_DECAY["adamw"])
             record = Protocol(settings, {}, world.follow).go_through()
             assert {arm: len(set(runs)) for arm, runs in record.searched.items()} == dict.fromkeys(
                 arms, budget.trials
             ), name
-            assert len(record.outcomes) == settings.total_runs
-            assert len({run.key for run in record.outcomes}) == settings.total_runs
+            assert len(record.outcomes) == expected_runs(settings)[1]
+            assert len({run.key for run in record.outcomes}) == expected_runs(settings)[1]
 
 
-def test_what_an_arm_asks_for_depends_on_its_own_runs_alone() -> None:
-    """What makes a study resumable, and its arms independent: whoever is first, each course is the same."""
+def test_what_an_arm_requests_depends_on_its_own_runs_alone() -> None:
+    """A study can be continued, and its arms are independent: in whatever order they go, each search is the same."""
     settings = Settings(WORKLOAD, budget=BUDGETS["standard"], seeds=SEEDS, out=Path("unused"))
     world = World(EQUAL, sd=0.02)
-    orders = (list, lambda courses: courses[::-1], lambda courses: [*courses[1:], courses[0]])
+    orders = (list, lambda searches: searches[::-1], lambda searches: [*searches[1:], searches[0]])
     found = [
-        Protocol(settings, {}, lambda courses, order=order: world.follow(order(courses))).go_through()
+        Protocol(settings, {}, lambda searches, order=order: world.follow(order(searches))).go_through()
         for order in orders
     ]
-    turns = Protocol(settings, {}, lambda courses: by_turns(courses, world.outcome)).go_through()
+    turns = Protocol(settings, {}, lambda searches: by_turns(searches, world.outcome)).go_through()
     for record in (*found[1:], turns):
         assert record.searched == found[0].searched
         assert record.winners == found[0].winners
         assert record.outcomes == found[0].outcomes
 
 
-def by_turns(courses: list[Requests], outcome: Callable[[Run], Outcome]) -> None:
-    """Go along courses a step of each at a time."""
-    asked = {course: next(course) for course in courses}
-    while asked:
-        for course, wanted in list(asked.items()):
+def by_turns(searches: list[Requests], outcome: Callable[[Run], Outcome]) -> None:
+    """Go through searches in turns, one request of each at a time."""
+    requests = {search: next(search) for search in searches}
+    while requests:
+        for search, request in list(requests.items()):
             try:
-                asked[course] = course.send({run: outcome(run) for run in wanted.runs})
+                requests[search] = search.send({run: outcome(run) for run in request.runs})
             except StopIteration:
-                del asked[course]
+                del requests[search]

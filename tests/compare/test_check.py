@@ -1,4 +1,4 @@
-"""Every mistake in a job of the user's own is found before anything is trained, and the message names the remedy."""
+"""Every mistake in a user's job is found before anything is trained, and the message names the remedy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OWN_LOOP = {
 
 
 def write(folder: Path, body: str) -> str:
-    """A file with a job; returns what the user types."""
+    """Write a file with a job, and return the text that the user types."""
     head = "import random, torch\nfrom torch import nn\nfrom adamas.compare import Job, OwnLoop; CALLS = []\n"
     path = folder / "my_job.py"
     path.write_text(f"{head}\n{body}")
@@ -45,7 +45,7 @@ def write(folder: Path, body: str) -> str:
 
 
 def job_file(folder: Path, **pieces: str) -> str:
-    """A job that is fine but for the pieces given."""
+    """Write a job that is correct except for the given pieces, and return the text that the user types."""
     made = {**PIECES, **pieces}
     head, model = made.pop("head"), made.pop("model")
     more = made.pop("more")
@@ -58,7 +58,7 @@ def job_file(folder: Path, **pieces: str) -> str:
 
 
 def own_loop_file(folder: Path, **pieces: str) -> str:
-    """A job with its own loop that is fine but for the pieces given."""
+    """Write a job with its own loop that is correct except for the given pieces."""
     arguments = ", ".join(f"{name}={value}" for name, value in {**OWN_LOOP, **pieces}.items())
     return write(
         folder,
@@ -90,7 +90,7 @@ def test_a_job_that_is_fine(tmp_path: Path) -> None:
 
 
 def test_what_has_no_length_may_have_as_many_batches_as_it_likes(tmp_path: Path) -> None:
-    """A data loader over a stream has a `__len__` that raises."""
+    """The `__len__` of a data loader over a stream raises an error."""
     head = """
         class Stream:
             def __iter__(self):
@@ -298,7 +298,7 @@ def test_an_own_loop_is_taken_to_its_first_step(
 
 
 def test_pretrained_weights_may_be_the_same_for_every_seed(tmp_path: Path) -> None:
-    """Then the order of the data has to follow the seed."""
+    """In this case the order of the data must depend on the seed."""
     load = "model = (torch.nn.init.constant_(model.weight, 0.3), torch.nn.init.zeros_(model.bias), model)[2]"
     name = own_loop_file(tmp_path)
     path = Path(name.removesuffix(":job"))
@@ -369,7 +369,7 @@ def test_sparse_gradients_are_refused_as_torch_does(tmp_path: Path, own_loop: bo
 
 
 def test_an_optimizer_that_refuses_the_weights_is_found_before_anything_is_trained(tmp_path: Path) -> None:
-    """One for matrices alone, as Muon is."""
+    """The optimizer takes matrices only, as Muon does."""
     only_matrices = dedent("""
         class Matrices(torch.optim.SGD):
             def __init__(self, params, **options):
@@ -398,7 +398,7 @@ def test_a_margin_suits_the_metric(tmp_path: Path) -> None:
 
 
 def test_a_head_that_begins_at_zero_is_no_seed_without_effect(tmp_path: Path) -> None:
-    """Every first loss is the same then; the weights below differ, or the batches."""
+    """Every first loss is the same, but the other weights or the batches differ."""
     body = "model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)); nn.init.zeros_(model[1].weight)"
     zeros = f"{body}; nn.init.zeros_(model[1].bias)"
     alike = "lambda batch: (model(batch) - 1.0).square().mean()"
@@ -415,9 +415,9 @@ def test_weights_that_two_runs_would_share_are_refused(tmp_path: Path) -> None:
     shared = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n    return Job(model, {rest}\n")
     assert "two runs were given the same weights" in refusal(shared)
     assert "make the model inside the function" in refusal(shared)
-    anew = "    model.reset_parameters()\n"
-    set_anew = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n{anew}    return Job(model, {rest}\n")
-    assert look_over(set_anew, "cpu", None).metric == "loss"
+    reset = "    model.reset_parameters()\n"
+    fresh = write(tmp_path, f"model = nn.Linear(4, 1)\ndef job(seed, device):\n{reset}    return Job(model, {rest}\n")
+    assert look_over(fresh, "cpu", None).metric == "loss"
     frozen = "body = nn.Linear(4, 4).requires_grad_(False)\n"
     model = "    model = nn.Sequential(body, nn.Linear(4, 1))\n"
     fine = write(tmp_path, f"{frozen}def job(seed, device):\n{model}    return Job(model, {rest}\n")
@@ -495,7 +495,7 @@ def test_a_changed_file_is_another_study(tmp_path: Path) -> None:
         return Settings(workload, budget=TINY, seeds=2, workers=1, out=tmp_path / "out", fresh=fresh)
 
     class Enough(Exception):
-        """Stops a study at its first sign of life."""
+        """Raised to stop a study at its first snapshot."""
 
     def stop(snapshot: object) -> None:
         raise Enough

@@ -71,7 +71,7 @@ def test_an_unknown_option_exits_with_2() -> None:
 
 @pytest.fixture
 def finished(tiny_result: Summary, monkeypatch: pytest.MonkeyPatch) -> Summary:
-    """Let the command find the tiny study finished, whatever it is asked for."""
+    """Let every study of the command be the finished tiny study."""
     monkeypatch.setattr(api, "conduct", lambda settings, watch: tiny_result.record)
     return tiny_result
 
@@ -130,7 +130,7 @@ def test_init_writes_a_job_and_never_overwrites(tmp_path: Path) -> None:
 
 
 def test_the_shell_completes_commands_and_workloads() -> None:
-    """As bash asks: the words typed so far, and which of them is being typed."""
+    """The environment is that of bash: the words so far, and the number of the word that the user types."""
     for words, expected in (
         ("adamas com", "compare"),
         ("adamas compare mod", "modular"),
@@ -249,9 +249,9 @@ def job(seed, device):
 
 
 def test_a_job_may_start_processes_of_its_own(tmp_path: Path) -> None:
-    """A data loader's workers are forked from ours, and close standard input, which a thread of ours waits at.
+    """The processes of a data loader are forks of a worker, and close standard input, which a thread of it reads.
 
-    They waited for that thread's lock for ever. And an end of the study leaves nothing beside its database.
+    They once waited for the lock of that thread for ever. The end of a study leaves its database and nothing else.
     """
     (tmp_path / "my_job.py").write_text(LOADER_JOB)
     command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--budget", "quick", "--trials", "29"]
@@ -261,8 +261,8 @@ def test_a_job_may_start_processes_of_its_own(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html", "trials.db"]
 
 
-def test_being_told_to_end_is_as_good_as_an_interrupt(tmp_path: Path) -> None:
-    """As by a cluster's scheduler: nobody goes on working, and the way to continue is said."""
+def test_sigterm_stops_the_command_as_an_interrupt_does(tmp_path: Path) -> None:
+    """The scheduler of a cluster sends SIGTERM: all workers stop, and the message says how to continue."""
     (tmp_path / "my_job.py").write_text(NOISY_JOB)
     command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--metric", "l1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -277,7 +277,7 @@ def test_being_told_to_end_is_as_good_as_an_interrupt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["/proc/nowhere", "a_file"])
-def test_a_folder_that_cannot_be_is_told_of_as_what_was_typed(out: str, tmp_path: Path) -> None:
+def test_an_error_names_an_impossible_folder_as_it_was_typed(out: str, tmp_path: Path) -> None:
     (tmp_path / "a_file").write_text("")
     found = invoke("compare", "digits", "--out", str(tmp_path / out))
     assert found.exit_code == 2
@@ -285,15 +285,15 @@ def test_a_folder_that_cannot_be_is_told_of_as_what_was_typed(out: str, tmp_path
     assert "postgresql" not in found.stderr
 
 
-def test_a_starting_file_is_one_of_pythons(tmp_path: Path) -> None:
+def test_an_example_file_must_end_in_py(tmp_path: Path) -> None:
     found = invoke("compare", "--init", str(tmp_path / "my job.txt"))
     assert found.exit_code == 2
     assert "must end in .py" in found.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_standard_output_is_the_results_alone(tmp_path: Path) -> None:
-    """Whatever the job prints, what it starts, and what runs at exit; and closed streams lose nothing."""
+def test_standard_output_has_the_result_alone(tmp_path: Path) -> None:
+    """Output of the job, of its processes and of exit handlers goes elsewhere, and closed streams lose nothing."""
     (tmp_path / "my_job.py").write_text(NOISY_JOB)
     command = [sys.executable, "-m", "adamas.cli", "compare", "my_job.py", "--budget", "quick", "--trials", "29"]
     command += ["--seeds", "2", "--metric", "l1", "--json"]

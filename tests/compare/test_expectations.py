@@ -1,4 +1,4 @@
-"""What workloads were expected to show, told on simulated studies: where it is so, and where it is not."""
+"""The expected results of the workloads are compared with simulated studies that agree or disagree with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adamas.compare.study.budgets import BUDGETS
 from adamas.compare.study.margin import Margin
 from adamas.compare.study.run import Outcome, Run
 from adamas.compare.study.settings import Settings
-from adamas.compare.verdict import expectations
+from adamas.compare import expectations
 from adamas.compare.verdict.result import Summary, summarise
 from adamas.compare.workloads import WORKLOADS, noise
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
@@ -37,7 +37,7 @@ def study(name: str, figures: Figures) -> Summary:
     workload = WORKLOADS[name]
     margin = Margin.parse(workload.margin)
     settings = Settings(workload, budget=BUDGETS["quick"], seeds=4, margin=margin, out=Path("unused"))
-    return summarise(Protocol(settings, {}, lambda courses: follow(courses, outcome)).go_through())
+    return summarise(Protocol(settings, {}, lambda searches: follow(searches, outcome)).go_through())
 
 
 def jitter(run: Run) -> float:

@@ -53,7 +53,7 @@ def test_no_decay_repeats_learning_rates(name: str, seeds: int) -> None:
 
 
 def best_at(runs: list[Run], lr: float, decay: float) -> dict[Run, Outcome]:
-    """Outcomes with the best at a learning rate and a decay in the paper's convention, within rounding."""
+    """Return outcomes of which the run nearest to a learning rate and a decay (the paper's convention) is the best."""
 
     def distance(run: Run) -> float:
         return math.hypot(math.log(run.lr / lr), math.log(run.weight_decay_paper / decay))
@@ -85,7 +85,7 @@ def test_refinement_never_repeats_what_ran(look: int) -> None:
 
 
 def parabola(run: Run) -> Outcome:
-    """The best between cells of the grid on both axes: .1 of a decade above in lr, .2 in decay."""
+    """Return an outcome of a bowl with its minimum between runs of the grid, .1 of a decade off in lr, .2 in decay."""
     lr, decay = math.log10(run.lr / 3e-3) - 0.1, math.log10(run.weight_decay_paper / 1e-3) - 0.2
     return outcome(1.0 + lr**2 + decay**2)
 
@@ -107,7 +107,7 @@ def test_the_second_look_is_where_parabolas_through_the_first_are_lowest() -> No
 
 
 def test_the_second_look_stays_within_the_first() -> None:
-    """One lucky figure, or a neighbour that diverged, sends it no further than the neighbours."""
+    """One lucky figure, or a neighbour that diverged, moves its centre no further than the neighbours."""
     first = refine(GRID, 1, 4, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-3), "loss")
     for values in ((1.1, math.inf, 1.1, math.inf), (0.1, 1.5, 2.0, 0.1), (1.0, 1.0, 1.0, 1.0)):
         outcomes = best_at(GRID.runs(), 3e-3, 1e-3) | dict(zip(first, map(outcome, values), strict=True))
@@ -131,7 +131,7 @@ def test_without_decay_every_look_is_at_other_learning_rates_on_the_same_seeds()
     assert len({run.lr for run in runs}) == 9
 
 
-def test_a_best_cell_inside_needs_no_extension() -> None:
+def test_a_best_config_inside_needs_no_extension() -> None:
     assert extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-3), "loss") == []
 
 
@@ -161,7 +161,7 @@ def test_a_corner_is_extended_both_ways_and_again() -> None:
 
 
 def test_below_the_weakest_decay_lies_a_weaker() -> None:
-    """Else an optimum that lies there would be missed, and the arm look worse than it is."""
+    """Without this, the search would miss an optimum there, and the arm would look worse than it is."""
     line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-5), "loss")
     assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2}
     assert [run.weight_decay_paper for run in line] == pytest.approx([1e-6] * 3, rel=6e-3)
@@ -189,7 +189,7 @@ def test_no_closer_look_at_a_grid_that_diverged() -> None:
     assert refine(GRID, 1, 8, GRID.runs(), outcomes, "loss") == []
 
 
-def test_a_diverged_cell_is_never_chosen() -> None:
+def test_a_diverged_config_is_never_chosen() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     values = iter([math.inf, 3.0, 2.0, math.nan])
     outcomes = {run: outcome(next(values)) for run in found.runs()}
@@ -199,7 +199,7 @@ def test_a_diverged_cell_is_never_chosen() -> None:
         winner(ARMS["adamw"], found.runs(), dict.fromkeys(found.runs(), outcome(math.inf)), "loss", repeats=1)
 
 
-def test_only_confirmed_cells_are_chosen() -> None:
+def test_only_confirmed_configs_are_chosen() -> None:
     lucky, solid = (Run("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
     runs = {lucky: 1.0, solid: 1.1}
     runs |= {replace(solid, stage="confirm", seed=seed): 1.1 for seed in (1, 2)}
@@ -208,7 +208,7 @@ def test_only_confirmed_cells_are_chosen() -> None:
     assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=1).weight_decay == 0.1
 
 
-def test_where_every_confirmed_cell_lost_a_run_another_is_chosen() -> None:
+def test_where_every_confirmed_config_lost_a_run_another_is_chosen() -> None:
     lost, sound = (Run("search", "adamw", 1e-3, decay, 0) for decay in (0.1, 0.2))
     runs = {lost: 1.0, sound: 1.1, replace(lost, stage="confirm", seed=1): math.inf}
     runs[replace(lost, stage="confirm", seed=2)] = 1.0
@@ -232,7 +232,7 @@ def test_edges_are_told() -> None:
 
 
 def test_rows_far_apart_have_neighbours_too() -> None:
-    """As far as over two ranges of rates; a closer look between them sees the decays of both."""
+    """The rows of a grid over two ranges of rates lie far apart; a run between two rows has both as neighbours."""
     grid = Grid("adamw", (1e-4, 1e-2, 1.0), (1e-6, 1e-5, 1e-4)).runs()
     between = Run("refine", "adamw", 1e-3, 1e-5 / 1e-3, 0)
     outcomes = {run: outcome(0.0 if run == between else 1.0) for run in [*grid, between]}
@@ -282,7 +282,7 @@ def test_the_pilot_ignores_what_diverged() -> None:
 
 
 def test_a_job_that_only_memorises_is_piloted_by_its_training_loss() -> None:
-    """There the best validation would be that of the rate that learns least."""
+    """On this job, the learning rate that learns least has the best validation figure."""
     runs = first_runs(ARMS["none"], STANDARD)
     outcomes = {run: pilot_outcome(2.1 + number) for number, run in enumerate(runs)}
     found = read(ARMS["none"], outcomes, "loss")
@@ -295,7 +295,7 @@ def test_a_job_that_only_memorises_is_piloted_by_its_training_loss() -> None:
 
 
 def test_rows_reach_from_one_range_of_good_rates_to_the_next() -> None:
-    """Which of them suits an arm is not known from the pilot; of `digits-deep` each arm does best in another."""
+    """The pilot does not show which range suits an arm; on `digits-deep` each arm is best in another range."""
     two = replace(PILOT, basins=(-6, -3))
     found = grids(DECAYING, dict.fromkeys(DECAYING, two), two, STANDARD)
     assert {grid.lrs for grid in found.values()} == {(1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)}
@@ -355,7 +355,7 @@ def test_a_pilot_of_another_optimizer_goes_on_in_its_own_steps() -> None:
 
 
 @pytest.mark.parametrize(("fit", "early"), [(0.5, True), (0.95, False), (None, False)])
-def test_runs_are_given_up_only_where_the_pilot_learned_early(fit: float | None, early: bool) -> None:
+def test_runs_are_pruned_only_where_the_pilot_learned_early(fit: float | None, early: bool) -> None:
     runs = first_runs(ARMS["none"], STANDARD)
     outcomes = dict.fromkeys(runs, replace(pilot_outcome(1.0), fit=fit))
     assert read(ARMS["none"], outcomes, "loss").learns_early == early

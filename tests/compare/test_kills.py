@@ -1,4 +1,4 @@
-"""Twenty kills at random moments lose no finished run and repeat none."""
+"""Kill workers and tools twenty times at random moments: no finished run is lost or trained again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.compare.studies import Process, Tool, descendants, end, result_of, st
 from tests.compare.tiny_job import RUNS
 
 VICTIMS = 16 * ["a worker"] + 2 * ["the tool"] + 2 * ["the tool with its workers"]
-DELAY_SECONDS = 0.3  # at most, from a run that goes on to the kill: the run, its end, the next claim
+DELAY_SECONDS = 0.3  # at most, from the start of a run to the kill, which may hit the run, its end or the next claim
 
 
 def done(study: optuna.Study) -> dict[int, object]:
-    """All that is known of each finished run."""
+    """Return everything that the storage knows of each finished run."""
     return {
         trial.number: (trial.user_attrs[RUN]["key"], trial.values, trial.user_attrs[OUTCOME], trial.datetime_complete)
         for trial in study.get_trials()
@@ -38,7 +38,7 @@ def done(study: optuna.Study) -> dict[int, object]:
 
 def kill(processes: Sequence[int], barrier: Barrier) -> None:
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):  # a worker whose tool is gone may have gone too
+        with contextlib.suppress(ProcessLookupError):  # a worker may have ended because its tool is gone
             os.kill(process, signal.SIGKILL)
         barrier.forget(process)
 
@@ -58,7 +58,7 @@ def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: Su
             return tools[-1].pid
 
         def a_run() -> int:
-            """The worker of a run."""
+            """Wait for a run, and return its worker."""
             found: list[int] = []
             until(lambda: found.extend(barrier.working(running)) or found, "a run")
             return random.choice(found)

@@ -1,4 +1,4 @@
-"""The pool of worker processes: replaced when they die, stopped when their tool is gone."""
+"""The pool of worker processes: it replaces dead workers, and workers stop when their tool is gone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.compare.tiny_job import settings
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_processes_that_end_unasked_are_replaced_until_that_is_a_fault(
+def test_workers_that_keep_dying_are_replaced_a_few_times(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_WORKER", "this")  # prints, and ends
+    monkeypatch.setattr(pool, "_WORKER", "this")  # a module that prints a text and ends
     with pytest.raises(WorkersDiedError, match=r"(?s)exit code 0.*Zen of Python"):
         watch(Pool(count), tmp_path)
 
 
 def watch(workers: Pool, out: Path) -> None:
-    """Replace workers that die, for a minute."""
+    """Let a pool replace dead workers for a minute."""
     deadline = time.monotonic() + 60
     with workers:
         workers.start(settings(out), 1)
@@ -44,7 +44,7 @@ def test_a_worker_without_an_order_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_no_figure_depends_on_who_trains(workers: int, tiny_result: Summary, tmp_path: Path) -> None:
+def test_no_figure_depends_on_the_runner(workers: int, tiny_result: Summary, tmp_path: Path) -> None:
     found = summarise(conduct(settings(tmp_path, workers=workers), lambda snapshot: None))
     assert to_json([found]) == to_json([tiny_result])
     there = {run.key: outcome for run, outcome in tiny_result.record.outcomes.items()}

@@ -1,4 +1,4 @@
-"""Studies on a PostgreSQL server: several machines at once, their deaths, and what a server may be set to."""
+"""Studies on a PostgreSQL server: several machines at once, dead workers, and settings of the server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def given(server: Server, tmp_path: Path) -> Settings:
-    """A study that nobody has begun, in a database of its own."""
+    """Return the settings of a new study in a new database."""
     return settings(tmp_path, storage=server.new_database())
 
 
@@ -81,7 +81,7 @@ def test_two_machines_share_a_study_and_one_loses_its_worker(
 
 
 def together(act) -> list:
-    """What comes of `act(number)` on several machines at the same moment."""
+    """Call `act(number)` on several machines at the same moment, and return the results."""
     start = threading.Barrier(MACHINES, timeout=60)
 
     def wait_and_act(number: int):
@@ -101,24 +101,24 @@ def test_machines_that_start_together_share_one_new_database(given: Settings) ->
     assert sorted(map(key_of, all_trials(given))) == sorted(run(machine).key for machine in range(MACHINES))
 
 
-def test_of_machines_that_start_together_one_says_what_the_study_is(given: Settings) -> None:
+def test_of_machines_that_start_together_one_decides_the_specification(given: Settings) -> None:
     again = threading.Barrier(MACHINES, timeout=60)
 
-    def say(machine: int) -> list[int]:
-        said: list[int] = []
+    def decide(machine: int) -> list[int]:
+        found: list[int] = []
         with trials_of(given) as trials:
             study = trials.storage.get_study_id_from_name(given.study_name)
             for attempt in range(30):
                 again.wait()
-                said.append(set_once(trials.storage, study, f"said {attempt}", machine))
-        return said
+                found.append(set_once(trials.storage, study, f"attempt {attempt}", machine))
+        return found
 
     all_trials(given)
-    first, *others = together(say)
+    first, *others = together(decide)
     assert others == [first] * (MACHINES - 1)
 
 
-def test_machines_write_signs_of_life_of_the_same_trials_at_the_same_moment(given: Settings) -> None:
+def test_machines_write_heartbeats_of_the_same_trials_at_the_same_moment(given: Settings) -> None:
     with trials_of(given) as trials:
         trials.want([task(seed) for seed in range(60)], trials.all())
     again = threading.Barrier(MACHINES, timeout=60)
@@ -128,7 +128,7 @@ def test_machines_write_signs_of_life_of_the_same_trials_at_the_same_moment(give
         with trials_of(given) as trials:
             for first in range(1, 61, 6):
                 again.wait()
-                for _ in range(3):  # the first inserts them, unless another was faster
+                for _ in range(3):  # the first time inserts the rows, unless another machine was faster
                     record_heartbeats(trials.storage, range(first, first + 6)[::order])
 
     together(beat)
@@ -157,7 +157,7 @@ def test_runs_that_every_machine_wants_are_made_once(server: Server, tmp_path: P
 
 
 def claim_all(trials: Trials) -> Iterator[str]:
-    """Claim and finish runs until all are finished; their keys."""
+    """Claim and finish runs until all are finished; yield their keys."""
     while not all(trial.state.is_finished() for trial in trials.all()):
         claim = trials.claim()
         for key, trial in (claim.trials if claim else {}).items():
@@ -165,7 +165,7 @@ def claim_all(trials: Trials) -> Iterator[str]:
             yield key
 
 
-def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
+def test_dead_workers_are_found_and_live_ones_left_alone_across_time_zones(
     given: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def arrive(zone: str) -> Trials:
@@ -185,11 +185,11 @@ def test_the_dead_are_found_and_the_living_left_alone_across_time_zones(
         east.want([task(1)], east.all())
         assert east.claim() is not None
 
-        def nobody_lives() -> bool:
+        def all_are_lost() -> bool:
             impatient.return_lost()
             return all(trial.state == TrialState.FAIL for trial in impatient.all())
 
-        until(nobody_lives, "both deaths to be noticed")
+        until(all_are_lost, "both trials to be returned")
         (late,) = claim.trials.values()
         west.finish(late, Outcome(status="ok", validation={"loss": 1.0}), "loss")
         assert outcomes(west.all()) == {}

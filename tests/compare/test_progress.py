@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from adamas.compare.report.live import Progress, line, live_table, pace
-from adamas.compare.runner.snapshot import Best, Snapshot, rate
+from adamas.compare.runner.snapshot import rate
 from adamas.compare.study.run import Run
+from adamas.compare.study.snapshot import Best, Snapshot
 
 RUN = Run("search", "adamw", 3e-4, 2.27, 0)
 EMPTY = Best("search", None, float("nan"), 0, 0)

@@ -1,4 +1,4 @@
-"""The protocol where an arm comes to nothing: which are missed, and which end the study."""
+"""The protocol if all runs of an arm diverge: some arms are left out, others end the study."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SGD = "torch.optim:SGD"
 
 
 def study(diverges: Callable[[Run], bool]) -> Summary:
-    """A study of four arms that are all alike, of which some runs diverge."""
+    """Return a simulated study of four equal arms in which some runs diverge."""
 
     def outcome(run: Run) -> Outcome:
         if diverges(run):
@@ -41,10 +41,10 @@ def study(diverges: Callable[[Run], bool]) -> Summary:
         )
 
     arms = choose(f"none,adam_l2,adamw,{SGD}")
-    settings = Settings(
-        Workload("simulated", "nowhere:job", "loss", ""), arms, BUDGETS["quick"], seeds=4, out=Path("unused")
-    )
-    return summarise(Protocol(settings, specification(settings), lambda courses: follow(courses, outcome)).go_through())
+    workload = Workload("simulated", "nowhere:job", "loss", "")
+    settings = Settings(workload, arms=arms, budget=BUDGETS["quick"], seeds=4, out=Path("unused"))
+    protocol = Protocol(settings, specification(settings), lambda searches: follow(searches, outcome))
+    return summarise(protocol.go_through())
 
 
 @pytest.mark.parametrize("stage", ["pilot", "search"])

@@ -1,4 +1,4 @@
-"""Who waits for whom: arms whose runs can share passes wait for schedule, others go on alone."""
+"""Schedules: searches that share passes wait for one another, others go on alone."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ def run(arm: str, stage: Stage, seed: int = 0) -> Run:
     return Run(stage, arm, 1e-3, 0.1, seed)
 
 
-def course(arm: str, *stages: Stage) -> Requests:
+def search(arm: str, *stages: Stage) -> Requests:
     for stage in stages:
         outcomes = yield Request((run(arm, stage),), may_prune=stage == "search")
         assert outcomes == {run(arm, stage): OUTCOME}
 
 
-def asked(schedule: Schedule) -> list[tuple[str, str]]:
+def requested(schedule: Schedule) -> list[tuple[str, str]]:
     return sorted((each.stage, each.arm) for task in schedule.tasks for each in task.runs)
 
 
-def test_company_goes_on_with_the_earliest_stage_and_ends_together() -> None:
-    schedule = Schedule([course("none", "search", "final"), course("adamw", "search", "refine", "final")], TOGETHER, 2)
+def test_searches_go_on_with_the_earliest_stage_and_end_together() -> None:
+    schedule = Schedule([search("none", "search", "final"), search("adamw", "search", "refine", "final")], TOGETHER, 2)
     done: dict[str, Outcome] = {}
     for stage, arms in (("search", ["adamw", "none"]), ("refine", ["adamw"]), ("final", ["adamw", "none"])):
-        assert asked(schedule) == [(stage, arm) for arm in arms]
+        assert requested(schedule) == [(stage, arm) for arm in arms]
         assert [task.may_prune for task in schedule.tasks] == [stage == "search"] * len(schedule.tasks)
         for arm in arms[1:]:
             done[run(arm, stage).key] = OUTCOME  # type: ignore[arg-type]
-            assert schedule.advance(done)  # which leaves it where it is
-            assert asked(schedule) == [(stage, arm) for arm in arms]
+            assert schedule.advance(done)  # which changes nothing: one run is missing
+            assert requested(schedule) == [(stage, arm) for arm in arms]
         done[run(arms[0], stage).key] = OUTCOME  # type: ignore[arg-type]
         assert schedule.advance(done) is (stage != "final")
 
 
-def test_one_alone_waits_for_nobody() -> None:
-    schedule = Schedule([course("none", "search", "final")], APART, 2)
-    assert asked(schedule) == [("search", "none")]
+def test_a_single_search_waits_for_no_other() -> None:
+    schedule = Schedule([search("none", "search", "final")], APART, 2)
+    assert requested(schedule) == [("search", "none")]
     assert schedule.advance({run("none", "search").key: OUTCOME})
-    assert asked(schedule) == [("final", "none")]
+    assert requested(schedule) == [("final", "none")]
 
 
-def test_what_was_done_before_is_passed_at_once() -> None:
+def test_finished_runs_are_not_waited_for() -> None:
     done = {run("none", stage).key: OUTCOME for stage in ("search", "refine", "final")}
-    assert not Schedule([course("none", "search", "refine", "final")], APART, 2).advance(done)
+    assert not Schedule([search("none", "search", "refine", "final")], APART, 2).advance(done)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_what_was_done_before_is_passed_at_once() -> None:
         (APART, 2, 24 * [1]),
     ],
 )
-def test_finals_of_a_seed_are_laid_out_together(workload: Workload, shares: int, sizes: list[int]) -> None:
-    """Eight seeds of three arms: of two stacks each makes the batches of four seeds, not of all."""
+def test_finals_of_a_seed_share_a_task(workload: Workload, shares: int, sizes: list[int]) -> None:
+    """With eight seeds of three arms, each of two stacks makes the batches of four seeds, not of all."""
     runs = [run(arm, "final", seed) for arm in ("none", "adam_l2", "adamw") for seed in range(8)]
     found = tasks(runs, workload, may_prune=False, shares=shares)
     assert [len(task.runs) for task in found] == sizes
@@ -78,8 +78,8 @@ def test_finals_of_a_seed_are_laid_out_together(workload: Workload, shares: int,
 
 
 @pytest.mark.parametrize("shares", [2, 64])
-def test_whether_cells_are_stacked_does_not_depend_on_the_shares(shares: int) -> None:
-    """A run alone and one in a stack may differ in their last bits."""
+def test_whether_runs_are_stacked_does_not_depend_on_the_shares(shares: int) -> None:
+    """A run that trains alone and one in a stack may differ in their last bits."""
     runs = [Run("search", "adamw", 1e-3, decay / 100, 0) for decay in range(5)]
     assert [len(task.runs) for task in tasks(runs, TOGETHER, False, shares)] == [3, 2]
     assert [len(task.runs) for task in tasks(runs[1:], TOGETHER, False, shares)] == [1, 1, 1, 1]

@@ -1,7 +1,7 @@
-"""Whether a search finds what there is: simulated studies of equal arms, whose decay has a narrow window.
+"""The search finds the best configs in simulated studies of equal arms with a narrow window of good decay.
 
-Adam with L2 has the wider range of decay, by the spread of sqrt(v): here a thousandfold. Were it tuned the more
-coarsely for that, the verdict would be about the search.
+The range of decay of Adam with L2 is wider by the spread of sqrt(v), here a thousandfold. If that arm were tuned more
+coarsely for this reason, the verdict would be about the search.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ WEAKEST, STRONGEST = 1e-4, 1e-1  # lr * weight_decay of AdamW's grid in these st
 
 @dataclass(frozen=True)
 class Narrow(World):
-    """Equal arms, each with its best somewhere in its own range.
+    """The truth of studies with equal arms, each with its best config somewhere in its own range.
 
     Attributes:
-        shape: of the window: a "bowl" that slopes everywhere, or a "well", outside of which decay gains nothing.
-        l2_decay: the best lr * weight_decay of Adam with L2; None draws it.
+        shape: The shape of the window: a "bowl" that slopes everywhere, or a "well"; outside it decay gains nothing.
+        l2_decay: The best lr * weight_decay of Adam with L2; None draws it at random.
     """
 
     level: dict[str, float] = field(default_factory=lambda: {"none": 1 + GAIN, "adam_l2": 1.0, "adamw": 1.0})
@@ -51,7 +51,7 @@ class Narrow(World):
     gradient_scale: ClassVar[tuple[float, float, float]] = SCALE
 
     def best(self, arm: str) -> tuple[float, float]:
-        """Learning rate and lr * weight_decay, half a column or more inside of the grid."""
+        """Return the best learning rate and lr * weight_decay, at least half a column inside the grid."""
         random = np.random.default_rng([self.study, DEFAULT.index(arm)])
         lr, decay, scale = random.uniform(0, 0.5), random.uniform(0.1, 0.9), random.uniform()
         decay = WEAKEST * (STRONGEST / WEAKEST) ** decay
@@ -60,7 +60,7 @@ class Narrow(World):
         return 1e-3 * 10**lr, decay
 
     def bowl(self, run: Run) -> float:
-        """What a setting costs beside the best one of its arm."""
+        """Return how much worse the config of a run is than the best config of its arm."""
         lr, decay = self.best(run.arm)
         off = math.log10(run.lr / lr)
         if not run.weight_decay:
@@ -85,7 +85,7 @@ def kinds(results: list[Summary]) -> Counter[str]:
 
 @pytest.mark.parametrize("steep", [0.05, 2.0])
 def test_equal_arms_are_tuned_equally_well(steep: float) -> None:
-    """In a window of decay that is narrow beside L2's columns, and in one of learning rates beside its steps."""
+    """The windows of decay and of learning rate are narrower than the columns of L2 and the steps of the grid."""
     found = studies(Narrow(steep=steep))
     assert kinds(found)["switch"] + kinds(found)["keep"] == 0
     for arm in DEFAULT:
@@ -109,7 +109,7 @@ def test_a_second_look_around_the_lowest_figure_would_be_too_coarse(monkeypatch:
 
 
 def test_an_optimum_below_the_weakest_decay_is_found() -> None:
-    """A decade below. Were the weakest no edge, all of them would be told `switch`; measured: 1."""
+    """The optimum lies a decade below. If the weakest decay were no edge, all would be told `switch`; measured: 1."""
     below = 0.1 * WEAKEST * SCALE[0]
     found = studies(Narrow(l2_decay=below))
     assert kinds(found)["switch"] <= 2
@@ -117,7 +117,7 @@ def test_an_optimum_below_the_weakest_decay_is_found() -> None:
 
 
 def test_a_verdict_against_an_arm_that_was_laid_out_widely_says_so() -> None:
-    """L2's columns lie 100 apart: a narrow well in between is seen by no run of a small grid."""
+    """The columns of L2 lie a factor of 100 apart: no run of a small grid hits a narrow well between two columns."""
     found = studies(Narrow(shape="well"))
     assert 0 < kinds(found)["switch"] < STUDIES / 2
     for result in found:
@@ -126,7 +126,7 @@ def test_a_verdict_against_an_arm_that_was_laid_out_widely_says_so() -> None:
 
 
 def test_a_verdict_against_an_arm_that_gained_nothing_says_so_whatever_its_columns() -> None:
-    """AdamW's lie 10 apart."""
+    """The columns of AdamW lie a factor of 10 apart."""
     result = study(Narrow({"none": 1.0, "adam_l2": 0.9, "adamw": 1.0}), 0)
     assert result.verdict.kind == "keep"
     (warning,) = (sentence for sentence in result.warnings if "times apart" in sentence)
@@ -137,7 +137,7 @@ def test_a_verdict_against_an_arm_that_gained_nothing_says_so_whatever_its_colum
 
 
 def test_two_arms_that_do_without_decay_are_not_told_apart_without_a_word() -> None:
-    """Their winners are Adam without decay twice: nothing that tells them apart is decay's."""
+    """Both winners are Adam without decay: their difference cannot come from decay."""
     apart = Narrow({"none": 1.0, "adam_l2": 1.1, "adamw": 1.0})
     (said, other) = (
         summarise(replace(result.record, outcomes=weaker(result.record.outcomes, by)))
@@ -150,13 +150,13 @@ def test_two_arms_that_do_without_decay_are_not_told_apart_without_a_word() -> N
 
 
 def weaker(outcomes: dict[Run, Outcome], by: float) -> dict[Run, Outcome]:
-    """The same, with decay that took off less."""
+    """Return the same outcomes with less total decay."""
     return {run: replace(outcome, total_decay=by * outcome.total_decay) for run, outcome in outcomes.items()}
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))
 def test_every_learning_rate_without_decay_is_judged_by_the_same_seeds(name: str) -> None:
-    """Runs that are no whole set of seeds are the last, and choose nothing."""
+    """If the last runs are too few for all seeds, they do not take part in the choice."""
     budget = BUDGETS[name]
     settings = Settings(WORKLOAD, budget=budget, out=Path("unused"))
     for number in range(10):

@@ -1,4 +1,4 @@
-"""Models of many kinds, stacked and repeated, train as they do alone: whatever the layout of what they compute."""
+"""Models of many kinds train in a stack as they do alone, whatever the memory layout of their gradients is."""
 
 from __future__ import annotations
 
@@ -126,13 +126,13 @@ KINDS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch.vmap's, where it goes copy by copy
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch.vmap may compute one by one
 @pytest.mark.parametrize(("inputs", "make"), KINDS)
-def test_a_stack_of_any_model_trains_as_each_copy_alone(inputs: str, make: Make) -> None:
-    """To rounding, in float64.
+def test_a_stack_of_any_model_trains_as_each_replica_alone(inputs: str, make: Make) -> None:
+    """They agree to rounding, in float64.
 
-    The gradients of an embedding's copies come with their rows in turns. Weights laid out likewise, a copy after the
-    other, would share memory where the rows have a factor in common with the copies, as here.
+    The gradients of a stacked embedding interleave the rows of the replicas. Weights with the same strides, one replica
+    after the other, would share memory if the number of rows and of replicas have a common factor, as here.
     """
 
     def job(seed: int, device: str) -> Job:

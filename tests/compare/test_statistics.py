@@ -74,7 +74,7 @@ def test_sign_flip_p_is_exact_and_bounded_below() -> None:
 @pytest.mark.parametrize(("pairs", "tolerance"), [(3, 0.0), (8, 0.0), (13, 0.0), (20, 0.03)])
 @pytest.mark.parametrize("shift", [0.0, 0.05, 0.3])
 def test_sign_flip_p_is_that_of_scipy(pairs: int, tolerance: float, shift: float) -> None:
-    """From 14 pairs on both draw 8,192 patterns: the sd of two such estimates' difference is .0078 at most."""
+    """With 14 pairs or more, both draw 8,192 patterns: the difference of two estimates has an sd of at most .0078."""
     values = np.random.default_rng(pairs).normal(shift, 0.2, pairs)
     oracle = stats.permutation_test(
         (values, -values),

@@ -1,4 +1,4 @@
-"""The study as a whole: workers, death, resumption. Each test that trains starts processes and takes seconds."""
+"""A study as a whole: workers, their deaths, continued studies. Each test that trains takes seconds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from adamas.compare.runner import trials as trials_module
 from adamas.compare.runner import worker as worker_module
 from adamas.compare.runner.conduct import Driver, discard
 from adamas.compare.runner.pool import make_runner
-from adamas.compare.runner.snapshot import Snapshot
 from adamas.compare.runner.storage import open_storage, record_heartbeats
 from adamas.compare.runner.tasks import Task
-from adamas.compare.runner.trials import RUN, TASK, Heartbeat, Trials, errors, outcomes, waiting_trial
+from adamas.compare.runner.trials import RUN, TASK, Trials, errors, heartbeat, outcomes, waiting_trial
 from adamas.compare.runner.worker import Worker
 from adamas.compare.study.errors import ChangedError, DiscardedError, JobFailedError
 from adamas.compare.study.run import Outcome
 from adamas.compare.study.settings import Settings
+from adamas.compare.study.snapshot import Snapshot
 from adamas.compare.study.specification import specification
 from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Summary, summarise
@@ -53,9 +53,9 @@ def test_every_run_is_made_once(tiny_result: Summary) -> None:
     assert all(arm.trials == 8 for arm in tiny_result.arms.values())
 
 
-def test_a_study_stays_cut_as_the_machine_that_began_it_cut_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_that_begins_a_study_decides_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def layout_of(out: str, *machines: int) -> dict[str, object]:
-        """The task of every run: all but the last machine, of so many cores, stop on the way."""
+        """Return the task of every run, if machines with these cores train in turn and all but the last are stopped."""
         given = settings(tmp_path / out)
         for place, cores in enumerate(machines, start=1):
             monkeypatch.setattr(study_module, "default_workers", lambda device, cores=cores: cores)
@@ -110,19 +110,19 @@ def test_a_raising_job_stops_the_study_with_its_traceback(tmp_path: Path) -> Non
 
 
 def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> None:
-    given, enough = settings(tmp_path, workers=2, factory="slow_job"), 8  # in the grids: nobody waits for anybody there
+    given, enough = settings(tmp_path, workers=2, factory="slow_job"), 8  # in the grids, no search waits for another
 
     def stop(snapshot: Snapshot) -> None:
         if snapshot.done >= enough:
             raise KeyboardInterrupt
 
     states: list[TrialState] = []
-    for _ in range(5):  # a stop may fall between two runs, and then cuts none short: it is tried again
+    for _ in range(5):  # a stop between two runs interrupts none; then it is tried again
         with pytest.raises(KeyboardInterrupt):
             conduct(replace(given, fresh=True), stop)
         kept = finished(given)
         assert enough <= len(kept) < RUNS
-        with trials_of(given) as trials:  # a run that was cut short was given back, so nobody has to wait for it
+        with trials_of(given) as trials:  # an interrupted run was failed at once, so that no worker waits for it
             states = [trial.state for trial in trials.all()]
         assert TrialState.RUNNING not in states
         if TrialState.FAIL in states:
@@ -131,34 +131,33 @@ def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> N
     started = time.time()
     with pytest.raises(KeyboardInterrupt):
         conduct(replace(given, fresh=True), stop)
-    anew = finished(given)
-    assert len(anew) >= enough
-    assert all(ended.timestamp() > started for _, ended in anew.values())  # type: ignore[attr-defined]
+    after = finished(given)
+    assert len(after) >= enough
+    assert all(ended.timestamp() > started for _, ended in after.values())  # type: ignore[attr-defined]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
 def discard_it(given: Settings) -> None:
-    """What another process does with --fresh."""
+    """Discard the study as another process does that restarts it with --fresh."""
     storage = open_storage(given.storage_url, create=False)
     discard(given.study_name, storage)
     storage.remove_session()
     storage.engine.dispose()
 
 
-def test_who_is_at_work_on_a_study_that_another_began_afresh_is_told(tmp_path: Path) -> None:
+def test_a_process_notices_that_another_restarted_its_study(tmp_path: Path) -> None:
     given = settings(tmp_path, workers=2, factory="slow_job")
 
     def interfere(snapshot: Snapshot) -> None:
         if snapshot.done >= 3:
             discard_it(given)
 
-    with pytest.raises(DiscardedError, match="began 'adamas compare tiny' afresh"):
+    with pytest.raises(DiscardedError, match="another process restarted the study 'adamas compare tiny' with --fresh"):
         conduct(given, interfere)
     assert finished(given) == {}
 
 
-def test_a_study_that_is_gone_is_missed_though_no_run_ends(tmp_path: Path) -> None:
-    """Else the tool would wait for ever: of the new study as few runs have ended as of the old one."""
+def test_a_discarded_study_is_noticed_although_no_run_ends(tmp_path: Path) -> None:
+    """Without this the tool would wait for ever, if as many runs of the new study have ended as of the old one."""
     given = settings(tmp_path)
     with trials_of(given) as trials, make_runner(0) as runner:
         driver = Driver(given, trials.storage, runner, (0, 0), lambda snapshot: None)
@@ -170,7 +169,7 @@ def test_a_study_that_is_gone_is_missed_though_no_run_ends(tmp_path: Path) -> No
             driver._return_lost()
 
 
-def test_two_who_begin_afresh_at_once_leave_one_study(tmp_path: Path) -> None:
+def test_processes_that_restart_a_study_at_once_leave_one_study(tmp_path: Path) -> None:
     given = settings(tmp_path)
     with trials_of(given):
         with ThreadPoolExecutor(4) as pool:
@@ -180,8 +179,8 @@ def test_two_who_begin_afresh_at_once_leave_one_study(tmp_path: Path) -> None:
         storage.engine.dispose()
 
 
-def test_nothing_is_written_to_the_study_that_took_the_place_of_a_discarded_one(tmp_path: Path) -> None:
-    """SQLite gives the numbers of deleted trials again: the late result of one would become another's."""
+def test_nothing_is_written_to_the_study_that_replaced_a_discarded_one(tmp_path: Path) -> None:
+    """SQLite reuses the numbers of deleted trials: a late outcome could become that of another run."""
     given = settings(tmp_path)
     with trials_of(given) as old, trials_of(given) as new_storage:
         old.want([task(0)], old.all())
@@ -193,14 +192,14 @@ def test_nothing_is_written_to_the_study_that_took_the_place_of_a_discarded_one(
         new = Trials(optuna.load_study(study_name=given.study_name, storage=new_storage.storage), new_storage.storage)
         assert new.study_id != old.study_id
         new.want([task(1)], new.all())
-        assert new._number(new.all()[0]) == old._number(late)  # the danger is real
+        assert new._number(new.all()[0]) == old._number(late)  # the new trial has the same number
         old.finish(late, Outcome(status="ok", validation={"loss": 1.0}), "loss")
         old.fail(late, None)
         assert [trial.state for trial in new.all()] == [TrialState.WAITING]
         assert old.claim() is None
 
 
-def test_a_worker_joins_no_study_but_the_one_it_was_sent_to(tmp_path: Path) -> None:
+def test_a_worker_joins_only_the_study_of_its_order(tmp_path: Path) -> None:
     given = settings(tmp_path)
     with trials_of(given) as trials:
         order = {"storage": given.storage_url, "study": given.study_name, "study_id": trials.study_id}
@@ -210,7 +209,7 @@ def test_a_worker_joins_no_study_but_the_one_it_was_sent_to(tmp_path: Path) -> N
     assert worker_module.join_study(order | {"study_id": order["study_id"] + 1}) is None
 
 
-def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: Summary, tmp_path: Path) -> None:
+def test_a_killed_tool_loses_and_repeats_no_finished_run(one_by_one_result: Summary, tmp_path: Path) -> None:
     tool = Tool(tmp_path, workers=2)
     process = tool.start()
     tool.wait_for(7)
@@ -219,7 +218,7 @@ def test_killed_at_any_moment_it_loses_and_repeats_nothing(one_by_one_result: Su
     workers = descendants(process.pid)
     process.kill()
     for worker in workers:
-        with suppress(ProcessLookupError):  # it noticed first that its tool is gone
+        with suppress(ProcessLookupError):  # the worker ended first, because its tool is gone
             os.kill(worker, signal.SIGKILL)
     end(process)
     before = finished(tool.settings)
@@ -255,8 +254,8 @@ def test_processes_that_start_together_share_one_new_database(tmp_path: Path) ->
         assert len(trials.all()) == 6
 
 
-def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -> None:
-    """Its cells are trained together again, as they were laid out; what had finished is neither lost nor repeated."""
+def test_an_interrupted_task_is_claimed_again_for_its_missing_runs(tmp_path: Path) -> None:
+    """All runs of the task train together again; the outcome of a finished run is neither lost nor replaced."""
     whole = Task((run(0), replace(run(0), lr=2e-3), replace(run(0), lr=3e-3)), "loss")
     with trials_of(settings(tmp_path)) as trials:
         trials.want([whole], trials.all())
@@ -264,26 +263,26 @@ def test_a_task_cut_short_is_claimed_again_for_what_is_missing(tmp_path: Path) -
         assert first is not None
         assert first.task == whole
         assert len(first.trials) == 3
-        assert trials.claim() is None  # nobody takes a part of what another is at
-        finished_cell, *cut_short = whole.runs
-        trials.finish(first.trials[finished_cell.key], Outcome(status="ok", validation={"loss": 1.0}), "loss")
-        for lost in cut_short:
+        assert trials.claim() is None  # no worker takes a part of a task that another trains
+        finished_run, *interrupted = whole.runs
+        trials.finish(first.trials[finished_run.key], Outcome(status="ok", validation={"loss": 1.0}), "loss")
+        for lost in interrupted:
             trials.fail(first.trials[lost.key], None)
         trials.want([whole], trials.all())
         again = trials.claim()
         assert again is not None
         assert again.task == whole
-        assert set(again.trials) == {lost.key for lost in cut_short}
+        assert set(again.trials) == {lost.key for lost in interrupted}
         for trial in again.trials.values():
             trials.finish(trial, Outcome(status="ok", validation={"loss": 2.0}), "loss")
         assert trials.claim() is None
         complete = [trial.user_attrs[RUN]["key"] for trial in trials.all() if trial.state == TrialState.COMPLETE]
         assert sorted(complete) == sorted(each.key for each in whole.runs)
-        assert outcomes(trials.all())[finished_cell.key].validation == {"loss": 1.0}
+        assert outcomes(trials.all())[finished_run.key].validation == {"loss": 1.0}
 
 
-def test_a_task_is_left_until_all_of_it_is_asked_for(tmp_path: Path) -> None:
-    """Whoever took a part would train the whole, and somebody all of it again for the rest."""
+def test_a_task_is_left_alone_until_all_its_runs_have_trials(tmp_path: Path) -> None:
+    """A worker that took a part would train all of it, and another worker all of it again for the rest."""
     whole = Task((run(0), replace(run(0), lr=2e-3)), "loss")
     with trials_of(settings(tmp_path)) as trials:
         trials.study.add_trial(waiting_trial(whole.runs[0], whole))
@@ -303,7 +302,7 @@ def test_wanting_twice_enqueues_once(tmp_path: Path) -> None:
 
 def test_a_duplicate_is_dropped_when_it_is_claimed(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
-        for _ in range(2):  # what two machines do that start at the same moment
+        for _ in range(2):  # as two machines do that start at the same moment
             trials.study.add_trial(waiting_trial(run(0), task(0)))
         claimed = trials.claim()
         assert claimed is not None
@@ -322,7 +321,7 @@ def test_a_lost_run_returns_and_its_late_result_is_ignored(tmp_path: Path, monke
         with trials.heartbeat([lost]):
             time.sleep(2.5)
             trials.return_lost()
-            assert trials.all()[0].state == TrialState.RUNNING  # it gives signs of life
+            assert trials.all()[0].state == TrialState.RUNNING  # its heartbeats go on
         time.sleep(2.5)
         trials.return_lost()
         trials.want([task(0)], trials.all())
@@ -347,13 +346,13 @@ def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatc
         assert claim is not None
         monkeypatch.setattr(trials, "finish", away)
         with pytest.raises(StorageInternalError, match="away"):
-            Worker(trials, given.workload, given.trained_arms).train(claim)
+            Worker(trials, given.workload, given.trained_arms)._train(claim)
         assert [trial.state for trial in trials.all()] == [TrialState.RUNNING]
         assert errors(trials.all(), after=-1) == []
 
 
 @pytest.mark.parametrize("error", [StorageInternalError("away"), DBAPIError("beat", {}, Exception("away"))])
-def test_signs_of_life_go_on_after_one_that_failed(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_go_on_after_one_that_failed(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[list[int]] = []
 
     def record(_: object, numbers: list[int]) -> None:
@@ -369,19 +368,19 @@ def test_signs_of_life_go_on_after_one_that_failed(error: Exception, monkeypatch
             pass
 
     monkeypatch.setattr(trials_module, "record_heartbeats", record)
-    with Heartbeat(Quick(), [0, 1]):  # type: ignore[arg-type]
-        until(lambda: len(beats) > 2, "another sign of life")
+    with heartbeat(Quick(), [0, 1]):  # type: ignore[arg-type]
+        until(lambda: len(beats) > 2, "another heartbeat")
     assert beats[0] == [0, 1]
 
 
 def heartbeats(trials: Trials) -> dict[int, str]:
-    """When each trial last gave a sign of life, as the database has it."""
+    """Return the time of the last heartbeat of each trial, as the database has it."""
     rows = sqlalchemy.text("SELECT trial_id, heartbeat FROM trial_heartbeats")
     with trials.storage.engine.connect() as connection:
         return {number: str(beat) for number, beat in connection.execute(rows)}
 
 
-def test_signs_of_life_are_written_together_and_anew(tmp_path: Path) -> None:
+def test_heartbeats_are_written_together_and_updated(tmp_path: Path) -> None:
     with trials_of(settings(tmp_path)) as trials:
         trials.want([task(0), task(1), task(2)], trials.all())
         record_heartbeats(trials.storage, [1, 2])
@@ -393,7 +392,7 @@ def test_signs_of_life_are_written_together_and_anew(tmp_path: Path) -> None:
         assert second.keys() == {1, 2, 3}
         assert second[1] == first[1]
         assert second[2] > first[2]
-        trials.storage.record_heartbeat(2)  # Optuna's own, which finds what it needs
+        trials.storage.record_heartbeat(2)  # Optuna's own method finds the row
         assert heartbeats(trials)[2] >= second[2]
 
 
@@ -410,12 +409,12 @@ sys.stdin.readline()
 while (claim := trials.claim()) is not None:
     (trial,) = claim.trials.values()
     print(trial.number)
-    trials.finish(trial, Outcome(feasible=True, validation={"loss": 0.0}), "loss")
+    trials.finish(trial, Outcome(status="ok", validation={"loss": 0.0}), "loss")
 """
 
 
 def test_a_transaction_holds_the_lock_from_its_first_read(tmp_path: Path) -> None:
-    """Else two workers may both read that a trial is waiting, and then both take it."""
+    """Without this, two workers could both read that a trial waits, and then both claim it."""
     given = settings(tmp_path)
     with trials_of(given) as trials, trials.storage.engine.connect() as connection:
         connection.execute(sqlalchemy.text("SELECT state FROM trials"))

@@ -1,4 +1,4 @@
-"""Jobs as users have them: norms, dropout, several losses, schedulers, frozen weights, their own loops; stacked."""
+"""Jobs of many kinds: norms, dropout, several losses, schedulers, frozen weights, own loops; alone and stacked."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def some_runs(*chosen: tuple[str, float, float], stage: Stage = "search") -> tup
 
 
 def trained(made: Job | OwnLoop, *chosen: tuple[str, float, float], stage: Stage = "search") -> list[Outcome]:
-    """Train cells on this very job, together if there are several."""
+    """Train runs on this job object, together if there are several."""
     task = Task(some_runs(*(chosen or RUNS[2:3]), stage=stage), "loss")
     if isinstance(made, OwnLoop):
-        return [training.own_loop(made, ARMS, task)]
+        return [training._train_own_loop(made, ARMS, task)]
     return training.train({task.seed: made}, ARMS, task)
 
 
 def job(seed: int, device: str = "cpu") -> Job:
-    """In float64: BatchNorm, dropout before and after, a shared weight, a frozen layer."""
+    """Return a job in float64 with batch norm, dropout before and after it, and a frozen layer."""
     torch.manual_seed(seed)
     data = torch.Generator().manual_seed(0)
     inputs = torch.randn(2 * ROWS, 6, generator=data, dtype=torch.float64)
@@ -82,7 +82,7 @@ def job(seed: int, device: str = "cpu") -> Job:
 
 
 def same(one: Outcome, other: Outcome) -> None:
-    """Equal to rounding, over the whole run."""
+    """Check that two outcomes are equal to rounding, over the whole run."""
     assert one.ok
     assert other.ok
     assert one.steps == other.steps
@@ -93,13 +93,13 @@ def same(one: Outcome, other: Outcome) -> None:
             None if getattr(other, name) is None else pytest.approx(getattr(other, name), rel=1e-9)
         ), name
     assert [moment.step for moment in one.curve] == [moment.step for moment in other.curve]
-    for ours, theirs in zip(one.curve, other.curve, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-9)
+    for first, second in zip(one.curve, other.curve, strict=True):
+        assert first == pytest.approx(second, rel=1e-9)
 
 
 @pytest.mark.parametrize("stage", ["pilot", "search", "final"])
 def test_together_equals_one_by_one(stage: Stage) -> None:
-    """Dropout masks, running statistics, all optimizers: float64, every figure of the run to 1e-9."""
+    """With dropout masks, running statistics and all optimizers, in float64, every figure agrees to 1e-9."""
     together = training.train_task(job, "cpu", ARMS, Task(some_runs(*RUNS, stage=stage), "loss"))
     alone = [training.train_task(job, "cpu", ARMS, Task((run,), "loss"))[0] for run in some_runs(*RUNS, stage=stage)]
     assert len({round(outcome.validation["loss"], 6) for outcome in alone}) == len(RUNS) - 2  # twins: ours and torch's
@@ -115,8 +115,8 @@ def test_one_that_diverges_leaves_the_others_as_they_were() -> None:
         same(outcome, trained(job(3), run)[0])
 
 
-def test_running_statistics_are_each_copys_own() -> None:
-    """What a batch norm has seen depends on the layers before it, and so on the optimizer."""
+def test_every_replica_has_its_own_running_statistics() -> None:
+    """The inputs of a batch norm depend on the layers before it, and so on the optimizer."""
     made = job(3)
     seen: list[Tensor] = []
 
@@ -153,18 +153,18 @@ def test_several_losses_are_added_up(together: bool) -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_scheduler_of_torchs_steps_with_every_batch(together: bool) -> None:
-    """And the total decay is that of the learning rates as they were."""
+    """The total decay is that of the learning rates that the scheduler set."""
 
     def scheduler(optimizer: Optimizer) -> OneCycleLR:
         rates = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, max_lr=rates, total_steps=STEPS, cycle_momentum=False)
 
     dummy = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
-    course, factors = scheduler(dummy), []
+    stepped, factors = scheduler(dummy), []
     for _ in range(STEPS):
         factors.append(dummy.param_groups[0]["lr"])
         dummy.step()
-        course.step()
+        stepped.step()
     assert max(factors) == pytest.approx(1.0)
     assert factors[0] == pytest.approx(1 / 25)
     outcomes = trained(replace(job(3), scheduler=scheduler), *(RUNS[2:4] if together else RUNS[2:3]))
@@ -175,7 +175,7 @@ def test_a_scheduler_of_torchs_steps_with_every_batch(together: bool) -> None:
 
 
 def groups_in(style: str, model: nn.Module) -> object:
-    """The same two groups as users give them; only matrices decay."""
+    """Return the same two groups in one of the forms that users give them; only matrices decay."""
     matrices, others = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
     if style == "generators":
         return ({"params": iter(params), **more} for params, more in ((matrices, {}), (others, {"weight_decay": 0})))
@@ -226,7 +226,7 @@ def test_what_is_frozen_or_in_no_group_stays() -> None:
 
 
 def own_loop(seed: int, device: str = "cpu", fit: object = None) -> OwnLoop:
-    """The same training as `job`'s, in a loop of its own; half of torch's cosine."""
+    """Return a job that trains like `job`, in its own loop, with a linear schedule from 1 to 1/2."""
     made = job(seed)
 
     def train(optimizer: Optimizer) -> None:
@@ -264,7 +264,7 @@ def test_an_own_loops_pilot_measures_what_a_jobs_does() -> None:
 
 
 def test_a_long_loop_is_probed_evenly() -> None:
-    """Nobody knows its length in advance: probes are thinned out on the way."""
+    """Its length is not known in advance: half of the probes are dropped whenever there are too many."""
     made = job(3)
 
     def fit(optimizer: Optimizer) -> None:
@@ -312,7 +312,7 @@ def test_the_starting_file_replaces_nothing(tmp_path: Path) -> None:
 
 
 def test_the_starting_file_is_in_the_package() -> None:
-    """The wheel takes every file under src/adamas that Git does not ignore."""
+    """The wheel has every file under src/adamas that Git does not ignore."""
     import subprocess
 
     template = "src/adamas/compare/job/template.py.txt"

@@ -1,4 +1,4 @@
-"""A job of a few milliseconds, and a way to run the tool on it in a process that may be killed."""
+"""A job that trains in a few milliseconds, and a command that runs the tool on it in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ TINY = Budget(
     refined=1,
     confirmed=1,
 )
-RUNS = 2 + 4 + 3 * (8 + 3)  # pilot, twice beyond its range, three arms of 4 + 2 + 2, three seeds
+RUNS = 2 + 4 + 3 * (8 + 3)  # the pilot and its extensions, then of each of three arms 4 + 2 + 2 runs and three seeds
 
 
 def job(seed: int, device: str) -> Job:
-    """A linear model on noisy data, 4 epochs of 5 steps."""
+    """Return a linear model on noisy data, with 4 epochs of 5 steps."""
     torch.manual_seed(seed)
     model = nn.Linear(8, 1)
     data = torch.Generator().manual_seed(7)
@@ -60,7 +60,7 @@ def job(seed: int, device: str) -> Job:
 
 
 def slow_job(seed: int, device: str) -> Job:
-    """The same, slow enough to be killed in the middle; where a test put a barrier, as slow as it likes."""
+    """Return the same job, slow enough to be killed in the middle; a barrier decides how slow, if there is one."""
     if barrier := Barrier.of_environment():
         barrier.run_begins()
     else:
@@ -69,7 +69,7 @@ def slow_job(seed: int, device: str) -> Job:
 
 
 def broken_job(seed: int, device: str) -> Job:
-    """Raises."""
+    """Raise an error instead of returning a job."""
     raise RuntimeError("no data here")
 
 
@@ -79,12 +79,12 @@ def settings(out: Path, workers: int = 0, factory: str = "job", **changes: objec
 
 
 def hurry() -> None:
-    """Let a lost run return within the patience of a test."""
+    """Shorten the heartbeats, so that a lost run returns before a test times out."""
     storage.FILE_HEARTBEAT = storage.SERVER_HEARTBEAT = (1, 3)
 
 
 def main() -> None:
-    """Run the tool on the slow job, with the JSON on standard output: OUT WORKERS [STORAGE]."""
+    """Run the tool on the slow job and print its JSON; the arguments are OUT WORKERS [STORAGE]."""
     hurry()
     barrier = Barrier.of_environment()
     if barrier:

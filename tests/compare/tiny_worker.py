@@ -1,4 +1,4 @@
-"""A worker that gives signs of life as often as `tiny_job` expects them."""
+"""Run a worker that writes heartbeats as often as `tiny_job` expects them."""
 
 from __future__ import annotations
 

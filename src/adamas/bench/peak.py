@@ -70,5 +70,5 @@ class Use(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the random gradient."""
+        """Return the random gradient of the weight."""
         return torch.empty(**ctx.like).normal_()

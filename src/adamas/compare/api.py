@@ -16,11 +16,11 @@ from adamas.compare.job.check import Problem, find_problems, inspect_job
 from adamas.compare.report.live import Progress
 from adamas.compare.runner.conduct import Watch, open_study
 from adamas.compare.runner.pool import make_runner
-from adamas.compare.runner.snapshot import Snapshot
 from adamas.compare.search.protocol import Protocol, expected_runs
 from adamas.compare.search.record import Record
 from adamas.compare.study.arms import DEFAULT
 from adamas.compare.study.settings import Options, Settings
+from adamas.compare.study.snapshot import Snapshot
 from adamas.compare.study.specification import specification
 from adamas.compare.study.workload import Workload
 from adamas.compare.study_result import StudyResult

@@ -1,4 +1,4 @@
-"""Look a job over before a study trains it: is every piece there, and does the seed fix what it must fix?"""
+"""Inspect a job before a study trains it: every piece must work, and the seed must fix how the job starts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import math
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,32 +17,18 @@ from torch.optim import Optimizer
 
 from adamas import user_code
 from adamas.compare.job.evaluate import figures, groups_of, one_thread, primary, randomness, total
-from adamas.compare.job.job import Job, OwnLoop
+from adamas.compare.job.job import Job, JobFactory, OwnLoop
 from adamas.compare.job.stacked import StackedWeights
 from adamas.compare.study.arms import ARMS, Arm
 from adamas.compare.study.margin import Margin
 from adamas.compare.study.workload import Workload
 
-SAME = 1e-4  # relative difference of losses that a GPU's order of summation may make
-ALIKE = 0.05  # of a figure that may count: there, an example more or less may be right
-PEEKED = 20  # steps of a scheduler that are looked at
-CLASSIFIED = {
-    "accuracy",
-    "acc",
-    "auc",
-    "auroc",
-    "auprc",
-    "ap",
-    "map",
-    "f1",
-    "precision",
-    "recall",
-    "iou",
-    "miou",
-    "dice",
-}
-HIGHER_IS_BETTER = CLASSIFIED | {"r2", "bleu", "rouge", "ndcg", "mrr", "psnr", "ssim", "reward"}
-OPPOSITE = {"neg", "negative", "minus", "error", "err", "loss", "regret"}  # f1_loss is lower when better
+_SAME = 1e-4  # relative difference of two losses that the order of summation on a GPU may cause
+_ALIKE = 0.05  # relative difference of two figures on a GPU, where one example more may be classified correctly
+_PEEKED = 20  # steps for which a scheduler is tried
+_OF_A_CLASSIFIER = {"accuracy", "acc", "auc", "auroc", "auprc", "ap", "map", "f1", "precision", "recall", "iou", "miou"}
+_HIGHER_IS_BETTER = _OF_A_CLASSIFIER | {"dice", "r2", "bleu", "rouge", "ndcg", "mrr", "psnr", "ssim", "reward"}
+_OPPOSITE = {"neg", "negative", "minus", "error", "err", "loss", "regret"}  # f1_loss is better when lower
 
 
 @dataclass(frozen=True)
@@ -63,136 +50,91 @@ class Problem:
         return f"job={self.where!r}: {self.what}; {self.remedy}" if self.remedy else f"job={self.where!r}: {self.what}"
 
 
-class UnusableJobError(ValueError):
-    """A job cannot be used; the error carries the problem as data."""
+class _Fault(Exception):
+    """A piece of a job is wrong: the arguments are what is wrong, and what the user can do about it."""
 
-    def __init__(self, where: str, what: str, remedy: str = "") -> None:
-        self.problem = Problem(where, what, remedy)
-        super().__init__(str(self.problem))
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+
+    def of(self, workload: Workload) -> Problem:
+        """Return the problem with the name of the job."""
+        return Problem(workload.typed or workload.name, *self.args)
 
 
-def inspect_job(workload: Workload, margin: Margin | None = None, arms: Mapping[str, Arm] | None = None) -> Workload:
-    """Look a job over, and return its workload with what only the job knows filled in.
+class _Start(NamedTuple):
+    """A job that was just built, its validation figures, and numbers that show how it starts."""
+
+    job: Job | OwnLoop
+    validation: dict[str, float]
+    fingerprint: tuple[float, float, float]
+
+
+def inspect_job(workload: Workload, margin: Margin | None, arms: Mapping[str, Arm]) -> Workload:
+    """Inspect a job, and return its workload with the fields that only the job can tell.
 
     Args:
-        workload: The job's workload, with its device, and its metric where the user named one.
-        margin: The margin that differences will be compared with; None takes the workload's.
+        workload: The workload, with its device, and with its metric if the user named one.
+        margin: The margin with which differences are compared; None takes the workload's.
         arms: The arms that will train the job; an arm that is not Adamas' own may refuse its weights.
 
     Raises:
-        UnusableJobError: a piece of the job is missing or wrong.
+        ValueError: a piece of the job is missing or wrong.
     """
-    # Standard output belongs to the verdict, and relative paths begin at the folder that the tool was started in.
-    with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."), one_thread():
-        return inspected(workload, margin or Margin.parse(workload.margin), arms or {})
+    try:
+        return _inspect(workload, margin, arms, None)
+    except _Fault as fault:
+        raise ValueError(str(fault.of(workload))) from fault.__cause__
 
 
-def inspected(
-    workload: Workload, margin: Margin, arms: Mapping[str, Arm], found: list[Problem] | None = None
+def find_problems(workload: Workload, margin: Margin | None, arms: Mapping[str, Arm]) -> list[Problem]:
+    """Inspect a job, and return the reasons why a study cannot use it; the list is empty if there are none."""
+    faults: list[_Fault] = []
+    try:
+        _inspect(workload, margin, arms, faults)
+    except _Fault as fault:
+        faults.append(fault)
+    return [fault.of(workload) for fault in faults]
+
+
+def _inspect(
+    workload: Workload, margin: Margin | None, arms: Mapping[str, Arm], faults: list[_Fault] | None
 ) -> Workload:
-    """Build the job three times, look at its pieces, and fill in what only the job knows.
+    """Build the job three times, check each of its pieces, and return the completed workload.
 
-    Two jobs that are built from one seed must start alike; a job that is built from another seed must not.
-
-    Args:
-        workload: The job's workload.
-        margin: The margin that differences will be compared with.
-        arms: The arms that will train the job.
-        found: Takes the problems of pieces that are looked at one by one; None raises the first problem.
+    The list `faults` takes the faults of pieces that are checked one by one; if it is None, the first fault is raised.
     """
-    where = workload.typed or workload.name
-    check_device(workload.device)
-    with randomness(0, workload.device):
-        factory = workload.load()
-
-    def start(seed: int) -> tuple[Job | OwnLoop, dict[str, float], tuple[float, ...]]:
-        with randomness(seed, workload.device):
-            with blamed(where, f"the call with (seed={seed}, device={workload.device!r})"):
-                job = cast(object, factory(seed, workload.device))
-            if not isinstance(job, (Job, OwnLoop)):
-                raise UnusableJobError(
-                    where, f"it returned a {type(job).__name__}", "it must return an adamas.compare.Job or OwnLoop"
-                )
-            first = first_loss(where, job) if isinstance(job, Job) else first_step(where, job)
-            check_place(where, job, workload.device)
-            with blamed(where, 'evaluate("validation")'):
-                validation = figures(job, job.evaluate, "validation")
-            # If the last layer begins at zero, every first loss is the same.
-            return job, validation, (first, gradients(groups_of(job)), magnitude(weights(job)))
-
-    (job, here, first), (twin, there, again), (_, _, other) = start(0), start(0), start(1)
-    check_seeds(where, first, again, other)
-    if not set(map(id, weights(job))).isdisjoint(map(id, weights(twin))):  # fine, if each call sets them again
-        optimizer = ARMS["none"].build(groups_of(twin), 0.1, 0.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        *_, later = start(0)
-        if any(abs(before - after) > SAME * abs(before) for before, after in zip(first, later, strict=True)):
-            raise UnusableJobError(
-                where,
-                "two runs were given the same weights, and the second would go on where the first ended",
-                "make the model inside the function",
-            )
-    metric = workload.metric or job.metric
-    looks: list[Callable[[], object]] = [
-        lambda: check_metric(where, here, metric, margin),
-        lambda: check_evaluation(where, metric, here[metric], there.get(metric, math.nan), workload.device),
-        lambda: check_test(where, job, metric),
-        lambda: check_schedule(where, job),
-        lambda: check_scheduler(where, job),
-        lambda: check_arms(where, job, arms),
-    ]
-    with randomness(0, workload.device):
-        for look in looks:
-            try:
-                look()
-            except UnusableJobError as error:
-                if found is None:
-                    raise
-                found.append(error.problem)
-                if metric not in here:
-                    break
+    margin = margin or Margin.parse(workload.margin)
+    # Standard output belongs to the verdict, and relative paths begin at the folder in which the tool was started.
+    with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."), one_thread():
+        _check_device(workload.device)
+        with randomness(0, workload.device):
+            factory = workload.load()
+        job, here, there = _check_starts(factory, workload.device)
+        metric = workload.metric or job.metric
+        checks = [
+            partial(_check_metric, here, metric, margin),
+            partial(_check_evaluation, metric, here, there, workload.device),
+            partial(_check_test, job, metric),
+            partial(_check_schedule, job),
+            partial(_check_scheduler, job),
+            partial(_check_arms, job, arms),
+        ]
+        with randomness(0, workload.device):
+            for check in checks:
+                try:
+                    check()
+                except _Fault as fault:
+                    if faults is None:
+                        raise
+                    faults.append(fault)
+                    if metric not in here:
+                        break
     stackable, groups = isinstance(job, Job) and job.stackable, job.parameter_groups is not None
     return replace(workload, metric=metric, stackable=stackable, groups=groups)
 
 
-def find_problems(workload: Workload, margin: Margin | None, arms: Mapping[str, Arm]) -> list[Problem]:
-    """Look a job over, and return the reasons why a study cannot use it; the list is empty if there are none."""
-    found: list[Problem] = []
-    with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."), one_thread():
-        try:
-            inspected(workload, margin or Margin.parse(workload.margin), arms, found)
-        except UnusableJobError as error:
-            found.append(error.problem)
-    return found
-
-
-def check_seeds(where: str, first: Sequence[float], again: Sequence[float], other: Sequence[float]) -> None:
-    """Check that a seed fixes how the job starts, and that another seed lets it start otherwise."""
-    if abs(first[0] - again[0]) > SAME * abs(first[0]):
-        raise UnusableJobError(
-            where,
-            f"built twice from seed 0, it started with {first[0]:.6g} and {again[0]:.6g}",
-            "the seed must fix weights, data order and augmentation (torch, NumPy and random are seeded before the "
-            "call; generators of your own are yours to seed)",
-        )
-    if first == other:
-        raise UnusableJobError(
-            where,
-            f"built from the seeds 0 and 1, it started alike ({first[0]:.6g})",
-            "the seed must choose the initial weights or the order of the data, or every pair of runs would be the "
-            "same pair",
-        )
-
-
-def check_test(where: str, job: Job | OwnLoop, metric: str) -> None:
-    """Check that the test split has the primary metric: of untrained weights, and nobody sees the figure."""
-    with blamed(where, 'evaluate("test")'):
-        primary(figures(job, job.evaluate, "test"), "test", metric)
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there."""
+def _check_device(device: str) -> None:
+    """Refuse a device that this machine does not have."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -200,222 +142,254 @@ def check_device(device: str) -> None:
         raise ValueError(f"device={device!r} cannot be used ({reason}); it must be cpu, cuda or cuda:N") from None
 
 
-def check_place(where: str, job: Job | OwnLoop, device: str) -> None:
-    """See that the model is where it is to train."""
-    places = sorted({param.device.type for param in job.model.parameters()})
-    if torch.device(device).type not in places:
-        raise UnusableJobError(
-            where,
-            f"device={device!r}, but the model's weights are on {' and '.join(places)}",
-            "the function is given the device and must put model and data there",
+def _check_starts(factory: JobFactory, device: str) -> tuple[Job | OwnLoop, dict[str, float], dict[str, float]]:
+    """Check that one seed lets the job start alike and another seed does not, also after another run has trained.
+
+    Returns:
+        The job of seed 0, its validation figures, and those of a second job of seed 0.
+    """
+    start = partial(_start, factory, device)
+    (job, here, first), (twin, there, again), (_, _, other) = start(0), start(0), start(1)
+    if abs(first[0] - again[0]) > _SAME * abs(first[0]):
+        raise _Fault(
+            f"built twice from seed 0, it started with {first[0]:.6g} and {again[0]:.6g}",
+            "the seed must fix weights, data order and augmentation (torch, NumPy and random are seeded before the "
+            "call; seed your own generators in the function)",
         )
+    if first == other:
+        raise _Fault(
+            f"built from the seeds 0 and 1, it started alike ({first[0]:.6g})",
+            "the seed must choose the initial weights or the order of the data; otherwise all seeds give the same run",
+        )
+    if not set(map(id, _weights(job))).isdisjoint(map(id, _weights(twin))):  # allowed if each call resets the weights
+        optimizer = ARMS["none"].build(groups_of(twin), 0.1, 0.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        later = start(0).fingerprint
+        if any(abs(before - after) > _SAME * abs(before) for before, after in zip(first, later, strict=True)):
+            raise _Fault(
+                "two runs were given the same weights, and the second would go on where the first ended",
+                "make the model inside the function",
+            )
+    return job, here, there
 
 
-def first_loss(where: str, job: Job) -> float:
-    """The loss of the first batch, which follows from initial weights, data order and randomness."""
-    with blamed(where, "batches(0)"):
+def _start(factory: JobFactory, device: str, seed: int) -> _Start:
+    """Build the job and try its first step and its evaluation."""
+    with randomness(seed, device):
+        with _faults_of(f"the call with (seed={seed}, device={device!r})"):
+            job = cast(object, factory(seed, device))
+        if not isinstance(job, (Job, OwnLoop)):
+            raise _Fault(f"it returned a {type(job).__name__}", "it must return an adamas.compare.Job or OwnLoop")
+        first = _first_loss(job) if isinstance(job, Job) else _first_step(job)
+        places = sorted({param.device.type for param in job.model.parameters()})
+        if torch.device(device).type not in places:
+            raise _Fault(
+                f"device={device!r}, but the model's weights are on {' and '.join(places)}",
+                "the function is given the device and must put model and data there",
+            )
+        with _faults_of('evaluate("validation")'):
+            validation = figures(job, job.evaluate, "validation")
+        # The loss alone would not tell seeds apart: if the last layer starts at zero, every first loss is the same.
+        return _Start(job, validation, (first, _gradients(groups_of(job)), _magnitude(_weights(job))))
+
+
+def _first_loss(job: Job) -> float:
+    """Return the loss of the first batch, which depends on initial weights, data order and randomness."""
+    with _faults_of("batches(0)"):
         epoch = job.batches(0)
         batch = next(iter(epoch), None)
     if batch is None:
-        raise UnusableJobError(where, "batches(0) has no batch")
-    with contextlib.suppress(TypeError):  # what has no length, or does not know it
+        raise _Fault("batches(0) has no batch")
+    with contextlib.suppress(TypeError):  # the length may be missing or unknown
         if (count := len(cast(Any, epoch))) != job.steps_per_epoch:
-            raise UnusableJobError(
-                where,
+            raise _Fault(
                 f"steps_per_epoch={job.steps_per_epoch}, but batches(0) has {count}",
                 "give as many, as in steps_per_epoch=len(loader)",
             )
     job.model.train()
-    with blamed(where, "loss(batch)"):
+    with _faults_of("loss(batch)"):
         loss = total(job.loss(batch))
     if loss.numel() != 1:
-        raise UnusableJobError(where, f"loss(batch) has shape {tuple(loss.shape)}", "it must be one number: .mean() it")
+        raise _Fault(f"loss(batch) has shape {tuple(loss.shape)}", "it must be one number: .mean() it")
     if not loss.requires_grad:
-        raise UnusableJobError(
-            where,
+        raise _Fault(
             "loss(batch) does not depend on any weight that trains",
             "no .item(), .detach() or no_grad may stand between the model and the loss",
         )
     if not math.isfinite(loss.item()):
-        raise UnusableJobError(where, f"the first loss is {loss.item()}", "it must be finite at the initial weights")
-    with blamed(where, "the backward pass", "loss(batch) must leave backward() to the comparison"):
+        raise _Fault(f"the first loss is {loss.item()}", "it must be finite at the initial weights")
+    with _faults_of("the backward pass", "loss(batch) must leave backward() to the comparison"):
         loss.backward()
-    if not gradients(groups_of(job)):
-        raise UnusableJobError(
-            where,
+    if not _gradients(groups_of(job)):
+        raise _Fault(
             "the loss gives none of the optimizer's weights a gradient",
             "Job.model and Job.parameter_groups must be what loss(batch) uses",
         )
-    check_layout(where, groups_of(job))
+    _check_layout(groups_of(job))
     if job.stackable:
         together = "loss(batch) of two copies of the weights together, as stackable=True has it,"
-        with blamed(where, together, "without stackable=True runs train one by one, and may do anything"):
+        with _faults_of(together, "without stackable=True runs train one by one, and may do anything"):
             StackedWeights({0: job}, [0, 0]).gradients([batch])
     return loss.item()
 
 
-class FirstStep(BaseException):
-    """Raised into `fit` at its first step; no error, so that no `except Exception` of the user's holds it up."""
+class _FirstStep(BaseException):
+    """Raised into `fit` at its first step; an `except Exception` of the user's code does not catch it."""
 
 
-def first_step(where: str, job: OwnLoop) -> float:
-    """The size of all gradients at the first step of `fit`, which follows from all that the first loss follows from."""
+def _first_step(job: OwnLoop) -> float:
+    """Return the size of all gradients at the first step of `fit`, which depends on all that the first loss does."""
     optimizer = ARMS["none"].build(groups_of(job), 1e-3, 0.0)
 
     def stop(stepped: Optimizer, *_: object) -> None:
-        check_layout(where, stepped.param_groups)
-        raise FirstStep(gradients(stepped.param_groups))
+        _check_layout(stepped.param_groups)
+        raise _FirstStep(_gradients(stepped.param_groups))
 
     optimizer.register_step_pre_hook(stop)
     try:
         job.model.train()
-        with blamed(where, "fit(optimizer)"):
+        with _faults_of("fit(optimizer)"):
             job.fit(optimizer)
-    except FirstStep as reached:
+    except _FirstStep as reached:
         (size,) = reached.args
     else:
-        raise UnusableJobError(
-            where, "fit(optimizer) never called optimizer.step()", "it must train with the optimizer it is given"
-        )
+        raise _Fault("fit(optimizer) never called optimizer.step()", "it must train with the optimizer it is given")
     if not 0 < size < math.inf:
-        raise UnusableJobError(
-            where,
-            f"at the first step of fit(optimizer) the gradients' absolute values sum to {size:g}, which "
-            "must be finite and above 0",
+        raise _Fault(
+            f"at the first step of fit(optimizer) the gradients' absolute values sum to {size:g}, which must be finite "
+            "and above 0",
             "OwnLoop.model and OwnLoop.parameter_groups must be what fit trains",
         )
     return size
 
 
-def gradients(groups: Iterable[dict[str, Any]]) -> float:
-    """Sum of the absolute values of all gradients; 0 where there are none."""
-    return magnitude(param.grad for group in groups for param in group["params"] if param.grad is not None)
-
-
-def weights(job: Job | OwnLoop) -> list[Tensor]:
-    """What the job trains; a part that does not may well be made once for all runs."""
-    return [param for group in groups_of(job) for param in group["params"] if param.requires_grad]
-
-
-def magnitude(tensors: Iterable[Tensor]) -> float:
-    """Sum of all absolute values."""
-    return math.fsum(tensor.detach().abs().sum(dtype=torch.float64).item() for tensor in tensors)
-
-
-def check_layout(where: str, groups: Iterable[dict[str, Any]]) -> None:
-    """Refuse sparse gradients, as Adam and AdamW do, torch's too."""
+def _check_layout(groups: Iterable[dict[str, Any]]) -> None:
+    """Refuse sparse gradients; Adam and AdamW refuse them in torch too."""
     for param in (param for group in groups for param in group["params"] if param.grad is not None):
         if param.grad.layout != torch.strided:
-            raise UnusableJobError(
-                where,
+            raise _Fault(
                 f"the gradient of a weight of shape {tuple(param.shape)} is sparse, which neither Adam nor AdamW takes",
                 "make the embedding with sparse=False",
             )
 
 
-def check_schedule(where: str, job: Job | OwnLoop) -> None:
-    """See that the learning rate's multiplier is a number all the way."""
-    if isinstance(job, OwnLoop):
-        return
-    for fraction in (0.0, 0.5, (job.steps - 1) / job.steps):
-        with blamed(where, f"schedule({fraction:.3g})"):
-            factor: Any = job.schedule(fraction)
-        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
-            raise UnusableJobError(
-                where,
-                f"schedule({fraction:.3g}) returned {factor!r}",
-                "it must return what the learning rate "
-                "is multiplied by after that fraction of the steps, a number >= 0",
-            )
+def _gradients(groups: Iterable[dict[str, Any]]) -> float:
+    """Return the sum of the absolute values of all gradients; 0 if there are none."""
+    return _magnitude(param.grad for group in groups for param in group["params"] if param.grad is not None)
 
 
-def check_scheduler(where: str, job: Job | OwnLoop) -> None:
-    """See that a torch scheduler steps without arguments, and follows the learning rate that it finds."""
-    if isinstance(job, OwnLoop) or job.scheduler is None:
-        return
-    courses: list[list[float]] = []
-    for lr in (1e-3, 2e-3):
-        optimizer, course = ARMS["none"].build(groups_of(job), lr, 0.0), []
-        optimizer.zero_grad()
-        needless = "one that wants a figure, as ReduceLROnPlateau does, needs a loop of your own: an OwnLoop"
-        with blamed(where, "scheduler(optimizer), stepped after every step without arguments,", needless):
-            scheduler = job.scheduler(optimizer)
-            for _ in range(min(job.steps, PEEKED)):
-                course += [group["lr"] for group in optimizer.param_groups]
-                optimizer.step()
-                scheduler.step()
-        courses.append(course)
-    if courses[0] == courses[1] and any(courses[0]):
-        raise UnusableJobError(
-            where,
-            f"scheduler(optimizer) sets the same learning rates whatever the optimizer has "
-            f"({courses[0][0]:g} at first), so there is nothing to tune",
-            'take them from the optimizer, as in max_lr=[group["lr"] for group in optimizer.param_groups]',
-        )
+def _weights(job: Job | OwnLoop) -> list[Tensor]:
+    """Return the weights that the job trains; frozen weights may be shared by all runs."""
+    return [param for group in groups_of(job) for param in group["params"] if param.requires_grad]
 
 
-def check_metric(where: str, found: Mapping[str, float], metric: str, margin: Margin) -> None:
-    """See that the primary metric is among the figures, that lower is better, and that the margin suits it."""
+def _magnitude(tensors: Iterable[Tensor]) -> float:
+    """Return the sum of the absolute values of all elements."""
+    return math.fsum(tensor.detach().abs().sum(dtype=torch.float64).item() for tensor in tensors)
+
+
+def _check_metric(found: Mapping[str, float], metric: str, margin: Margin) -> None:
+    """Check that the primary metric is among the figures, that lower is better, and that the margin suits it."""
     if metric not in found:
-        raise UnusableJobError(
-            where,
+        raise _Fault(
             f'evaluate("validation") returned {", ".join(found) or "nothing"}, but not {metric!r}',
             "name the figure to judge by in Job(metric=...) or with --metric",
         )
-    if wrong := {name: value for name, value in found.items() if not math.isfinite(value)}:
-        shown = ", ".join(f"{name}={value}" for name, value in wrong.items())
-        raise UnusableJobError(
-            where,
-            f'evaluate("validation") returned {shown} for the untrained weights',
-            "every figure must be finite, or the run counts as diverged: leave out what cannot be computed",
+    if wrong := ", ".join(f"{name}={value}" for name, value in found.items() if not math.isfinite(value)):
+        raise _Fault(
+            f'evaluate("validation") returned {wrong} for the untrained weights',
+            "every figure must be finite, or the run counts as failed: leave out what cannot be computed",
         )
-    # eval_accuracy, acc@1 and acc1 too
-    told = {*re.split(r"[^a-z0-9]+", metric.lower()), *re.split(r"[^a-z]+", metric.lower())}
-    if told & HIGHER_IS_BETTER and not told & OPPOSITE:
-        raise UnusableJobError(
-            where,
+    # The second pattern splits at digits too: eval_accuracy, acc@1 and acc1 are all better when higher.
+    words = {*re.split(r"[^a-z0-9]+", metric.lower()), *re.split(r"[^a-z]+", metric.lower())}
+    if words & _HIGHER_IS_BETTER and not words & _OPPOSITE:
+        raise _Fault(
             f"metric={metric!r} is better when higher, and the comparison looks for the lowest",
             f"return the error instead, as in {{'error': 1 - {metric}}}",
         )
     if margin.relative and found[metric] < 0:
-        raise UnusableJobError(
-            where,
+        raise _Fault(
             f"{metric} is {found[metric]:g}, and margin={margin} is a fraction of it, which must be above 0",
             "give the margin in the metric's own unit, as in --margin 0.002abs",
         )
 
 
-def check_evaluation(where: str, metric: str, here: float, there: float, device: str) -> None:
-    """See that a figure of the same weights is the same: what earlier calls left must not be in it.
+def _check_evaluation(metric: str, here: Mapping[str, float], there: Mapping[str, float], device: str) -> None:
+    """Check that equal weights give equal figures: a figure must not depend on earlier calls.
 
     Args:
-        where: the job, for errors.
-        metric: the figure's name.
-        here: it, when the job was made.
-        there: it, when the job was made again.
-        device: whose sums may differ from one another.
+        metric: The primary metric.
+        here: The validation figures of the first job.
+        there: The validation figures of a second job with the same seed.
+        device: The device of the jobs; on a GPU, equal sums may differ a little.
     """
-    if not math.isclose(here, there, rel_tol=SAME if device == "cpu" else ALIKE):
-        raise UnusableJobError(
-            where,
-            f'built twice from seed 0, evaluate("validation") gave {metric} {here:.6g} and {there:.6g}',
-            ""
-            "it must follow from the model alone, not from what earlier calls left, or from random numbers of a "
-            "generator that goes on",
+    first, second = here[metric], there.get(metric, math.nan)
+    if not math.isclose(first, second, rel_tol=_SAME if device == "cpu" else _ALIKE):
+        raise _Fault(
+            f'built twice from seed 0, evaluate("validation") gave {metric} {first:.6g} and {second:.6g}',
+            "it must follow from the model alone, not from earlier calls or from a random generator that goes on",
         )
 
 
-def check_arms(where: str, job: Job | OwnLoop, arms: Mapping[str, Arm]) -> None:
-    """Let every optimizer take a step: some are for some weights only, as Muon is for matrices."""
+def _check_test(job: Job | OwnLoop, metric: str) -> None:
+    """Check that the test figures contain the primary metric; the figures are of untrained weights and are not kept."""
+    with _faults_of('evaluate("test")'):
+        primary(figures(job, job.evaluate, "test"), "test", metric)
+
+
+def _check_schedule(job: Job | OwnLoop) -> None:
+    """Check that the multiplier of the learning rate is a number from the first step to the last."""
+    if isinstance(job, OwnLoop):
+        return
+    for fraction in (0.0, 0.5, (job.steps - 1) / job.steps):
+        with _faults_of(f"schedule({fraction:.3g})"):
+            factor: Any = job.schedule(fraction)
+        if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+            raise _Fault(
+                f"schedule({fraction:.3g}) returned {factor!r}",
+                "it must return what the learning rate is multiplied by after that fraction of the steps, a number "
+                ">= 0",
+            )
+
+
+def _check_scheduler(job: Job | OwnLoop) -> None:
+    """Check that a torch scheduler steps without arguments, and follows the learning rate of the optimizer."""
+    if isinstance(job, OwnLoop) or job.scheduler is None:
+        return
+    rates: dict[float, list[float]] = {1e-3: [], 2e-3: []}
+    for lr, found in rates.items():
+        optimizer = ARMS["none"].build(groups_of(job), lr, 0.0)
+        optimizer.zero_grad()
+        own_loop = "one that wants a figure, as ReduceLROnPlateau does, needs a loop of your own: an OwnLoop"
+        with _faults_of("scheduler(optimizer), stepped after every step without arguments,", own_loop):
+            scheduler = job.scheduler(optimizer)
+            for _ in range(min(job.steps, _PEEKED)):
+                found += [group["lr"] for group in optimizer.param_groups]
+                optimizer.step()
+                scheduler.step()
+    one, other = rates.values()
+    if one == other and any(one):
+        raise _Fault(
+            f"scheduler(optimizer) sets the same learning rates whatever the optimizer has ({one[0]:g} at first), so "
+            "there is nothing to tune",
+            'take them from the optimizer, as in max_lr=[group["lr"] for group in optimizer.param_groups]',
+        )
+
+
+def _check_arms(job: Job | OwnLoop, arms: Mapping[str, Arm]) -> None:
+    """Let the optimizer of every arm take a step: some take certain weights only, as Muon takes matrices."""
     for arm in {"none": ARMS["none"], **arms}.values():
-        with blamed(where, f"the first step of {arm.name} on its weights"):
+        with _faults_of(f"the first step of {arm.name} on its weights"):
             arm.build(groups_of(job), 1e-3, 1e-3).step()
 
 
 @contextlib.contextmanager
-def blamed(where: str, what: str, remedy: str = "") -> Generator[None]:
-    """Turn what the user's code raises into an error that says where, and what may help."""
+def _faults_of(what: str, remedy: str = "") -> Generator[None]:
+    """Turn an error of the user's code into a fault that names the piece, and a remedy if there is one."""
     try:
         yield
+    except _Fault:
+        raise
     except (Exception, SystemExit) as error:
-        raise UnusableJobError(where, f"{what} raised {user_code.told(error)}", remedy) from error
+        raise _Fault(f"{what} raised {user_code.told(error)}", remedy) from error

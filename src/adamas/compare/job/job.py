@@ -1,4 +1,4 @@
-"""The contract between a training job and the comparison: what a job's factory returns."""
+"""The contract between a training job and the comparison: a job is a function that returns a `Job` or an `OwnLoop`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 Split = Literal["validation", "test"]
 Loss = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-Groups = Iterable[Any]  # as a torch optimizer takes them; once in a job, a list of dictionaries
+Groups = Iterable[Any]  # parameter groups as a torch optimizer takes them; a job turns them into a list
 
 
 def cosine(progress: float) -> float:
-    """Multiplier of the learning rate after the fraction `progress` of the steps: 1 at the start, 0 at the end.
+    """Return the multiplier of the learning rate after the fraction `progress` of the steps, from 1 down to 0.
 
     Example:
         >>> cosine(0.0), round(cosine(0.5), 12)
@@ -28,33 +28,35 @@ def cosine(progress: float) -> float:
 
 
 def constant(progress: float) -> float:
-    """Multiplier of a learning rate that stays."""
+    """Return 1, the multiplier of a learning rate that does not change."""
     return 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run, ready to start, of which the comparison drives the loop.
+    """One training run, ready to start; the comparison runs its loop.
 
-    `factory(seed, device)` makes it, and fixes weights, data order and randomness. The comparison brings the optimizer
-    and its learning rate, calls `model.train()` and `model.eval()`, and switches gradients off for evaluation.
+    `factory(seed, device)` makes the job and fixes weights, data order and randomness. The comparison makes the
+    optimizer, sets its learning rate, calls `model.train()` and `model.eval()`, and switches gradients off for
+    evaluation.
 
     Attributes:
-        model: what is trained.
-        batches: the training batches of an epoch (counted from 0); batches are passed to `loss` as they come.
-        loss: the training loss of a batch, a scalar tensor; several losses, in a list or by name, are added up.
-        evaluate: figures of a split by name, lower being better in the one it is judged by; "test" is asked for in
-            finalists only.
-        epochs: passes over the training data.
-        steps_per_epoch: batches in each of them.
-        metric: the figure it is judged by; a built-in workload's record and `--metric` come first.
-        parameter_groups: as a torch optimizer takes them; None stands for all parameters of the model. A group may keep
-            its weights from decaying with weight_decay=0.
-        schedule: multiplier of the learning rate, given the fraction of the steps done.
-        scheduler: makes a torch scheduler for the optimizer, stepped after every step, in place of `schedule`.
-        stackable: whether several copies of the weights may train together through `torch.func`; for that `loss` must
-            use the model and the batch alone, without `.item()` or branches on tensors, and do the same in every step:
-            on a CPU what it does is recorded, repeated, and now and then compared (`adamas.compare.runner.repeating`).
+        model: The model that is trained.
+        batches: A function of the epoch, counted from 0, that returns its training batches.
+        loss: A function of a batch that returns the training loss, a scalar tensor. If it returns several losses, in a
+            list or by name, they are added up.
+        evaluate: A function of "validation" or "test" that returns figures by name. Lower must be better in the primary
+            metric. Only finalists are evaluated on "test".
+        epochs: The number of passes over the training data.
+        steps_per_epoch: The number of batches in an epoch.
+        metric: The primary metric among the figures; a built-in workload and `--metric` overrule it.
+        parameter_groups: Parameter groups, as a torch optimizer takes them; None takes all parameters of the model. A
+            group with weight_decay=0 does not decay.
+        schedule: A function of the fraction of the steps done that returns the multiplier of the learning rate.
+        scheduler: A function of the optimizer that returns a torch scheduler, to be stepped after every step; it
+            replaces `schedule`.
+        stackable: Whether several replicas of the weights may train together through `torch.func`. Then `loss` must use
+            the model and the batch alone, without `.item()` or branches on tensors.
     """
 
     model: nn.Module
@@ -70,27 +72,26 @@ class Job:
     stackable: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse pieces that cannot be what they should be, while the factory that made them is still in sight."""
-        check(self, ("batches", "loss", "evaluate", "schedule"), ("epochs", "steps_per_epoch"))
-        object.__setattr__(self, "parameter_groups", listed(self))
+        """Refuse attributes of a wrong kind, while the function that made them is still in the traceback."""
+        _check(self)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """The number of optimizer steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
 
 @dataclass(frozen=True)
 class OwnLoop:
-    """One training run that brings its loop: a plain script, or another library's trainer.
+    """One training run with its own loop: a plain script, or the trainer of another library.
 
     Attributes:
-        model: what is trained.
-        fit: trains to the end with the optimizer it is given; it sets the learning rate's course itself.
-        evaluate: as a `Job`'s; called before `fit` too, for what the untrained model is worth.
-        epochs: passes over the training data that `fit` makes.
-        metric: as a `Job`'s.
-        parameter_groups: as a `Job`'s.
+        model: The model that is trained.
+        fit: A function of the optimizer that trains the model to the end and sets the learning rates.
+        evaluate: The figures of a split, as in `Job`; called before `fit` too, for the figures of the untrained model.
+        epochs: The number of passes over the training data that `fit` makes.
+        metric: The primary metric, as in `Job`.
+        parameter_groups: Parameter groups, as in `Job`.
     """
 
     model: nn.Module
@@ -101,75 +102,74 @@ class OwnLoop:
     parameter_groups: Groups | None = None
 
     def __post_init__(self) -> None:
-        """Refuse pieces that cannot be what they should be."""
-        check(self, ("fit", "evaluate"), ("epochs",))
-        object.__setattr__(self, "parameter_groups", listed(self))
+        """Refuse attributes of a wrong kind, while the function that made them is still in the traceback."""
+        _check(self)
 
 
 JobFactory = Callable[[int, str], Job | OwnLoop]
 
+_FUNCTIONS = {
+    "batches": " of the epoch that returns its batches, as in lambda epoch: loader",
+    "loss": " of a batch that returns the training loss",
+    "fit": " of the optimizer that trains the model to the end",
+    "evaluate": ' of "validation" or "test" that returns figures by name',
+    "schedule": " of the fraction of steps done; a torch scheduler is given as scheduler=lambda optimizer: ...",
+}
 
-def check(job: Job | OwnLoop, functions: Sequence[str], counts: Sequence[str]) -> None:
-    """Say which piece of a job is wrong, and what it should be."""
+
+def _check(job: Job | OwnLoop) -> None:
+    """Refuse attributes of a wrong kind; make counts plain integers, and parameter groups plain lists."""
     kind, model = type(job).__name__, cast(object, job.model)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{kind}.model is a {type(model).__name__}; it must be a torch.nn.Module")
-    for name in functions:
-        value = getattr(job, name)
-        if not callable(value):
-            raise TypeError(f"{kind}.{name} is a {type(value).__name__}; it must be a function{HINTS.get(name, '')}")
-    for name in counts:
-        value = getattr(job, name)
-        if not isinstance(value, Integral):  # NumPy's too
+    given = vars(job)
+    for name, hint in _FUNCTIONS.items():
+        if name in given and not callable(value := given[name]):
+            raise TypeError(f"{kind}.{name} is a {type(value).__name__}; it must be a function{hint}")
+    for name in ("epochs", "steps_per_epoch"):
+        if name not in given:
+            continue
+        value = given[name]
+        if not isinstance(value, Integral):  # NumPy's integers are too
             raise TypeError(f"{kind}.{name}={value!r} must be a whole number, as len(loader) is")
         if value < 1:
             raise ValueError(f"{kind}.{name}={value} must be >= 1")
         object.__setattr__(job, name, int(value))
+    if job.parameter_groups is not None:
+        groups = _plain_groups(f"{kind}.parameter_groups", list(job.parameter_groups))
+        object.__setattr__(job, "parameter_groups", groups)
 
 
-def listed(job: Job | OwnLoop) -> list[dict[str, Any]] | None:
-    """The parameter groups as lists, which can be read more than once, without the names that weights may have."""
-    if job.parameter_groups is None:
-        return None
-    kind = type(job).__name__
-    entries: list[Any] = list(job.parameter_groups)
+def _plain_groups(where: str, entries: list[Any]) -> list[dict[str, Any]]:
+    """Return parameter groups with their weights in lists, which can be read more than once, without names."""
     if not entries:
-        raise ValueError(f"{kind}.parameter_groups is empty; leave it out to train every weight of the model")
+        raise ValueError(f"{where} is empty; leave it out to train every weight of the model")
     if not isinstance(entries[0], dict):
         entries = [{"params": entries}]
     groups: list[dict[str, Any]] = []
     for number, group in enumerate(entries):
-        where = f"{kind}.parameter_groups[{number}]"
         if not isinstance(group, dict) or "params" not in group:
-            raise TypeError(f"{where} is {group!r:.60}; it must be a dictionary with 'params', as torch's are")
-        params = weights_of(group["params"])
+            raise TypeError(
+                f"{where}[{number}] is {group!r:.60}; it must be a dictionary with 'params', as torch's are"
+            )
+        params = _weights_of(group["params"])
         if strange := [param for param in params if not isinstance(param, Tensor)]:
-            raise TypeError(f"{where} holds a {type(strange[0]).__name__}; it must hold parameters of the model")
+            kind = type(strange[0]).__name__
+            raise TypeError(f"{where}[{number}] holds a {kind}; it must hold parameters of the model")
         if group.get("weight_decay"):
             raise ValueError(
-                f"{where} sets weight_decay={group['weight_decay']}, which the comparison is to choose; leave it "
-                "out, or give 0 where weights must not decay"
+                f"{where}[{number}] sets weight_decay={group['weight_decay']}, which the comparison is to choose; "
+                "leave it out, or give 0 where weights must not decay"
             )
         groups.append({**group, "params": params})
-    for key, chosen in (("weight_decay", "nothing would decay"), ("lr", "no learning rate would be left to tune")):
+    for key, effect in (("weight_decay", "nothing would decay"), ("lr", "no learning rate would be left to tune")):
         if all(key in group for group in groups):
-            raise ValueError(
-                f"{kind}.parameter_groups: every group sets its {key}, so {chosen}; leave it out of one at least"
-            )
+            raise ValueError(f"{where}: every group sets its {key}, so {effect}; leave it out of one at least")
     return groups
 
 
-def weights_of(params: Any) -> list[Any]:
-    """The weights of a group: there may be one, or pairs of name and weight."""
+def _weights_of(params: Any) -> list[Any]:
+    """Return the weights of a group, which may hold one weight, several, or pairs of name and weight."""
     if isinstance(params, Tensor):
         return [params]
     return [cast(Any, param)[1] if isinstance(param, tuple) else param for param in params]
-
-
-HINTS = {
-    "batches": " of the epoch that returns its batches, as in lambda epoch: loader",
-    "loss": " of a batch that returns the training loss",
-    "evaluate": ' of "validation" or "test" that returns figures by name',
-    "schedule": " of the fraction of steps done; a torch scheduler is given as scheduler=lambda optimizer: ...",
-    "fit": " of the optimizer that trains the model to the end",
-}

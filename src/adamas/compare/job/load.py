@@ -1,4 +1,4 @@
-"""Find a user's training job: a function, `path.py:name` or `package.module:name`."""
+"""Find the training job of a user: a function, `path.py:name` or `package.module:name`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adamas.compare.study.workload import Workload
 
 
 def from_name(name: str) -> Workload:
-    """Return the workload of a job that a file or a module holds; the contents of its file are part of its identity."""
+    """Return the workload of a job in a file or a module; its revision is a hash of the contents of the file."""
     source, _, function = name.rpartition(":") if ":" in name else (name, ":", "job")
     path = Path(source)
     called = path.stem if path.suffix == ".py" else source
@@ -33,10 +33,10 @@ def from_name(name: str) -> Workload:
 
 
 def from_function(job: Callable[..., Any]) -> Workload:
-    """Return the workload of a job that is a function of the caller's, also one defined in a notebook or a test.
+    """Return the workload of a job that the caller gives as a function, which may be defined in a notebook or a test.
 
-    Its source, with that of the functions and classes that it uses from its own module, is its identity: a study is
-    continued while they stay the same. Data that the function reads is not part of the identity.
+    Its revision is a hash of the source of the function, and of the functions and classes of its module that it uses:
+    a study continues while they stay the same. The hash does not see data that the function reads.
     """
     name = getattr(job, "__name__", type(job).__name__).strip("<>")
     return Workload(
@@ -50,7 +50,7 @@ def from_function(job: Callable[..., Any]) -> Workload:
 
 
 def _sources(job: Any) -> list[str]:
-    """Return the source of a function, and of all functions and classes of the same module that it uses."""
+    """Return the source of a function, and of all functions and classes of its module that it uses."""
     found: dict[int, str] = {}
     due: list[Any] = [job]
     while due:
@@ -64,7 +64,7 @@ def _sources(job: Any) -> list[str]:
         code = getattr(each, "__code__", None)
         try:
             found[id(each)] = inspect.getsource(each)
-        except (OSError, TypeError):  # typed at a prompt
+        except (OSError, TypeError):  # the function was typed at a prompt
             found[id(each)] = repr(_constants(code)) if isinstance(code, CodeType) else repr(each)
         names = getattr(each, "__globals__", {})
         used = [names[name] for name in _names(code) if name in names] if isinstance(code, CodeType) else []
@@ -78,13 +78,13 @@ def _sources(job: Any) -> list[str]:
 
 
 def _names(code: CodeType) -> list[str]:
-    """Return the names that a function looks up, also in the functions that are defined in it."""
+    """Return the names that a function uses, those of the functions defined in it included."""
     inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
     return [*code.co_names, *inner]
 
 
 def _constants(code: CodeType) -> list[Any]:
-    """Return the instructions and constants of a function whose source is not known."""
+    """Return the instructions and constants of a function, for one without a known source."""
     inner = [_constants(each) if isinstance(each, CodeType) else each for each in code.co_consts]
     return [code.co_code.hex(), code.co_names, inner]
 

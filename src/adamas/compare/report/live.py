@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from adamas.compare.runner.snapshot import Best, Snapshot
 from adamas.compare.study.run import Stage
+from adamas.compare.study.snapshot import Best, Snapshot
 from adamas.compare.verdict.wording import words
 
 _LINE_SECONDS = 10.0  # between two plain lines

@@ -15,8 +15,8 @@ from adamas.compare.report.text import STOPPED, unbroken
 from adamas.compare.search.grids import SEED
 from adamas.compare.search.selection import FIRST_FINAL_SEED, scores
 from adamas.compare.study.run import Run
-from adamas.compare.verdict.result import ArmResult, Summary
 from adamas.compare.verdict.contract import rows_of
+from adamas.compare.verdict.result import ArmResult, Summary
 from adamas.compare.verdict.separability import OnAxis, separability
 from adamas.compare.verdict.wording import MINUS, TIMES, show, words
 
@@ -44,7 +44,13 @@ def _chosen(arms: list[ArmResult]) -> list[_Row]:
         (f"lr {TIMES} weight_decay", "paper", [weight_decays(arm)[1] for arm in arms]),
     ]
     if any(arm.total_decay for arm in arms):
-        rows.append(("D", "decay over the run", [_NONE if arm.total_decay is None else f"{arm.total_decay:.2g}" for arm in arms]))
+        rows.append(
+            (
+                "D",
+                "decay over the run",
+                [_NONE if arm.total_decay is None else f"{arm.total_decay:.2g}" for arm in arms],
+            )
+        )
     if any(arm.timescale for arm in arms):
         rows.append(("τ", "timescale in epochs", [_timescale(arm.timescale) for arm in arms]))
     return rows

@@ -13,13 +13,14 @@ import optuna
 from optuna.storages import RDBStorage
 
 from adamas.compare.runner.pool import Runner
-from adamas.compare.runner.snapshot import Snapshot, snapshot
+from adamas.compare.runner.snapshot import snapshot
 from adamas.compare.runner.storage import open_storage, reason, set_once
 from adamas.compare.runner.tasks import Schedule
 from adamas.compare.runner.trials import Trials, errors, outcomes
 from adamas.compare.study.errors import ChangedError, DiscardedError, JobFailedError, WorkersDiedError
 from adamas.compare.study.run import Requests
 from adamas.compare.study.settings import Settings, default_workers
+from adamas.compare.study.snapshot import Snapshot
 from adamas.compare.study.specification import differences
 
 Watch = Callable[[Snapshot], None]
@@ -129,8 +130,8 @@ class Driver:
                 raise
             settings = self._settings
             raise DiscardedError(
-                f"another process began {settings.study_name!r} afresh in {settings.storage_shown} and discarded these "
-                "runs; the same command without --fresh shares the new ones"
+                f"another process restarted the study {settings.study_name!r} with --fresh in {settings.storage_shown} "
+                "and discarded these runs; the same command without --fresh shares the new ones"
             ) from error
 
     def _go_along(self, waiting: list[Schedule]) -> None:

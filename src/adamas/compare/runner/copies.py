@@ -68,7 +68,7 @@ class Single:
         return self._job.evaluate(split)
 
     def drop(self, ended: Sequence[Copy]) -> None:
-        """Stop training these copies."""
+        """Stop training the copies in `ended`."""
         self.copies = [copy for copy in self.copies if copy not in ended]
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a run while it trains: losses, decay, the size of gradients, looks on the way."""
+"""Record what a run does while it trains: losses, weight decay, the size of its gradients, points of its curve."""
 
 from __future__ import annotations
 
@@ -12,105 +12,111 @@ from torch.optim import Optimizer
 
 from adamas.compare.study.run import Moment, Run
 
-PROBES = 20  # moments in a pilot run at which sqrt(v_hat) is looked at
-PERCENTILES = (0.10, 0.50, 0.90)
-PROBED_WEIGHTS = 50_000  # of a probe at most: more add nothing
-WINDOW = 20  # of the run: losses are averaged over a twentieth of it
-LOOKS = 20  # at a finalist on its way
-SHORT = 400  # steps; of fewer a twentieth is too few to judge by, and half of them little to save
-PRUNE_ABOVE = 0.98  # of the loss it began with: a run that fits no better than this half-way will not be chosen
+SHORT = 400  # steps; a shorter run is not pruned: a twentieth of it is too few steps to judge by
+_PROBES = 20  # steps of a pilot run at which sqrt(v_hat) is read
+_PERCENTILES = (0.10, 0.50, 0.90)
+_PROBED_WEIGHTS = 50_000  # weights of one probe at most; more do not change the percentiles
+_WINDOW = 20  # the training loss is averaged over a twentieth of the run
+_LOOKS = 20  # points on the curve of a finalist
+_PRUNE_ABOVE = 0.98  # a run is pruned if half-way its training loss is above this fraction of the loss at its start
 
 
 class History:
-    """One run's record.
+    """The record of one run.
 
     Args:
-        cell: what is trained.
-        optimizer: with the cell's learning rate in its groups, before any schedule.
-        steps: of the whole run; None where the job's own loop decides.
+        run: The run that is trained.
+        optimizer: The optimizer of the run, with the learning rate before any schedule.
+        steps: The number of steps of the whole run; None where the job's own loop decides.
+
+    Attributes:
+        fit: Mean training loss around the middle of the run, as a fraction of the loss at its start; None before the
+            middle, or if the loss at the start was not above 0.
+        curve: The points of the run's curve.
     """
 
     def __init__(self, run: Run, optimizer: Optimizer, steps: int | None) -> None:
-        self._cell = run
+        self._planned = steps or 0
+        self._run = run
         self._optimizer = optimizer
         self._rate = optimizer.param_groups[0]["lr"]
         self._first_loss = math.nan
-        self._start = math.nan  # the first loss, or the mean of the first twentieth where that is higher
-        self._recent: deque[float] = deque(maxlen=max(1, (steps or 0) // WINDOW))
+        self._start = math.nan  # the first loss, or the mean of the first twentieth if that is higher
+        self._recent: deque[float] = deque(maxlen=max(1, self._planned // _WINDOW))
         self._since_look: list[float] = []
         self._probes: list[torch.Tensor] = []
-        self._stride = max(1, (steps or 0) // PROBES)
-        self._half = (steps or 0) // 2
-        self._short = (steps or 0) < SHORT
+        self._stride = max(1, self._planned // _PROBES)
         self._factors: list[float] = []
         self.fit: float | None = None
         self.curve: list[Moment] = []
 
     @property
     def steps(self) -> int:
-        """Optimizer steps begun."""
+        """The number of optimizer steps that have begun."""
         return len(self._factors)
 
     @property
     def total_decay(self) -> float:
-        """D so far, from the learning rates as they were, not as they were planned."""
-        return math.fsum(self._factors) * self._cell.lr * self._cell.weight_decay
+        """D so far: the sum of lr_t * weight_decay over the learning rates that the optimizer had."""
+        return math.fsum(self._factors) * self._run.lr * self._run.weight_decay
 
     @property
     def training_loss(self) -> float | None:
-        """Mean over the last twentieth of the run."""
+        """The mean training loss over the latest twentieth of the run; None before the first step."""
         return math.fsum(self._recent) / len(self._recent) if self._recent else None
 
     @property
     def gradient_scale(self) -> tuple[float, float, float] | None:
-        """10th, 50th and 90th percentile of sqrt(v_hat) over all probes together; None where there is no v."""
+        """The 10th, 50th and 90th percentile of sqrt(v_hat) over all probes; None where the optimizer has no v."""
         together = torch.cat([torch.empty(0), *self._probes]).double()
         if together.numel() == 0:
             return None
-        low, middle, high = np.quantile(together.numpy(), PERCENTILES)  # torch's sorts, which takes ten times as long
+        # np.quantile selects; torch.quantile sorts, and takes ten times as long.
+        low, middle, high = np.quantile(together.numpy(), _PERCENTILES)
         return float(low), float(middle), float(high)
 
     @property
     def should_prune(self) -> bool:
-        """Whether the run, half over and not a short one, fits its training data no better than untrained weights."""
-        return not self._short and self.steps == self._half and self.fit is not None and self.fit > PRUNE_ABOVE
+        """Whether the run is half-way, is not short, and fits its training data no better than untrained weights."""
+        half_way = self._planned >= SHORT and self.steps == self._planned // 2
+        return half_way and self.fit is not None and self.fit > _PRUNE_ABOVE
 
     def saw(self, loss: float) -> None:
-        """Note the training loss of the step to come."""
+        """Record the training loss of the next step."""
         if math.isnan(self._first_loss):
             self._first_loss = loss
         self._recent.append(loss)
         self._since_look.append(loss)
-        if self.steps < (self._recent.maxlen or 1):  # one batch may happen to be an easy one
+        if self.steps < (self._recent.maxlen or 1):  # the first batch alone may be an easy one
             self._start = max(self._first_loss, math.fsum(self._recent) / len(self._recent))
 
     def before_step(self) -> None:
-        """Note the learning rate of the step to come."""
+        """Record the learning rate of the next step."""
         self._factors.append(self._optimizer.param_groups[0]["lr"] / self._rate)
 
     def after_step(self) -> None:
-        """Look at the second moments in a pilot, at the fit half-way."""
-        if self.steps == self._half and self._start > 0 and self.training_loss is not None:
+        """Record the fit if the run is half-way, and a probe if the run is a pilot run."""
+        if self.steps == self._planned // 2 and self._start > 0 and self.training_loss is not None:
             self.fit = self.training_loss / self._start
-        if self._cell.stage == "pilot" and self.steps % self._stride == 0:
+        if self._run.stage == "pilot" and self.steps % self._stride == 0:
             self._probe()
 
     def look(self, validation: float) -> None:
-        """Note a look at the run on its way."""
+        """Add a point to the curve of the run."""
         losses = self._since_look
         self.curve.append(Moment(self.steps, math.fsum(losses) / len(losses), validation))
         self._since_look = []
 
     def _probe(self) -> None:
-        """Add a probe; where the run is longer than was known, keep every second one from then on."""
-        self._probes.append(root_second_moments(self._optimizer, self.steps))
-        if len(self._probes) > 2 * PROBES:
+        """Add a probe; if the run is longer than was known, drop every second probe and go on at half the rate."""
+        self._probes.append(_root_second_moments(self._optimizer, self.steps))
+        if len(self._probes) > 2 * _PROBES:
             self._probes = self._probes[1::2]
             self._stride *= 2
 
 
-def root_second_moments(optimizer: Optimizer, step: int) -> torch.Tensor:
-    """sqrt(v_hat) of the weights after `step` steps, without exact zeros: a weight that never saw a gradient."""
+def _root_second_moments(optimizer: Optimizer, step: int) -> torch.Tensor:
+    """Return sqrt(v_hat) of the weights after `step` steps, without zeros: these weights never had a gradient."""
     parts = [
         (optimizer.state[param]["exp_avg_sq"] / (1.0 - group["betas"][1] ** step)).sqrt().flatten()
         for group in optimizer.param_groups
@@ -121,9 +127,9 @@ def root_second_moments(optimizer: Optimizer, step: int) -> torch.Tensor:
         return torch.empty(0)
     values = torch.cat(parts).cpu().float()
     values = values[values > 0]
-    return values[:: max(1, len(values) // PROBED_WEIGHTS)]
+    return values[:: max(1, len(values) // _PROBED_WEIGHTS)]
 
 
 def look_steps(steps: int) -> Sequence[int]:
-    """Steps after which a finalist is looked at: evenly, the last among them."""
-    return sorted({max(1, round(steps * look / LOOKS)) for look in range(1, LOOKS + 1)})
+    """Return the steps after which a finalist is validated: evenly spaced, and the last step is one of them."""
+    return sorted({max(1, round(steps * look / _LOOKS)) for look in range(1, _LOOKS + 1)})

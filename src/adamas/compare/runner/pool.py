@@ -1,58 +1,45 @@
-"""Who trains the runs: a pool of worker processes, or the calling process itself.
-
-Both implement `Runner`.
-"""
+"""Runners, which train the runs of a study: a pool of worker processes, or the calling process itself."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from abc import abstractmethod
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from adamas.compare.study.errors import WorkersDiedError
-
-if TYPE_CHECKING:
-    from adamas.compare.study.settings import Settings
+from adamas.compare.study.settings import Settings
 
 _WORKER = "adamas.compare.runner.worker"  # the module that a worker process runs
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _POLL_SECONDS = 0.02  # between two looks at whether a run has ended
 _PATIENCE_SECONDS = 5.0  # that a worker may take to stop by itself
-_REPLACEMENTS = 3  # of each worker, before its deaths count as a fault that another start will not mend
+_REPLACEMENTS = 3  # of each worker; after more deaths, another start would not help
 
 
-class Runner(Protocol):
-    """Gets the waiting trials of a study trained."""
+class Runner(AbstractContextManager["Runner"]):
+    """Trains the waiting trials of a study, until its context ends.
 
-    @property
-    def error(self) -> Exception | None:
-        """The last error that the job raised in this process."""
-        ...
+    Attributes:
+        error: The last error that the job raised in this process; None if it raised none.
+    """
 
-    def __enter__(self) -> Runner:
-        """Get ready to train."""
-        ...
+    error: Exception | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop training: at once if the block raised an error."""
-        ...
-
+    @abstractmethod
     def start(self, settings: Settings, study_id: int) -> None:
         """Work on this study from now on."""
-        ...
 
+    @abstractmethod
     def wait(self) -> None:
-        """Wait a moment while others train, or train one task."""
-        ...
+        """Wait a moment while other processes train, or train one task."""
 
 
 def make_runner(workers: int) -> Runner:
@@ -64,32 +51,28 @@ def make_runner(workers: int) -> Runner:
     return Pool(workers)
 
 
-class Pool:
-    """Worker processes of one study: started, given an order, replaced when they die, and stopped.
+class Pool(Runner):
+    """Worker processes of one study: the pool starts them, gives them an order, replaces dead ones and stops them.
+
+    `error` stays None: the job raises its errors in a worker, which stores the traceback in the trial.
 
     Args:
         count: The number of processes.
     """
 
-    error = None  # an error of the job is in the worker, and its traceback in the trial
-
     def __init__(self, count: int) -> None:
         self._count = count
         self._replacements = _REPLACEMENTS * count
         self._order = b""
-        self._log: Path | None = None  # takes what the workers write
+        self._log: Path | None = None  # the file that takes the output of the workers
         self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Pool:
-        """Do nothing: the processes start when there is a run to train."""
-        return self
 
     def start(self, settings: Settings, study_id: int) -> None:
         """Start the workers and give them their order: which study to work on, and which file takes their output."""
         self._log = settings.out / "workers.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.write_bytes(b"")
-        order = make_order(settings, study_id) | {"path": sys.path}
+        order = _make_order(settings, study_id) | {"path": sys.path}
         self._order = json.dumps(order).encode() + b"\n"
         self._processes = [self._start() for _ in range(self._count)]
 
@@ -99,21 +82,20 @@ class Pool:
             if process.poll() is None:
                 continue
             if self._replacements == 0:
+                written = self._log.read_bytes()[-2000:].decode(errors="replace") if self._log else ""
                 raise WorkersDiedError(
                     f"workers keep dying (the last process with exit code {process.returncode}); "
-                    f"the end of their log, {self._log}:\n{self._last_words()}"
+                    f"the end of their log, {self._log}:\n{written}"
                 )
             self._replacements -= 1
             _close(process)
             self._processes[place] = self._start()
         time.sleep(_POLL_SECONDS)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Stop the workers: at once if the block raised an error, else after their task."""
         for process in self._processes:
-            if kind is not None:
+            if raised[0] is not None:
                 process.terminate()
             _close(process)
         for process in self._processes:
@@ -143,17 +125,11 @@ class Pool:
             process.stdin.flush()
         return process
 
-    def _last_words(self) -> str:
-        """Return the end of what the workers wrote."""
-        return self._log.read_bytes()[-2000:].decode(errors="replace") if self._log else ""
 
-
-def make_order(settings: Settings, study_id: int) -> dict[str, Any]:
-    """Return the order of a study as plain data; a job that is a function goes with it as bytes."""
+def _make_order(settings: Settings, study_id: int) -> dict[str, Any]:
+    """Return the order of a study as plain data; a job that is a function is added as bytes."""
     function = ""
     if settings.workload.function is not None:
-        import base64
-
         import cloudpickle
 
         function = base64.b64encode(cloudpickle.dumps(settings.workload.function)).decode()

@@ -1,119 +1,64 @@
-"""How far a study is: what the live display shows."""
+"""Read from the trials how far a study is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
 from adamas.compare.runner.trials import RUN, run_of
-from adamas.compare.study.run import SEARCH_STAGES, STAGES, Run, Stage
+from adamas.compare.study.run import SEARCH_STAGES, Stage
 from adamas.compare.study.settings import Settings
+from adamas.compare.study.snapshot import Best, Snapshot
 
-RECENT = 30  # finished runs that the rate is taken over
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best run of an arm so far, by validation, how many it has finished, and the stage that it has come to."""
-
-    stage: Stage
-    run: Run | None
-    value: float
-    done: int
-    without_figures: int
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A study at a moment.
-
-    Attributes:
-        done: finished runs, earlier runs of the tool included.
-        total: runs of the whole study, as far as they are known.
-        running: runs at work.
-        rate: runs finished a second of late; 0 until one has.
-        metric: what `best` is measured in.
-        best: by arm.
-        titles: how sentences call each arm.
-    """
-
-    done: int
-    total: int
-    running: int
-    rate: float
-    metric: str
-    best: dict[str, Best]
-    titles: dict[str, str]
-
-    @property
-    def stage(self) -> Stage:
-        """The stage of the arm that is furthest behind."""
-        at_work = {best.stage for best in self.best.values()}
-        return next(stage for stage in STAGES if stage in at_work)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time left at this rate; None while unknown."""
-        return (self.total - self.done) / self.rate if self.rate else None
+_RECENT = 30  # finished runs from which the rate is computed
 
 
 def snapshot(settings: Settings, expected: tuple[int, int], trials: Sequence[FrozenTrial], since: datetime) -> Snapshot:
-    """Look at the trials of a study.
+    """Return how far a study is.
 
     Args:
-        settings: what the user asked for.
+        settings: The settings of the study.
         expected: The runs that the pilots begin with, and the runs of the whole study.
         trials: The trials of the study.
-        since: when this run of the tool began.
+        since: The time at which this call of the tool began.
     """
-    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     pilots, total = expected
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    times = [(trial.datetime_start, trial.datetime_complete) for trial in finished]
+    pilot_runs = {trial.user_attrs[RUN]["key"] for trial in trials if trial.user_attrs[RUN]["stage"] == "pilot"}
     return Snapshot(
         done=len({trial.user_attrs[RUN]["key"] for trial in finished}),
-        total=total - pilots + max(pilots, pilot_runs(trials)),
+        total=total - pilots + max(pilots, len(pilot_runs)),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
-        rate=rate(
-            [
-                (trial.datetime_start, trial.datetime_complete)
-                for trial in finished
-                if trial.datetime_start and trial.datetime_complete
-            ],
-            since,
-        ),
+        rate=rate([(start, end) for start, end in times if start and end], since),
         metric=settings.workload.metric,
-        best={arm: best_of(arm, trials) for arm in settings.arms},
+        best={arm: _best(arm, trials) for arm in settings.arms},
         titles={name: arm.title for name, arm in settings.arms.items()},
     )
 
 
-def pilot_runs(trials: Sequence[FrozenTrial]) -> int:
-    """Runs of the pilots so far."""
-    return len({trial.user_attrs[RUN]["key"] for trial in trials if trial.user_attrs[RUN]["stage"] == "pilot"})
-
-
 def rate(spans: Sequence[tuple[datetime, datetime]], since: datetime) -> float:
-    """Runs a second over the latest of this run of the tool, from the start of the first of them.
+    """Return the runs per second of this call of the tool, over its latest runs.
 
-    Workers take seconds to start, which is not counted. Runs that trained together end together: from end to end a
-    stack would seem to take no time.
+    The time counts from the start of the first of these runs, because workers need seconds to start. It does not count
+    from one end to the next: runs that train together end together, and would seem to take no time.
 
     Args:
-        spans: start and end of each finished run.
-        since: when this run of the tool began.
+        spans: The start and the end of each finished run.
+        since: The time at which this call of the tool began.
     """
-    latest = sorted((span for span in spans if span[1] > since), key=lambda span: span[1])[-RECENT:]
+    latest = sorted((span for span in spans if span[1] > since), key=lambda span: span[1])[-_RECENT:]
     if not latest:
         return 0.0
     seconds = (latest[-1][1] - min(start for start, _ in latest)).total_seconds()
     return len(latest) / seconds if seconds > 0 else 0.0
 
 
-def best_of(arm: str, trials: Sequence[FrozenTrial]) -> Best:
-    """The best of an arm's search runs."""
+def _best(arm: str, trials: Sequence[FrozenTrial]) -> Best:
+    """Return how far an arm is, and the best run of its search."""
     own = [trial for trial in trials if trial.user_attrs[RUN]["arm"] == arm]
     finished = [
         (trial.values[0], run_of(trial))

@@ -161,7 +161,7 @@ def _serve() -> None:
 
 
 def main() -> NoReturn:
-    """Run a worker process."""
+    """Run a worker process to its end."""
     leave(_serve)
 
 

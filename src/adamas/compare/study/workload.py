@@ -1,4 +1,4 @@
-"""A workload: a named training job and the metric that it is judged by."""
+"""A workload: a named training job, with the metric by which a study judges it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adamas import user_code
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained, and how it is judged. Making one imports neither torch nor the job.
+    """A named training job, with the metric by which a study judges it. It imports neither torch nor the job.
 
     Attributes:
         name: The name that the user types.
@@ -21,19 +21,20 @@ class Workload:
         summary: One sentence for the report.
         expected: The result that the workload was built to show, and why.
         margin: The smallest difference that matters, unless the user gives another.
-        revision: A value that changes whenever the job computes something else, so that old trials are not mixed with
-            new ones.
-        device: The device that it trains on.
-        stackable: Whether several copies of its weights train together; `check` finds this out.
-        groups: Whether the job has parameter groups of its own; `check` finds this out.
-        seeds_together: Whether copies of several seeds train together. Their batches must have equal shapes and come
-            from generators of the job's own, and the loss must depend on weights and batch alone. True for built-in
-            workloads only; tests hold them to it.
-        variants: Names and factories of jobs that differ from it in one thing; weight decay is swept on each.
-        fixed: (arm, lr, weight_decay) of every arm, for a workload whose settings follow from theory.
+        revision: A value that changes whenever the job computes something else, so that a study does not mix old
+            trials with new ones.
+        device: The device to train on.
+        stackable: Whether several replicas of the weights train together; `inspect_job` finds this out.
+        groups: Whether the job has its own parameter groups; `inspect_job` finds this out.
+        seeds_together: Whether replicas of several seeds train together. Their batches must have equal shapes and come
+            from the job's own generators, and the loss must depend on weights and batch alone. It is true for built-in
+            workloads only, and tests check these rules.
+        variants: Names and factories of jobs that differ from the workload in one thing; a study sweeps the weight
+            decay of each.
+        fixed: (arm, lr, weight_decay) of every arm, if theory gives the settings and a study tunes nothing.
         findings: "module:function" that compares a finished study with the expected result.
-        typed: The text that the user typed for a job of their own.
-        function: The job itself, where the user gave a function. It is not part of `to_json`.
+        typed: The text that the user typed, if the workload is the user's job.
+        function: The job, if the user gave a function; `to_json` leaves it out.
     """
 
     name: str

@@ -77,7 +77,7 @@ class ArmResult:
 
     @property
     def lr(self) -> float:
-        """The chosen learning rate."""
+        """The learning rate that the search chose."""
         return self.winner.lr
 
     @property

@@ -24,7 +24,7 @@ WORKLOADS = {
             metric="cross_entropy",
             summary=_NOISY_DIGITS.format(network="A 64-256-256-10 network"),
             expected="A tie: gradients have one scale, the run is short, and the network needs little regularisation.",
-            findings="adamas.compare.verdict.expectations:tie",
+            findings="adamas.compare.expectations:tie",
         ),
         Workload(
             name="digits-deep",
@@ -37,7 +37,7 @@ WORKLOADS = {
                 "proportion to its scale. If the loss is multiplied by 10, AdamW's best weight decay stays the same, "
                 "and L2's becomes ten times as large."
             ),
-            findings="adamas.compare.verdict.expectations:deep",
+            findings="adamas.compare.expectations:deep",
             variants=(
                 ("loss x10", f"{_HERE}.digits_deep:job_loss_x10"),
                 ("loss x100", f"{_HERE}.digits_deep:job_loss_x100"),
@@ -53,7 +53,7 @@ WORKLOADS = {
                 "The same as digits-deep but for LayerNorm: the scales of gradients are more even, so the advantage of "
                 "AdamW shrinks or vanishes."
             ),
-            findings="adamas.compare.verdict.expectations:tie",
+            findings="adamas.compare.expectations:tie",
         ),
         Workload(
             name="modular",
@@ -70,7 +70,7 @@ WORKLOADS = {
                 "Decay decides: without decay the network only memorises. With the right weight decay both arms learn "
                 "to add; the right values of the two arms differ by a factor of a thousand."
             ),
-            findings="adamas.compare.verdict.expectations:grokking",
+            findings="adamas.compare.expectations:grokking",
         ),
         Workload(
             name="chars",
@@ -85,7 +85,7 @@ WORKLOADS = {
                 "Decay helps, because the model can learn the grammar but also memorise every sentence. AdamW's best "
                 "weight decay is a hundred times its default."
             ),
-            findings="adamas.compare.verdict.expectations:decay_helps",
+            findings="adamas.compare.expectations:decay_helps",
         ),
         Workload(
             name="sparse",
@@ -100,7 +100,7 @@ WORKLOADS = {
                 "AdamW wins: Adam divides the L2 term by the size of a weight's gradients, so L2 acts most strongly on "
                 "the weights of rare words, also in the many steps without a gradient."
             ),
-            findings="adamas.compare.verdict.expectations:adamw_wins",
+            findings="adamas.compare.expectations:adamw_wins",
         ),
         Workload(
             name="noise",
@@ -117,7 +117,7 @@ WORKLOADS = {
                 "AdamW's decay, in proportion to the weight, gives all weights one size at every scale of the "
                 "gradients; L2 does not."
             ),
-            findings="adamas.compare.verdict.expectations:sizes",
+            findings="adamas.compare.expectations:sizes",
             fixed=(("none", 3e-3, 0.0), ("adam_l2", 3e-3, 1.0), ("adamw", 3e-3, 1.0)),
         ),
     )

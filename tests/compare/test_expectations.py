@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from adamas.compare import expectations
 from adamas.compare.search.protocol import Protocol
 from adamas.compare.study.budgets import BUDGETS
 from adamas.compare.study.margin import Margin
 from adamas.compare.study.run import Outcome, Run
 from adamas.compare.study.settings import Settings
-from adamas.compare import expectations
 from adamas.compare.verdict.result import Summary, summarise
 from adamas.compare.workloads import WORKLOADS, noise
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms

@@ -787,6 +787,7 @@ def interrupt():
 
 
 random.seed(int(sys.argv[1] == "step"))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the thread inherits it: signals go to the main one
 thread = threading.Thread(target=interrupt, daemon=True)
 thread.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import adamas
 from adamas.compare.api import conduct
 from adamas.compare.verdict.result import Summary, summarise
 from tests.compare.tiny_job import settings
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def workers_find_the_tests() -> Iterator[None]:
     """Let worker processes import the jobs of the tests, in whatever folder pytest was started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'src'}")
+        patch.setenv("PYTHONPATH", f"{ROOT}:{Path(adamas.__file__).parents[1]}")  # the same build as in this process
         yield
 
 

@@ -212,7 +212,7 @@ def test_a_plain_script_needs_no_guard(tmp_path: Path) -> None:
 def test_a_notebook_compares_its_own_function(tmp_path: Path) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     cells = [
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'src')!r}]",
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(Path(adamas.__file__).parents[1])!r}]",
         dedent(SCRIPT).replace("print(result.verdict.kind)\n", "").replace("workers=1", "workers=2"),
         "result",
         "import pandas; table = pandas.DataFrame(result.runs); print(len(table), table.status.unique())",

@@ -86,7 +86,8 @@ def decide(adamw: Difference, over_none: Mapping[str, Difference], metric: str, 
         case "higher":
             return Verdict("keep", "Keep Adam with L2", f"{lead}.", note=note)
         case "same":
-            inside = f"the whole interval lies inside the margin of ±{margin}"
+            band = f"±{margin}".removesuffix("abs")  # an amount in the unit of the metric
+            inside = f"the whole interval lies inside the margin of {band}"
             return Verdict("no_difference", "No difference that matters", f"{lead}; {inside}.", note=note)
         case "unclear":
             return _undecided(adamw, lead, margin, note)

@@ -12,7 +12,7 @@ def line(*cells: str) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
+    """Return a table with a row of headings."""
     return "\n".join([line(*headings), f"|{'---|' * len(headings)}", *(line(*row) for row in rows)])
 
 

@@ -73,7 +73,7 @@ class Result:
         return cls(scenario, steps, curves)
 
     def at(self, scheme: str, measure: str, step: int) -> float:
-        """Return one value."""
+        """Return the value of a measure at a step."""
         value = self.curves[scheme][measure][self.steps.index(step)]
         return math.inf if value is None else value
 

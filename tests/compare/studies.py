@@ -18,7 +18,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from adamas.compare.runner.storage import open_storage
+from adamas.compare.runner.storage import close_storage, open_storage
 from adamas.compare.runner.tasks import Task
 from adamas.compare.runner.trials import RUN, Trials
 from adamas.compare.study.run import Outcome, Requests, Run
@@ -41,8 +41,7 @@ def trials_of(given: Settings) -> Iterator[Trials]:
         study = optuna.create_study(study_name=given.study_name, storage=storage, load_if_exists=True)
         yield Trials(study, storage)
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        close_storage(storage)
 
 
 @contextlib.contextmanager
@@ -53,8 +52,7 @@ def study_of(given: Settings) -> Iterator[optuna.Study]:
     try:
         yield optuna.load_study(study_name=given.study_name, storage=storage)
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        close_storage(storage)
 
 
 def finished(given: Settings) -> dict[int, tuple[str, object]]:

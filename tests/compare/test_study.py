@@ -30,7 +30,7 @@ from adamas.compare.runner import trials as trials_module
 from adamas.compare.runner import worker as worker_module
 from adamas.compare.runner.conduct import Driver, discard
 from adamas.compare.runner.pool import make_runner
-from adamas.compare.runner.storage import open_storage, record_heartbeats
+from adamas.compare.runner.storage import close_storage, open_storage, record_heartbeats
 from adamas.compare.runner.tasks import Task
 from adamas.compare.runner.trials import RUN, TASK, Trials, errors, heartbeat, outcomes, waiting_trial
 from adamas.compare.runner.worker import Worker
@@ -140,8 +140,7 @@ def discard_it(given: Settings) -> None:
     """Discard the study as another process does that restarts it with --fresh."""
     storage = open_storage(given.storage_url, create=False)
     discard(given.study_name, storage)
-    storage.remove_session()
-    storage.engine.dispose()
+    close_storage(storage)
 
 
 def test_a_process_notices_that_another_restarted_its_study(tmp_path: Path) -> None:
@@ -399,7 +398,7 @@ def test_heartbeats_are_written_together_and_updated(tmp_path: Path) -> None:
 CLAIMANT = """
 import sys
 import optuna
-from adamas.compare.runner.storage import open_storage
+from adamas.compare.runner.storage import close_storage, open_storage
 from adamas.compare.study.run import Outcome
 from adamas.compare.runner.trials import Trials
 storage = open_storage(sys.argv[1], create=False)

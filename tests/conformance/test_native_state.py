@@ -60,6 +60,14 @@ def bucket_of(kind: str) -> Bucket:
     return bucket
 
 
+def large_bucket(elements: int) -> Bucket:
+    """Four parameters that a step takes long enough over for another thread to meet it."""
+    params = [torch.nn.Parameter(torch.randn(elements)) for _ in range(4)]
+    for param in params:
+        param.grad = torch.randn_like(param)
+    return Bucket(params, [{key: torch.zeros(elements) for key in ("exp_avg", "exp_avg_sq")} for _ in params])
+
+
 def prepared_of(bucket: Bucket) -> native.Prepared:
     prepared = native.prepare(bucket)
     storage = bucket.storage
@@ -256,16 +264,13 @@ def test_a_check_that_failed_half_way_leaves_nothing_believed() -> None:
 
 def test_a_state_assigned_by_another_thread_stays_alive_while_it_is_written() -> None:
     """The step runs without the GIL; memory it writes may have no other owner any more."""
-    params = [torch.nn.Parameter(torch.randn(400_000)) for _ in range(4)]
-    for param in params:
-        param.grad = torch.randn_like(param)
-    states: list[dict[str, Any]] = [{key: torch.zeros(400_000) for key in ("exp_avg", "exp_avg_sq")} for _ in params]
-    prepared = native.prepare(Bucket(params, states))
+    bucket = large_bucket(400_000)
+    prepared = native.prepare(bucket)
     done = threading.Event()
 
     def assign() -> None:
         while not done.is_set():
-            for state in states:
+            for state in bucket.states:
                 state["exp_avg"] = torch.zeros(400_000)
 
     thread = threading.Thread(target=assign)
@@ -280,11 +285,8 @@ def test_a_state_assigned_by_another_thread_stays_alive_while_it_is_written() ->
 
 
 def test_a_second_thread_is_refused_while_one_is_inside() -> None:
-    params = [torch.nn.Parameter(torch.randn(1_000_000)) for _ in range(4)]
-    for param in params:
-        param.grad = torch.randn_like(param)
-    states: list[dict[str, Any]] = [{key: torch.zeros(1_000_000) for key in ("exp_avg", "exp_avg_sq")} for _ in params]
-    prepared = native.prepare(Bucket(params, states))
+    bucket = large_bucket(1_000_000)
+    prepared = native.prepare(bucket)
     refused: list[str] = []
     barrier = threading.Barrier(2)
 

@@ -41,5 +41,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the exported names."""
+    """Return the names that the package exports."""
     return __all__

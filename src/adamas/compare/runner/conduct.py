@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 
 from adamas.compare.runner.pool import Runner
 from adamas.compare.runner.snapshot import snapshot
-from adamas.compare.runner.storage import open_storage, reason, set_once
+from adamas.compare.runner.storage import close_storage, open_storage, reason, set_once
 from adamas.compare.runner.tasks import Schedule
 from adamas.compare.runner.trials import Trials, errors, outcomes
 from adamas.compare.study.errors import ChangedError, DiscardedError, JobFailedError, WorkersDiedError
@@ -51,8 +51,7 @@ def open_study(
         driver.open(spec)
         yield driver
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        close_storage(storage)
 
 
 def _open_trials(settings: Settings) -> RDBStorage:

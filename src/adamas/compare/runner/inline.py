@@ -6,6 +6,7 @@ import time
 
 from adamas.compare.job.evaluate import one_thread
 from adamas.compare.runner.pool import Runner
+from adamas.compare.runner.storage import close_storage
 from adamas.compare.runner.worker import Worker, join_study
 from adamas.compare.study.settings import Settings
 
@@ -21,8 +22,7 @@ class Inline(Runner):
     def __exit__(self, *raised: object) -> None:
         """Close the connections to the database."""
         if self._worker is not None:
-            self._worker.trials.storage.remove_session()
-            self._worker.trials.storage.engine.dispose()
+            close_storage(self._worker.trials.storage)
 
     def start(self, settings: Settings, study_id: int) -> None:
         """Work on this study from now on."""

@@ -61,6 +61,12 @@ def open_storage(url: str, create: bool) -> RDBStorage:
         ) from error
 
 
+def close_storage(storage: RDBStorage) -> None:
+    """Close the connections of this process; the last one that closes merges SQLite's -wal file into the database."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def reason(error: BaseException) -> str:
     """Return in one line why a database cannot be used."""
     return str(error.__cause__ or error).splitlines()[0]

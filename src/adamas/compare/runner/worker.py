@@ -26,7 +26,7 @@ import torch
 import adamas.torch  # noqa: F401 # pyright: ignore[reportUnusedImport] - imported while the tool looks the job over
 from adamas.compare.job.evaluate import randomness
 from adamas.compare.job.job import JobFactory
-from adamas.compare.runner.storage import open_storage
+from adamas.compare.runner.storage import close_storage, open_storage
 from adamas.compare.runner.training import train_task
 from adamas.compare.runner.trials import Claim, Trials
 from adamas.compare.study.arms import Arm
@@ -156,8 +156,7 @@ def _serve() -> None:
     signal.signal(signal.SIGTERM, worker.on_terminate)
     threading.Thread(target=worker.on_end_of_input, daemon=True).start()
     worker.loop()
-    trials.storage.remove_session()
-    trials.storage.engine.dispose()  # the last connection that closes merges SQLite's -wal file into the database
+    close_storage(trials.storage)
 
 
 def main() -> NoReturn:

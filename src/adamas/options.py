@@ -11,8 +11,8 @@ from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from adamas.decay import USES_BASE_LR
+from adamas.formats.names import STATE_DTYPES
 
-STATE_DTYPES = ("float32", "bfloat16", "packed16", "packed12", "param")
 DECOUPLED = ("lr", *USES_BASE_LR)  # the ways in which decoupled decay may follow the learning rate
 
 

@@ -32,9 +32,14 @@ def number(value: Any) -> float:
     return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of a framework, perhaps one that is only traced; arrays of NumPy are not."""
+    return hasattr(value, "shape") and type(value).__module__ != "numpy"
+
+
 def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> None:
     """Raise ValueError unless `at_least <= value < below`. Tensors pass: reading one could wait for a device."""
-    if not hasattr(value, "detach") and not at_least <= number(value) < below:
+    if not is_tensor(value) and not at_least <= number(value) < below:
         if isinstance(value, str):
             raise ValueError(f"{name}: {value!r} is a str ({rule}): write it without quotes, or convert it by float()")
         raise ValueError(f"{name}: {value} ({rule})")
@@ -145,7 +150,7 @@ class StepScalars(NamedTuple):
             step: the number of this step, counted from 1: a number or a 0-d float64 tensor.
             grad_factor: the factor of the gradients: see the function `grad_factor`.
             average_begins: whether the moving average starts at this step, as a copy of the new parameter: a bool, or
-                a 0-d tensor where only the device knows.
+                a 0-d tensor where only the device knows, of bool in torch and of float64 elsewhere.
             seed: the seed of random rounding; None without random rounding.
             lr: a learning rate that replaces the group's and that `check_rate` passed; None for the group's.
 
@@ -159,8 +164,9 @@ class StepScalars(NamedTuple):
         corrected = hyper.amsgrad == "corrected"
         root = c2**0.5
         average = 0.0
-        if hyper.ema_decay is not None and hasattr(average_begins, "detach"):
-            average = average_begins.double().clamp_min(1 - hyper.ema_decay)
+        if hyper.ema_decay is not None and is_tensor(average_begins):
+            begins = average_begins.double() if hasattr(average_begins, "double") else average_begins
+            average = begins * hyper.ema_decay + (1 - hyper.ema_decay)  # exactly 1 where it begins
         elif hyper.ema_decay is not None:
             average = 1.0 if average_begins else 1 - hyper.ema_decay
         return cls(
@@ -177,7 +183,7 @@ class StepScalars(NamedTuple):
             max_factor=1 / c2 if corrected else 1.0,
             average=average,
             amsgrad=hyper.amsgrad != "off",
-            moves=hasattr(lr, "detach") or lr != 0,
+            moves=is_tensor(lr) or lr != 0,
             random=None if seed is None else step_key(int(seed), step),
             cautious=hyper.cautious_decay,
         )

@@ -50,6 +50,43 @@ class Storage(NamedTuple):
 
 
 PLAIN = Storage()
+STATE_DTYPES = ("float32", "bfloat16", "packed16", "packed12", "param")
+FULL = ("float32", "param")  # values of state_dtype that do not ask for fewer bits than the parameter has
+HALF = ("bfloat16", "float16")  # parameters whose weights or moments may be rounded
+
+
+class Request(NamedTuple):
+    """How a user asks that moments and weights are stored: the options of these names."""
+
+    state_dtype: str = "float32"
+    master_weight_bits: int | None = None
+    stochastic_rounding: bool | None = None
+
+
+def storage_for(dtype: str, shape: tuple[int, ...], asked: Request) -> Storage:
+    """Return the storage of a parameter of this dtype and shape.
+
+    Moments stay float32, or as wide as a wider parameter, where fewer bits would save next to nothing. See `why_wide`.
+    """
+    moments = "wide"
+    if asked.state_dtype == "param" and dtype in HALF:
+        moments = dtype
+    elif asked.state_dtype not in FULL and why_wide(dtype, shape) is None:
+        moments = asked.state_dtype
+    master_bits = asked.master_weight_bits if dtype == "bfloat16" else None
+    rounds = asked.stochastic_rounding is None or asked.stochastic_rounding
+    return Storage(moments, master_bits, bool(rounds) and dtype in HALF and master_bits != 32)
+
+
+def why_wide(dtype: str, shape: tuple[int, ...]) -> str | None:
+    """Return why moments stay float32 or wider although fewer bits are asked for; None where they do not."""
+    if dtype not in ("float32", *HALF):
+        return f"{dtype} parameters"
+    if is_large(shape):
+        return None
+    if prod(shape) < SMALLEST:
+        return f"fewer than {SMALLEST:,} elements"
+    return "one dimension" if len(shape) == 1 else f"rows under {NARROWEST} elements"
 
 
 def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tuple[str, ...]:

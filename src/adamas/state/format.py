@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from adamas.formats.names import NARROWEST, SMALLEST, Storage, is_large
+from adamas.formats.names import FULL, Request, Storage, storage_for, why_wide
 from adamas.state.layout import ORDINARY, is_traced, moment_dtype
 
 Group = dict[str, Any]
-HALF = (torch.bfloat16, torch.float16)
-FULL = ("float32", "param")  # values of state_dtype that do not ask for fewer bits than the parameter has
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -35,27 +33,11 @@ def storage_of(param: Tensor, group: Group) -> Storage:
         >>> storage_of(torch.zeros(64), group)
         Storage(moments='wide', master_bits=None, stochastic=False)
     """
-    asked, rounding = group["state_dtype"], group["stochastic_rounding"]
-    moments = "wide"
-    if asked == "param" and param.dtype in HALF:
-        moments = _name(param.dtype)
-    elif asked not in FULL and why_wide(param) is None:
-        moments = asked
-    master_bits = group["master_weight_bits"] if param.dtype == torch.bfloat16 else None
-    if rounding is None:
-        rounding = not group.get("differentiable")  # random rounding has no gradient
-    return Storage(moments, master_bits, bool(rounding) and param.dtype in HALF and master_bits != 32)
-
-
-def why_wide(param: Tensor) -> str | None:
-    """Why moments stay float32 or wider although fewer bits are asked for; None where they do not."""
-    if param.dtype not in (torch.float32, *HALF):
-        return f"{_name(param.dtype)} parameters"
-    if is_large(tuple(param.shape)):
-        return None
-    if param.numel() < SMALLEST:
-        return f"fewer than {SMALLEST:,} elements"
-    return "one dimension" if param.dim() == 1 else f"rows under {NARROWEST} elements"
+    rounding = group["stochastic_rounding"]
+    if rounding is None and group.get("differentiable"):
+        rounding = False  # random rounding has no gradient
+    asked = Request(group["state_dtype"], group["master_weight_bits"], rounding)
+    return storage_for(_name(param.dtype), tuple(param.shape), asked)
 
 
 def label(param: Tensor, group: Group) -> str:
@@ -69,7 +51,7 @@ def label(param: Tensor, group: Group) -> str:
     moments = storage_of(param, group).moments
     if moments != "wide":
         return moments
-    wide, why = _name(moment_dtype(param)), why_wide(param)
+    wide, why = _name(moment_dtype(param)), why_wide(_name(param.dtype), tuple(param.shape))
     return f"{wide}: {why}" if why and group["state_dtype"] not in FULL else wide
 
 

@@ -62,6 +62,7 @@ struct Tensor {
   void *scale, *low, *high;  // one float32 number for each block of packed moments
   int64_t count;
   int64_t columns;  // if not 0, each row of this many elements starts a new block
+  int64_t first;    // the index of element 0 in the whole parameter, if this is a shard: random bits depend on it
   int32_t step;     // the index of its step among those of the bucket
 };
 

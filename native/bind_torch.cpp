@@ -15,29 +15,12 @@
 #include <vector>
 
 #include "counts.hpp"
-#include "scalars.hpp"
+#include "read_scalars.hpp"
 #include "states.hpp"
 #include "table.hpp"
 #include "torch_tensors.hpp"
 
 namespace {
-
-// Reads adamas.scalars.StepScalars by position; `random` tells whether the storage draws random bits.
-Scalars read_scalars(const nb::tuple& from, bool random) {
-  constexpr size_t kRandom = kNumbers + 2, kCautious = kNumbers + 4;
-  Scalars scalars{};
-  for (size_t i = 0; i < kNumbers; ++i) scalars.numbers[i] = nb::cast<double>(from[i]);
-  scalars.amsgrad = nb::cast<bool>(from[kNumbers]);
-  scalars.moves = nb::cast<bool>(from[kNumbers + 1]);
-  scalars.cautious = nb::len(from) > kCautious && nb::cast<bool>(from[kCautious]);
-  const nb::handle key = from[kRandom];
-  if (!key.is_none()) {
-    scalars.key = {nb::cast<uint32_t>(key[0]), nb::cast<uint32_t>(key[1])};
-  } else if (random) {
-    throw Mismatch("random=None: stochastic rounding needs the key of a seed");
-  }
-  return scalars;
-}
 
 // The addresses of a bucket's tensors. From `take` to the end of `step` the table holds all tensors: their memory stays
 // alive even if other threads put other tensors into the states while the step runs without the GIL.
@@ -344,19 +327,9 @@ bool disjoint(nb::list tensors) {
   return true;
 }
 
-std::vector<std::string> isas() {
-  std::vector<std::string> names;
-  for (const Isa* isa : usable_isas()) names.emplace_back(isa->name);
-  return names;
-}
-
 }  // namespace
 
-NB_MODULE(_native, m) {
-  nb::set_leak_warnings(false);  // an interpreter that exits with a traceback still holds an optimizer
-  m.doc() = "The native kernel: see adamas.kernels.native.";
-  nb::exception<Mismatch>(m, "Mismatch", PyExc_ValueError);
-  m.def("isas", &isas, "Return the instruction sets that this processor can run, best first.");
+void bind_torch(nb::module_& m) {
   m.def("use_torch", &use_torch, nb::arg("tensor"), nb::arg("parameter"), nb::arg("exchange").none(),
         "Set torch's classes and the table of functions that reads tensors; without one, attributes are read.");
   m.def("same_objects", &same_objects, nb::arg("a"), nb::arg("b"),

@@ -19,6 +19,13 @@ constexpr std::array kAddresses = {&Tensor::exp_avg, &Tensor::exp_avg_sq, &Tenso
                                    &Tensor::high,    &Tensor::param_low};
 constexpr std::array kMoments = {"wide", "bfloat16", "packed16", "packed12"};
 
+// A tensor does not fit the bucket it was put in; nothing has been written.
+struct Mismatch : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
+
 // The value of an enum that has this name.
 template <class Enum, size_t kCount>
 Enum named(const std::array<const char*, kCount>& names, const std::string& name) {

@@ -77,7 +77,7 @@ int64_t elements(const std::vector<Tensor>& tensors) {
   return total;
 }
 
-int threads_for(int64_t total, int threads) {
+int threads_for_elements(int64_t total, int threads) {
   return static_cast<int>(std::clamp<int64_t>(total / kElementsPerThread, 1, threads));
 }
 
@@ -119,11 +119,19 @@ const Isa& isa_named(const std::string& name) {
   throw std::invalid_argument("isa='" + name + "' is not available on this processor: see adamas doctor");
 }
 
-void run_all(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int threads) {
+void run_part(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int64_t index,
+              int64_t count) {
   const int64_t total = elements(tensors);
-  in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
-    run_span(range, steps, tensors, total * index / count, total * (index + 1) / count);
-  });
+  run_span(range, steps, tensors, total * index / count, total * (index + 1) / count);
+}
+
+int threads_for(const std::vector<Tensor>& tensors, int threads) {
+  return threads_for_elements(elements(tensors), threads);
+}
+
+void run_all(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int threads) {
+  in_parallel(threads_for(tensors, threads),
+              [&](int64_t index, int64_t count) { run_part(range, steps, tensors, index, count); });
 }
 
 std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& tensors, int threads) {
@@ -137,7 +145,7 @@ std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& te
       total += end - begin;
     }
   }
-  in_parallel(threads_for(total, threads), [&](int64_t index, int64_t count) {
+  in_parallel(threads_for_elements(total, threads), [&](int64_t index, int64_t count) {
     const DefaultFloatingPoint scope;
     for (Chunk& chunk : chunks) {  // a chunk belongs to the thread that owns its first element
       if (chunk.before * count / total != index) continue;

@@ -16,6 +16,13 @@ const Isa& isa_named(const std::string& name);
 // process's OpenMP pool. The result of an element does not depend on the thread.
 void run_all(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int threads);
 
+// The same work in `count` parts, for a caller that has its own threads: runs part number `index`.
+void run_part(StepRange range, const std::vector<Step>& steps, const std::vector<Tensor>& tensors, int64_t index,
+              int64_t count);
+
+// The number of threads that are worth waking for these tensors, at most `threads`.
+int threads_for(const std::vector<Tensor>& tensors, int threads);
+
 // Each tensor's sum of squared gradients. Squares are added in chunks with fixed edges, and the sums of the chunks in
 // order: the result does not depend on the threads.
 std::vector<double> square_all(SquareRange square, const std::vector<Tensor>& tensors, int threads);

@@ -15,11 +15,6 @@
 
 namespace nb = nanobind;
 
-// A tensor does not fit the bucket it was put in; nothing has been written.
-struct Mismatch : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 namespace {
 
 // The parts of torch that we call. Handles, which are never released: static objects would be released after the
@@ -31,8 +26,6 @@ struct Torch {
   std::array<nb::handle, kStates.size()> keys;  // kStates as Python's strings
   const DLPackExchange* exchange = nullptr;     // torch's table of functions, if it has one (2.10 and later)
 } torch;
-
-std::string place(const char* what, size_t index) { return std::string(what) + " " + std::to_string(index); }
 
 nb::object checked(PyObject* result) {
   if (!result) nb::raise_python_error();

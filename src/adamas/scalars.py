@@ -195,6 +195,19 @@ def check_max_norm(max_norm: Any) -> None:
         raise ValueError(f"max_norm={max_norm!r} must be > 0, or None not to clip; math.inf only measures the norm")
 
 
+def norm_of(squares: list[float]) -> float:
+    """The norm of all gradients as one vector, from the sums of squares of its parts, in any order.
+
+    Example:
+        >>> norm_of([9.0, 16.0])
+        5.0
+    """
+    try:
+        return math.sqrt(math.fsum(squares))  # fsum rounds once, in any order
+    except OverflowError:
+        return math.inf
+
+
 def grad_factor(scale: Any, norm: Any, max_norm: float | None) -> Any:
     """The factor of the gradients that undoes a loss scale and limits their global norm to `max_norm`.
 

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from adamas.torch import AdamW, release_gradients
-from adamas.torch.uninterrupted import Uninterrupted
+from adamas.uninterrupted import Uninterrupted
 
 
 @pytest.fixture

@@ -142,3 +142,11 @@ def zeros(xp: Any, storage: Storage, shape: tuple[int, ...], dtype: str) -> dict
     from adamas.formats.array_state import dtype_of, parts
 
     return {name: xp.zeros(part.shape, dtype_of(part.dtype)) for name, part in parts(storage, shape, dtype).items()}
+
+
+def moments(storage: Storage, state: Mapping[str, Array], param: Array) -> tuple[Array, Array]:
+    """Return new arrays of both moments in float32 or wider, shaped like the parameter."""
+    from adamas.formats.array_state import moments as decoded
+
+    m, v = decoded(storage, state, param)
+    return m + 0, v + 0

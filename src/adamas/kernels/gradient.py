@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamas.scalars import norm_of
+
 
 def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
     """Return the norm of all gradients as one vector, divided by the loss scale.
@@ -29,10 +31,7 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
         # Sorted, so that the rounding of the sum does not depend on the order of the parameters.
         return (torch.cat(every).sort().values.sum().sqrt() if every else torch.zeros(())) / scale
     numbers = [y for x in squares for y in (x.tolist() if isinstance(x, Tensor) and x.dim() else [float(x)])]
-    try:
-        return math.sqrt(math.fsum(numbers)) / scale  # fsum rounds once, in any order
-    except OverflowError:
-        return math.inf
+    return norm_of(numbers) / scale
 
 
 def finite(norm: Any, other: Any, on_device: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamas.kernels.extension import native
+from adamas.kernels.torch_extension import native
 
 
 def same_objects(a: list[Any], b: list[Any]) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, shared_refusal, state_names, tell_autograd
 from adamas.kernels.counter import HostCounter, Upcoming
 from adamas.kernels.extension import missing
-from adamas.kernels.extension import native as _native
+from adamas.kernels.torch_extension import native as _native
 
 if TYPE_CHECKING:
     from adamas.scalars import StepScalars

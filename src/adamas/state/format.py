@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from adamas.formats.names import FULL, Request, Storage, storage_for, why_wide
+from adamas.options import check_stored
 from adamas.state.layout import ORDINARY, is_traced, moment_dtype
 
 Group = dict[str, Any]
@@ -74,21 +75,6 @@ def unapplied(groups: list[tuple[list[Tensor], Group]]) -> list[str]:
     return messages
 
 
-def check_together(group: Group) -> None:
-    """Raise ValueError on storage options that contradict each other or the group's other options."""
-    state_dtype, fewer_bits = group["state_dtype"], group["state_dtype"] not in FULL
-    if group["amsgrad"] and fewer_bits:
-        raise ValueError(
-            f"amsgrad=True (set, or from a checkpoint) with state_dtype={state_dtype!r}: a running maximum climbs on "
-            "the noise of rounding (by 7 to 60 % where measured). Use state_dtype='float32', or no amsgrad"
-        )
-    if group["differentiable"] and (fewer_bits or group["master_weight_bits"] or group["stochastic_rounding"]):
-        raise ValueError(
-            "differentiable=True records the step, and rounding to fewer bits has no gradient: leave state_dtype, "
-            "master_weight_bits and stochastic_rounding at their defaults"
-        )
-
-
 def check_parameter(name: str, param: Tensor, group: Group) -> None:
     """Raise ValueError on a parameter that cannot be stored as its group asks."""
     if is_lazy(param):
@@ -106,13 +92,4 @@ def check_parameter(name: str, param: Tensor, group: Group) -> None:
             f"state_dtype={group['state_dtype']!r} and master_weight_bits={group['master_weight_bits']} are for whole "
             "ones. Use fully_shard (FSDP2) with state_dtype='float32' and master_weight_bits=None"
         )
-    if group["master_weight_bits"] and param.dtype == torch.float16:
-        raise ValueError(
-            f"master_weight_bits={group['master_weight_bits']} and {name} is float16, and its exponent is "
-            "shorter than float32's: low bits cannot make it longer. Use bfloat16 parameters"
-        )
-    if group["amsgrad"] and storage.moments != "wide":
-        raise ValueError(
-            f"amsgrad=True and {name} would have {storage.moments} moments: a running maximum climbs on the noise of "
-            "their rounding. Use state_dtype='float32', or no amsgrad"
-        )
+    check_stored(name, _name(param.dtype), storage, group)

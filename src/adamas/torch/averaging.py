@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from adamas.torch.conductor import Conductor
-from adamas.torch.uninterrupted import Uninterrupted
+from adamas.uninterrupted import Uninterrupted
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from adamas.state.format import unapplied
 from adamas.torch.dispatch import choose_for
 from adamas.torch.groups import Group, check
 from adamas.torch.plan import Groups, Plan, States
-from adamas.torch.uninterrupted import Uninterrupted
+from adamas.uninterrupted import Uninterrupted
 
 
 @dataclass(slots=True, eq=False, repr=False)

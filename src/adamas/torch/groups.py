@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from adamas.decay import USES_BASE_LR
-from adamas.options import BASE_LR, GROUP_KEYS, KNOWN_KEYS, OPTIMIZER_KEYS, check_allowed
+from adamas.options import BASE_LR, GROUP_KEYS, KNOWN_KEYS, OPTIMIZER_KEYS, check_allowed, check_together
 from adamas.scalars import Hyper
-from adamas.state.format import Group, check_together
+from adamas.state.format import Group
 from adamas.state.layout import ORDINARY
 from adamas.torch.dispatch import Request, check_request
 

@@ -44,6 +44,8 @@ class Adam(LightOptimizer):
     ```
 
     Args:
+        params: parameters, named parameters, or groups: dicts with "params" and any of the arguments below but
+            max_norm and skip_nonfinite.
         {arguments}
 
     Raises:
@@ -357,6 +359,8 @@ class AdamW(Adam):
     ```
 
     Args:
+        params: parameters, named parameters, or groups: dicts with "params" and any of the arguments below but
+            max_norm and skip_nonfinite.
         {arguments}
 
     Raises:

@@ -1,8 +1,9 @@
 // The native kernel as a foreign function of XLA on the CPU, which src/adamas/kernels/xla.py registers and calls.
 //
-// The arguments are the numbers of StepScalars (float64), the key of random bits (uint32), the index of each tensor's
-// first element in its whole parameter (int64), and then for each tensor its gradient, parameter and states. The
-// results are parameters and states, and share memory with the arguments.
+// The arguments are the numbers of StepScalars, the key of random bits, the index of each tensor's first element in its
+// whole parameter, and then for each tensor its gradient, parameter and states. The results are parameters and states,
+// and share memory with the arguments. Numbers (float64) and indices (int64) come as pairs of uint32, because a program
+// without 64-bit types cannot hold them.
 
 #include <nanobind/nanobind.h>
 
@@ -104,8 +105,7 @@ const xla::Buffer& argument(const xla::CallFrame& frame, int64_t i, xla::Type ty
 
 Step read_step(const xla::CallFrame& frame, const Options& options, const Storage& storage) {
   Scalars scalars{};
-  const auto* numbers = static_cast<const double*>(argument(frame, 0, xla::Type::f64, kNumbers).data);
-  std::copy(numbers, numbers + kNumbers, scalars.numbers.begin());
+  memcpy(scalars.numbers.data(), argument(frame, 0, xla::Type::u32, 2 * kNumbers).data, sizeof scalars.numbers);
   const auto* key = static_cast<const uint32_t*>(argument(frame, 1, xla::Type::u32, 2).data);
   scalars.key = {key[0], key[1]};
   scalars.amsgrad = options.number("amsgrad") != 0;
@@ -153,11 +153,12 @@ Work read_work(const xla::CallFrame& frame) {
   const int64_t width = 2 + static_cast<int64_t>(kept.size()), count = (frame.arguments.size - kBefore) / width;
   if (frame.arguments.size != kBefore + count * width || frame.results.size != count * (width - 1))
     throw Mismatch("a call has another number of arguments or results than its names need");
-  const auto* first = static_cast<const int64_t*>(argument(frame, 2, xla::Type::s64, count).data);
+  std::vector<int64_t> first(static_cast<size_t>(count));
+  memcpy(first.data(), argument(frame, 2, xla::Type::u32, 2 * count).data, first.size() * sizeof first[0]);
   Work work;
   for (int64_t i = 0; i < count; ++i) {
     work.tensors.push_back(read_tensor(frame, i, kept, storage));
-    work.tensors.back().first = first[i];
+    work.tensors.back().first = first[static_cast<size_t>(i)];
   }
   work.steps = {read_step(frame, options, storage)};
   const Isa& isa = isa_named("");

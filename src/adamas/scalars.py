@@ -45,6 +45,22 @@ def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> N
         raise ValueError(f"{name}: {value} ({rule})")
 
 
+# What 16 bits take from a beta that they round to 1: the middle of the numbers that become 1.
+_LOST = {"bfloat16": 2.0**-10, "float16": 2.0**-13}
+
+
+def unrounded_beta(beta: Any, dtype: str) -> Any:
+    """A beta that was stored in this dtype, where a beta that was rounded to 1 becomes a number below 1 again.
+
+    bfloat16 rounds 0.999 to 1, with which both the bias correction and the second moment would be 0.
+
+    Example:
+        >>> unrounded_beta(1.0, "bfloat16"), unrounded_beta(0.9, "bfloat16"), unrounded_beta(0.999, "float32")
+        (0.9990234375, 0.9, 0.999)
+    """
+    return beta - (beta == 1) * _LOST[dtype] if dtype in _LOST else beta
+
+
 def check_rate(lr: Any) -> None:
     """Raise ValueError unless a learning rate is finite and >= 0. Tensors pass."""
     _check("Invalid learning rate", lr, 0.0, math.inf, "lr must be finite and >= 0")
@@ -227,5 +243,8 @@ def grad_factor(scale: Any, norm: Any, max_norm: float | None) -> Any:
     if max_norm is None or max_norm == math.inf:
         return 1.0 / scale
     clip = max_norm / (norm + 1e-6)
-    clip = clip.clamp(max=1.0) if hasattr(clip, "clamp") else 1.0 if clip > 1.0 else clip
+    if is_tensor(clip):
+        clip = clip.clip(max=1.0)
+    elif clip > 1.0:
+        clip = 1.0
     return clip / scale

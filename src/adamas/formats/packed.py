@@ -97,7 +97,7 @@ def decode(grid: Grid, codes: Codes) -> tuple[Array, Array]:
     """Return both float32 moments of encoded blocks."""
     low, high = bits_of(codes.v_low), bits_of(codes.v_high)
     bits = _points(codes.v, low, high, _spacing(low, high, grid))
-    m = (cast(codes.m - grid.middle, "float32") * codes.m_scale) * _root(bits)
+    m = (cast(cast(codes.m, "int32") - grid.middle, "float32") * codes.m_scale) * _root(bits)
     return m, float_of(bits)
 
 

@@ -98,7 +98,8 @@ class Fused:
         settings = self._settings
         norm = xla.norm(gradients) if settings.max_norm is not None else None
         decaying = settings.decaying(params)
-        made = {decays: settings.scalars(state.count, norm, decays) for decays in set(decaying)}
+        random = any(self._storage(param).random for param in leaves)
+        made = {decays: settings.scalars(state.count, norm, decays, random) for decays in set(decaying)}
         buckets: dict[Any, list[int]] = {}
         for i, (param, grad, decays) in enumerate(zip(leaves, gradients, decaying, strict=True)):
             if grad.shape != param.shape:

@@ -33,7 +33,7 @@ class Settings:
     maximize: bool = False
     ema_decay: float | None = None
     max_norm: float | None = None
-    seed: int | None = None  # None where nothing is rounded stochastically
+    seed: int = 0  # of the random bits for rounding
 
     def __post_init__(self) -> None:
         """Check every value before the first step is traced."""
@@ -43,7 +43,8 @@ class Settings:
                 f"decay={self.decay!r} divides by the base learning rate, which a schedule does not tell: give "
                 "base_lr, for instance the peak of the schedule"
             )
-        self._hyper(1e-3 if callable(self.learning_rate) else self.learning_rate, self.weight_decay)
+        with jax.enable_x64(True):
+            self._hyper(1e-3 if callable(self.learning_rate) else self.learning_rate, self.weight_decay)
 
     def _hyper(self, lr: Any, weight_decay: Any) -> Hyper:
         """The checked hyperparameters of one step, with arrays in float64 where that is enabled."""
@@ -65,20 +66,22 @@ class Settings:
             cautious_decay=self.cautious_decay,
         )
 
-    def scalars(self, count: Any, norm: Any, decays: bool) -> StepScalars:
+    def scalars(self, count: Any, norm: Any, decays: bool, random: bool = False) -> StepScalars:
         """The factors of the step after `count` steps, as 0-d float64 arrays.
 
         Args:
             count: the number of steps taken, an int32 array.
             norm: the global norm of the gradients, float64; read only with `max_norm`.
             decays: whether weight decay applies, which a mask decides.
+            random: whether the step rounds stochastically.
         """
         lr = self.learning_rate(count) if callable(self.learning_rate) else self.learning_rate
         with jax.enable_x64(True):
             hyper = self._hyper(lr, self.weight_decay if decays else 0.0)
             step = jnp.asarray(count, jnp.float64) + 1
             begins = (step == 1).astype(jnp.float64)
-            return StepScalars.of(hyper, step, grad_factor(1.0, norm, self.max_norm), begins, self.seed)
+            factor = grad_factor(1.0, norm, self.max_norm)
+            return StepScalars.of(hyper, step, factor, begins, self.seed if random else None)
 
     def absent(self, decays: bool) -> frozenset[str]:
         """The names of the factors that are 0 at every step."""

@@ -44,7 +44,7 @@ def adam(
         b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment, >= 0.
         eps_root: added inside the root, >= 0.
-        mu_dtype: the dtype of the first moment; float32 or wider if None.
+        mu_dtype: the dtype of the first moment; None, as in optax, for that of the parameter.
         nesterov: must be False; NAdam is another rule (`optax.nadam`).
         weight_decay: lambda, >= 0: lambda * weight is added to the gradient.
         mask: a tree of bools, or a function of the parameters that returns one: which parameters decay.
@@ -56,8 +56,8 @@ def adam(
 
     Differences from optax:
 
-    - Arithmetic and moments are float32 or wider, also for 16-bit parameters; the updates of these are float32. In
-      bfloat16 optax's second moment stops following the gradients.
+    - Arithmetic and the second moment are float32 or wider, also for 16-bit parameters. In bfloat16 optax's second
+      moment stops following the gradients.
     - Learning rate and bias corrections are computed in float64, also in a program with 32-bit types.
     - A beta that `optax.inject_hyperparams` rounds to 1 in bfloat16 counts as .99902; `hyperparam_dtype=jnp.float32`
       keeps it exact. optax's updates are NaN there.
@@ -153,7 +153,7 @@ class _Transformation(NamedTuple):
     def init(self, params: Any) -> State:
         """The state before the first step: zeros in float32 or wider, each where its parameter is."""
         count, nu = jnp.zeros((), jnp.int32), jax.tree.map(_zeros, params)
-        mu = jax.tree.map(lambda x: _zeros(x, self.mu_dtype), params)
+        mu = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=self.mu_dtype), params)
         if self.settings.amsgrad == "off":
             return optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
         return optax.ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=jax.tree.map(_zeros, params))
@@ -175,16 +175,15 @@ class _Transformation(NamedTuple):
         for grad, param, decays, *old in zip(grads, jax.tree.leaves(params), decaying, *moments, strict=True):
             kind = xla.Kind(Storage(), amsgrad, False, settings.cautious_decay, settings.absent(decays))
             change, *found = xla.update(kind, grad, param, tuple(old), made[decays])
-            changes.append(xla.negated(change))
+            changes.append(xla.negated(change).astype(grad.dtype))
             new.append(tuple(x.astype(was.dtype) for x, was in zip(found, old, strict=True)))
         trees = [structure.unflatten(leaves) for leaves in zip(*new, strict=True)] or list(state[1:])
         return structure.unflatten(changes), type(state)(optax.safe_increment(state.count), *trees)
 
 
-def _zeros(param: Any, dtype: Any = None) -> Any:
-    """Zeros for a moment of a parameter, in float32 or wider."""
-    wide = jnp.promote_types(jnp.asarray(param).dtype, jnp.float32)
-    return jnp.zeros_like(param, dtype=wide if dtype is None else dtype)
+def _zeros(param: Any) -> Any:
+    """Zeros for the second moment of a parameter, in float32 or wider."""
+    return jnp.zeros_like(param, dtype=jnp.promote_types(param.dtype, jnp.float32))
 
 
 def _transformation(settings: Settings, mu_dtype: Any, nesterov: bool) -> optax.GradientTransformationExtraArgs:

@@ -133,8 +133,8 @@ def step(
 
 def square_sum(xp: Any, grad: Array, wide: str) -> Array:
     """Return the sum of squares of a gradient, in the wider dtype of this name."""
-    flat = grad.astype(wide).reshape(-1)
-    return xp.sum(flat * flat)
+    wider = grad.astype(wide)
+    return xp.sum(wider * wider)
 
 
 def zeros(xp: Any, storage: Storage, shape: tuple[int, ...], dtype: str) -> dict[str, Array]:

@@ -329,6 +329,8 @@ def placed(state: dict[str, Any], param: Any) -> dict[str, Any]:
     if isinstance(param, jax.core.Tracer) or not isinstance(sharding, NamedSharding):
         return state
     spec = tuple(sharding.spec)
+    if not state.keys().isdisjoint(PACKED):
+        spec = spec[:1]
     found: dict[str, Any] = {}
     for name, array in state.items():
         in_shape = array.shape[: param.ndim] == param.shape

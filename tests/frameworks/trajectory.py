@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def starts(dtype: str) -> list[np.ndarray]:
     return [draw.normal(size=shape).astype(dtype) for shape in SHAPES]
 
 
+@cache
 def gradients(dtype: str, steps: int = STEPS) -> list[list[np.ndarray]]:
     """Gradients whose scale differs from element to element and falls a hundredfold on the way."""
     draw = np.random.default_rng(2)
@@ -45,9 +47,10 @@ def gradients(dtype: str, steps: int = STEPS) -> list[list[np.ndarray]]:
     return found
 
 
-def expected(values: dict[str, Any], dtype: str, steps: int = STEPS) -> list[np.ndarray]:
+@cache
+def expected(values: tuple[tuple[str, Any], ...], dtype: str, steps: int = STEPS) -> list[np.ndarray]:
     """The reference's parameters after the steps, in float64."""
-    hyper = Hyper(**{"lr": LR, **values})
+    hyper = Hyper(**{"lr": LR, **dict(values)})
     params = [param.astype(np.float64) for param in starts(dtype)]
     states = [reference.init(param) for param in params]
     for grads in gradients(dtype, steps):
@@ -63,6 +66,6 @@ def check(run: Run, values: dict[str, Any], dtype: str) -> None:
     """Float64 to 1e-12 of the largest number, float32 to a hundredth of a step."""
     found = run(starts(dtype), gradients(dtype), {"lr": LR, **values})
     budget = 1e-12 if dtype == "float64" else 1e-2 * LR
-    for param, right in zip(found, expected(values, dtype), strict=True):
+    for param, right in zip(found, expected(tuple(values.items()), dtype), strict=True):
         worst = float(np.max(np.abs(np.asarray(param, np.float64) - right)))
         assert worst <= budget * max(1.0, float(np.max(np.abs(right)))), f"{worst / LR:.2e} lr"

@@ -163,7 +163,7 @@ class _Transformation(NamedTuple):
         del extra
         settings, amsgrad = self.settings, self.settings.amsgrad != "off"
         if params is None:
-            if settings.absent(True) < {"l2", "decay"}:
+            if not {"l2", "decay"} <= settings.absent(True):
                 raise ValueError("weight decay needs the parameters: call update(grads, state, params)")
             params = updates
         grads, structure = jax.tree.flatten(updates)

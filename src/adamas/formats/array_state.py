@@ -20,12 +20,12 @@ from adamas.formats.random_bits import Key, for_weights, random_bits
 def parts(storage: Storage, shape: tuple[int, ...], dtype: str) -> dict[str, Part]:
     """Return the dtype and shape of moments and low bits, by name, for a parameter of this shape and dtype."""
     if storage.moments == "wide":
-        found = dict.fromkeys(WIDE, Part("float64" if dtype == "float64" else "float32", shape))
+        found: dict[str, Part] = dict.fromkeys(WIDE, Part("float64" if dtype == "float64" else "float32", shape))
     else:
-        found = MOMENTS[storage.moments].parts(shape)
+        found = dict(MOMENTS[storage.moments].parts(shape))
     if storage.master_bits:
         low = Part("int8", shape) if storage.master_bits == 24 else Part("uint8", (*shape, 2))
-        found = {**found, "param_low": low}
+        found["param_low"] = low
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from adamas.decay import USES_BASE_LR, DecayMode
 from adamas.scalars import Hyper, StepScalars, check_max_norm, grad_factor, is_tensor, unrounded_beta
@@ -111,5 +112,5 @@ def _value(value: Any, is_beta: bool = False) -> Any:
     if not hasattr(value, "dtype"):
         return value
     dtype = str(value.dtype)
-    value = value.astype(jnp.float64) if isinstance(value, jax.core.Tracer) else float(value)
+    value = value.astype(jnp.float64) if isinstance(value, Tracer) else float(value)
     return unrounded_beta(value, dtype) if is_beta else value

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -150,24 +152,19 @@ def _native(kind: Kind, operands: list[Any], first: Any) -> list[Any]:
         input_output_aliases={i + 1: n for n, i in enumerate(outputs)},
         vmap_method="sequential",
     )
-    return call(
+    found = call(
         operands[0],
         operands[1],
         first,
         *operands[2:],
         names=" ".join(names),
         moments=storage.moments,
-        master_bits=_int64(storage.master_bits or 0),
-        stochastic=_int64(storage.stochastic),
-        amsgrad=_int64(kind.amsgrad),
-        cautious=_int64(kind.cautious),
+        master_bits=np.int64(storage.master_bits or 0),
+        stochastic=np.int64(storage.stochastic),
+        amsgrad=np.int64(kind.amsgrad),
+        cautious=np.int64(kind.cautious),
     )
-
-
-def _int64(value: int) -> Any:
-    import numpy as np
-
-    return np.int64(value)
+    return list(found)
 
 
 @cache
@@ -326,7 +323,7 @@ def norm(grads: list[Any]) -> Any:
 def placed(state: dict[str, Any], param: Any) -> dict[str, Any]:
     """Return the arrays of a state on the devices of their parameter, sharded alike."""
     sharding = getattr(param, "sharding", None)
-    if isinstance(param, jax.core.Tracer) or not isinstance(sharding, NamedSharding):
+    if isinstance(param, Tracer) or not isinstance(sharding, NamedSharding):
         return state
     spec = tuple(sharding.spec)
     if not state.keys().isdisjoint(PACKED):

@@ -219,6 +219,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import adamas", (*FRAMEWORKS, "numpy")),
         ("import adamas.decay, adamas.scalars, adamas.reference", FRAMEWORKS),
+        ("import adamas.checkpoint", FRAMEWORKS),
         ("import adamas.torch", ("jax", "keras", "tensorflow", "optax", "rich", "typer", "optuna", "plotly")),
         ("import adamas.cli", (*FRAMEWORKS, "optuna", "plotly", "sklearn", "scipy")),
     ],

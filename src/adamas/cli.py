@@ -1,4 +1,4 @@
-"""The command line: `adamas compare`, `adamas bench`, `adamas doctor`.
+"""The command line: `adamas compare`, `adamas bench`, `adamas convert`, `adamas doctor`.
 
 This file imports torch, Optuna and Plotly only when a command needs them: `adamas --help` is fast and works without.
 """
@@ -298,6 +298,87 @@ def bench(**given: Any) -> None:
     if not result.complete:
         kept = f" and kept in {options.out}" if options.out else ""
         stop(f"stopped; what was finished ({len(result.rows)}) is shown{kept}", INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The options of `adamas convert`, as the user typed them."""
+
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", help="A file that adamas.checkpoint.save wrote, or a torch state dict in a .pt or .pth file."
+        ),
+    ]
+    path: Annotated[Path | None, typer.Argument(metavar="OUT", help="The new file; not needed with --dry-run.")] = None
+    to: Annotated[
+        str,
+        typer.Option(
+            help="The framework to convert to: torch, jax, keras or numpy.",
+            autocompletion=lambda: ["torch", "jax", "keras", "numpy"],
+            show_default=False,
+        ),
+    ] = ...  # pyright: ignore[reportAssignmentType] - Typer's mark of an option that must be given
+    rules: Annotated[Path | None, typer.Option("--map", help="A JSON file of rules: new names, and how axes move.")] = (
+        None
+    )
+    reverse: Annotated[bool, typer.Option("--reverse", help="Use the rules in the opposite direction.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would become of each parameter, and write nothing.")
+    ] = False
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict/--no-strict",
+            help="Refuse different steps a parameter where a framework counts once for all, or take the largest.",
+        ),
+    ] = True
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas convert torch.safetensors --to keras --map rules.json --dry-run`: what would become of each parameter
+
+`adamas convert torch.safetensors keras.safetensors --to keras --map rules.json`: write the new file
+
+`adamas convert keras.safetensors torch.safetensors --to torch --map rules.json --reverse`: and back
+
+`adamas convert optimizer.pt state.safetensors --to torch`: from a state dict of torch
+
+A rules file: `{"0.weight": ["out/kernel", "transpose"], "0.bias": "out/bias"}`; see docs/checkpoints.md.
+
+Exit codes: 0 converted, 1 refused, 2 wrong usage.
+"""
+)
+@with_options(ConvertOptions)
+def convert(**given: Any) -> None:
+    """Convert the state of an Adam or AdamW between torch, JAX, Keras and NumPy.
+
+    Moments, steps and weights get the names and shapes that the rules give them. What cannot be converted without a
+    guess is refused, with the reason and the rule that would help.
+    """
+    options = ConvertOptions(**given)
+    if (options.path is None) != options.dry_run:
+        stop(
+            f"OUT={options.path} with dry-run={options.dry_run}: give either a file to write, or --dry-run", USAGE_ERROR
+        )
+    if options.to not in ("torch", "jax", "keras", "numpy"):
+        stop(f"to={options.to} must be torch, jax, keras or numpy", USAGE_ERROR)
+    from adamas.checkpoint import CheckpointError, Rules
+    from adamas.checkpoint.command import run_command
+
+    try:
+        rules = Rules.read(options.rules)
+        rules = rules.reverse() if options.reverse else rules
+        console = Console(highlight=False, emoji=False)
+        complete = run_command(options.source, options.path, options.to, rules, options.strict, console)
+    except OSError as error:
+        stop(str(error), USAGE_ERROR)
+    except (ModuleNotFoundError, CheckpointError) as error:
+        stop(str(error), FAILED)
+    if not complete:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

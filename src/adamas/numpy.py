@@ -84,21 +84,15 @@ class Adam:
         self._options = given
         self._base_lr = given["lr"] if given["decay"] in USES_BASE_LR else 0.0
         self._hyper()
-        self._params = params
+        self.params = params
         asked = Request(*(given[name] for name in Request._fields))
-        found = list(_arrays(params, ""))
-        named = dict(found)
-        if len(named) < len(found):
-            names = [name for name, _ in found]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"two parameters are called {twice}: names of nested parameters are joined by dots")
-        self._arrays: dict[str, Array] = named
+        self._arrays = named(params)
         self._storages: dict[str, Storage] = {}
-        for name, array in named.items():
+        for name, array in self._arrays.items():
             _check_parameter(name, array)
             self._storages[name] = storage_for(str(array.dtype), array.shape, asked)
             options.check_stored(name, str(array.dtype), self._storages[name], given)
-        _check_apart(named)
+        _check_apart(self._arrays)
         self._state: dict[str, dict[str, Array]] = {}
         self._steps: dict[str, int] = {}
         self._inside = threading.Lock()
@@ -213,7 +207,7 @@ class Adam:
             name: self._state[name]["ema"].copy() if name in self._state else array.copy()
             for name, array in self._arrays.items()
         }
-        return _like(self._params, found, "")
+        return _like(self.params, found, "")
 
     def moments(self) -> tuple[Any, Any]:
         """Copies of both moments in float32 or wider, without bias correction, in the structure of the parameters."""
@@ -222,18 +216,19 @@ class Adam:
         for name, array in self._arrays.items():
             state = self._state.get(name) or self._begun(name)
             first[name], second[name] = functional.moments(self._storages[name], state, array)
-        return _like(self._params, first, ""), _like(self._params, second, "")
+        return _like(self.params, first, ""), _like(self.params, second, "")
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps and the state of each parameter, by name, and the hyperparameters; the arrays are copies.
 
-        The names of nested parameters are joined by dots: {"layers": [w]} has "layers.0".
+        The names of nested parameters are joined by slashes: {"layers": [w]} has "layers/0".
         """
         hyper = {"lr": self.lr, "betas": tuple(self.betas), "eps": self.eps, "weight_decay": self.weight_decay}
+        states = {name: self._state.get(name) or self._begun(name) for name in self._arrays}
         return {
-            "step": dict(self._steps),
-            "state": {name: {key: x.copy() for key, x in state.items()} for name, state in self._state.items()},
-            "hyper": {**{name: x for name, x in self._options.items()}, **hyper, "base_lr": self._base_lr},
+            "step": {name: self._steps.get(name, 0) for name in self._arrays},
+            "state": {name: {key: x.copy() for key, x in state.items()} for name, state in states.items()},
+            "hyper": {**self._options, **hyper, "base_lr": self._base_lr},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -245,9 +240,9 @@ class Adam:
             ValueError: a name, an array or a shape does not fit. Nothing was changed then.
         """
         steps, loaded, params = state_dict["step"], state_dict["state"], self._arrays
-        unknown = [name for name in loaded if name not in params]
-        if unknown or set(steps) != set(loaded):
-            raise ValueError(f"the state has {unknown or sorted(set(steps) ^ set(loaded))}, which are not parameters")
+        if not params.keys() == loaded.keys() == steps.keys():
+            others = sorted(params.keys() ^ loaded.keys() | params.keys() ^ steps.keys())
+            raise ValueError(f"the names of parameters and of their saved state differ in {', '.join(others)}")
         state: dict[str, dict[str, Array]] = {}
         for name, mine in loaded.items():
             blank = self._begun(name)
@@ -344,20 +339,35 @@ def _arrays(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of dicts, lists and tuples with their names."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _arrays(value, f"{name}.{key}" if name else str(key))
+            yield from _arrays(value, f"{name}/{key}" if name else str(key))
     elif isinstance(tree, list | tuple):
         for i, value in enumerate(tree):
-            yield from _arrays(value, f"{name}.{i}" if name else str(i))
+            yield from _arrays(value, f"{name}/{i}" if name else str(i))
     else:
         yield name or "param", tree
+
+
+def named(params: Any) -> dict[str, Any]:
+    """The arrays of nested dicts, lists and tuples by name: keys and places with slashes between them.
+
+    Raises:
+        ValueError: two arrays have the same name.
+    """
+    pairs = list(_arrays(params, ""))
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two parameters are called {twice}: names of nested parameters are joined by slashes")
+    return found
 
 
 def _like(tree: Any, found: dict[str, Any], name: str) -> Any:
     """Return the structure of a tree with these leaves, by name."""
     if isinstance(tree, dict):
-        return {key: _like(value, found, f"{name}.{key}" if name else str(key)) for key, value in tree.items()}
+        return {key: _like(value, found, f"{name}/{key}" if name else str(key)) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_like(value, found, f"{name}.{i}" if name else str(i)) for i, value in enumerate(tree)]
+        return [_like(value, found, f"{name}/{i}" if name else str(i)) for i, value in enumerate(tree)]
     return found[name or "param"]
 
 

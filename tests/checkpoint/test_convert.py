@@ -103,7 +103,7 @@ def test_a_rule_that_does_not_fit_is_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("to", ["jax", "keras", "numpy"])
+@pytest.mark.parametrize("to", ["jax", "keras"])
 def test_different_steps_do_not_become_one_count(to: Framework) -> None:
     rules = Rules.read({"*": ["*", "same"]})
     before = example(steps=(3, 5))
@@ -113,7 +113,8 @@ def test_different_steps_do_not_become_one_count(to: Framework) -> None:
         new, report = converted(before, to, rules, False)
     assert {entry.step for entry in new.entries.values()} == {5}
     assert report.all_refusals() == []
-    assert converted(before, "torch", rules, True)[0].entries["a.weight"].step == 3
+    for own in ("torch", "numpy"):
+        assert converted(before, own, rules, True)[0].entries["a.weight"].step == 3
     left_out = Rules.read({"a.bias": None, "*": ["*", "same"]})
     assert converted(before, to, left_out, True)[1].all_refusals() == []
 
@@ -249,7 +250,7 @@ for call in (lambda: convert("x.pt", "y", to="jax"), lambda: needed("keras"), la
 def test_a_missing_framework_is_named_with_its_extra() -> None:
     found = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == [
-        f"this needs {name}, which is not installed: pip install 'adamas[{name}]'" for name in ("torch", "keras", "jax")
+        f"{name} is not installed: pip install 'adamas[{name}]'" for name in ("torch", "keras", "jax")
     ]
 
 

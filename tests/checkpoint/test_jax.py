@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,34 +222,3 @@ def test_packed_moments_of_torch_go_on_in_jax(tmp_path: Path) -> None:
     assert int(state[0].count) == 1
     weights = load_weights(tmp_path / "x.safetensors", tree, rules=rules)
     assert np.array_equal(weights["kernel"], net.weight.detach().numpy().T)
-
-
-class ArrayOptimizer:
-    """A stand-in for adamas.numpy.AdamW."""
-
-    def __init__(self, state: Any, step: int) -> None:
-        self._saved = {"step": step, "state": state}
-
-    def state_dict(self) -> Any:
-        return deepcopy(self._saved)
-
-    def load_state_dict(self, saved: Any) -> None:
-        self._saved = saved
-
-
-ArrayOptimizer.__module__ = "adamas.numpy"
-
-
-def test_the_state_of_numpy_arrays(tmp_path: Path) -> None:
-    def state(value: float) -> Any:
-        return {"a": [{"exp_avg": np.full((2, 3), value), "exp_avg_sq": np.full((2, 3), value)}]}
-
-    weights = {"a": [np.ones((2, 3))]}
-    save(tmp_path / "x.safetensors", ArrayOptimizer(state(0.5), 4), weights, hyper=HYPER)
-    found = file.read(tmp_path / "x.safetensors")
-    assert (list(found.entries), found.entries["a/0"].step, found.layout) == (["a/0"], 4, "numpy")
-    optimizer = load(tmp_path / "x.safetensors", ArrayOptimizer(state(0.0), 0))
-    assert str(optimizer.state_dict()) == str({"step": 4, "state": state(0.5)})
-    zeros = {"a": [np.zeros((2, 3))]}
-    load_weights(tmp_path / "x.safetensors", zeros)
-    assert np.array_equal(zeros["a"][0], weights["a"][0])

@@ -164,7 +164,7 @@ def test_stopping_says_how_to_continue(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_doctor_prints_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("native kernel", "slow", "pip install 'adamas[torch]'"), ("cuda", "odd", "none found")]
-    monkeypatch.setattr("adamas.torch.doctor.report", lambda: rows)
+    monkeypatch.setattr("adamas.doctor.report", lambda: rows)
     found = invoke("doctor")
     assert found.exit_code == 0
     assert [line.split() for line in found.stdout.splitlines()] == [" ".join(row).split() for row in rows]
@@ -178,7 +178,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
-    [("compare", "optuna", "compare"), ("bench", "torch", "torch"), ("doctor", "torch", "torch")],
+    [("compare", "optuna", "compare"), ("bench", "torch", "torch")],
 )
 def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> None:
     hide = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['adamas', {command!r}]"
@@ -186,6 +186,23 @@ def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> Non
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=False)
     assert found.returncode == 1
     assert f"needs {package}, which is not installed: pip install 'adamas[{extra}]'" in found.stderr
+
+
+def test_doctor_tells_of_each_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A framework that is missing, or broken, has a row that says so and hides no other row."""
+    from adamas import doctor
+
+    def broken() -> list[doctor.Row]:
+        raise ImportError("libcuda.so.1")
+
+    monkeypatch.setattr(doctor, "_jax", broken)
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name != "keras")
+    rows = {what: (status, detail) for what, status, detail in doctor.report()}
+    assert rows["numpy"][0] == ("ok" if rows["native kernel"][0] == "ok" else "slow")
+    assert "steps by" in rows["numpy"][1]
+    assert rows["torch"][0] == "ok"
+    assert rows["jax"] == ("off", "cannot be used: ImportError: libcuda.so.1")
+    assert rows["keras"] == ("off", "not installed: pip install 'adamas[keras]'")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from adamas.checkpoint.contents import (
 from adamas.checkpoint.encoding import decoded
 from adamas.checkpoint.rules import SAME, Rules, Transform
 
-GLOBAL_STEP: tuple[Framework, ...] = ("jax", "keras", "numpy")  # one count for all parameters
+GLOBAL_STEP: tuple[Framework, ...] = ("jax", "keras")
 EPS_MODES = {"torch": "alg1", "jax": "alg1", "keras": "hat", "numpy": "alg1"}
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from adamas.checkpoint.contents import CheckpointError, Framework
+from adamas.extras import needs
 
 
 def needed(name: str) -> Any:
@@ -15,13 +16,8 @@ def needed(name: str) -> Any:
     Raises:
         ModuleNotFoundError: it is not installed; the message names the extra that installs it.
     """
-    try:
+    with needs(name, extra=name):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or name).split(".")[0]
-        raise ModuleNotFoundError(
-            f"this needs {missing}, which is not installed: pip install 'adamas[{name}]'", name=missing
-        ) from error
 
 
 def framework_of(target: Any) -> Framework:

@@ -6,87 +6,76 @@ from collections.abc import Mapping
 from typing import Any
 
 from adamas.checkpoint.contents import (
+    HYPER,
     MAXIMUM,
     WEIGHT,
+    Array,
     Checkpoint,
     Group,
     Target,
     entry_from,
-    shape_in,
     step_from,
 )
-from adamas.checkpoint.encoding import fitted
+from adamas.checkpoint.encoding import decoded, fitted
 from adamas.checkpoint.frameworks import class_of
 
 
 def describe(optimizer: Any, params: Any, given: Mapping[str, Any]) -> Target:
     """Return names, shapes and hyper-parameters of a live optimizer."""
-    states = _named(optimizer.state_dict()["state"])
-    shapes = {name: shape_in(state) for name, state in states.items()}
-    return Target([Group(list(shapes), _hyper(states, given))], shapes)
+    from adamas.numpy import named
+
+    shapes: dict[str, tuple[int, ...] | None] = {name: x.shape for name, x in named(optimizer.params).items()}
+    return Target([Group(list(shapes), _hyper(optimizer.state_dict(), given))], shapes)
 
 
 def read(optimizer: Any, params: Any, given: Mapping[str, Any]) -> Checkpoint:
-    """Return the state of a live optimizer; with params, the weights too."""
-    saved = optimizer.state_dict()
-    step, states = step_from(int(saved["step"]), "the optimizer"), _named(saved["state"])
-    weights = dict.fromkeys(states) if params is None else _named(params)
-    entries = {name: entry_from(step, state, weights[name], name) for name, state in states.items()}
-    hyper = _hyper(states, given)
+    """Return the state of a live optimizer, and its parameters."""
+    from adamas.numpy import named
+
+    saved, weights = optimizer.state_dict(), named(optimizer.params)
+    entries = {
+        name: entry_from(step_from(saved["step"][name], name), state, weights[name], name)
+        for name, state in saved["state"].items()
+    }
+    hyper = _hyper(saved, given)
     return Checkpoint("numpy", class_of(optimizer), "alg1", hyper["amsgrad"], entries, [Group(list(entries), hyper)])
 
 
-def _hyper(states: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyper-parameters that are given, and the kind of running maximum."""
-    maximum = "raw" if any(MAXIMUM in state for state in states.values()) else None
-    return {**given, "amsgrad": maximum}
-
-
-def _named(tree: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dicts and lists by name: keys and places with a slash between them.
-
-    A dict with the moments of a parameter counts as a leaf.
-    """
-    if _is_leaf(tree):
-        return {path: tree}
-    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-    return {name: leaf for key, part in items for name, leaf in _named(part, _join(path, key)).items()}
-
-
-def _is_leaf(tree: Any) -> bool:
-    if isinstance(tree, Mapping):
-        return any(key in tree for key in ("exp_avg", "packed16", "packed12"))
-    return not isinstance(tree, list | tuple)
-
-
-def _join(path: str, key: Any) -> str:
-    return f"{path}/{key}" if path else str(key)
+def _hyper(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters of an optimizer, and the kind of running maximum."""
+    found = {key: value for key, value in saved["hyper"].items() if key in HYPER}
+    found["betas"] = list(found["betas"])
+    has_maximum = any(MAXIMUM in state for state in saved["state"].values())
+    return {**found, **given, "amsgrad": "raw" if has_maximum else None}
 
 
 def write(optimizer: Any, params: Any, checkpoint: Checkpoint) -> Any:
-    """Replace the state of a live optimizer through its `load_state_dict`."""
-
-    def filled(tree: Any, path: str) -> Any:
-        if _is_leaf(tree):
-            return fitted(checkpoint.entries[path], tree, path)
-        if isinstance(tree, Mapping):
-            return {key: filled(part, _join(path, key)) for key, part in tree.items()}
-        return type(tree)(filled(part, _join(path, place)) for place, part in enumerate(tree))
-
+    """Replace the state and the steps of a live optimizer; its hyper-parameters stay."""
     saved = optimizer.state_dict()
-    step = next(iter(checkpoint.entries.values())).step
-    optimizer.load_state_dict({**saved, "step": step, "state": filled(saved["state"], "")})
+    states: dict[str, dict[str, Array]] = {}
+    for name, old in saved["state"].items():
+        found = fitted(checkpoint.entries[name], old, name)
+        states[name] = {key: found[key].astype(value.dtype, copy=False) for key, value in old.items()}
+    steps = {name: checkpoint.entries[name].step for name in states}
+    optimizer.load_state_dict({**saved, "step": steps, "state": states})
     return optimizer
 
 
 def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array in nested dicts and lists."""
-    return {name: tuple(array.shape) for name, array in _named(params).items()}
+    from adamas.numpy import named
+
+    return {name: tuple(array.shape) for name, array in named(params).items()}
 
 
 def write_weights(params: Any, checkpoint: Checkpoint) -> Any:
     """Write weights into the arrays of nested dicts and lists, in place."""
-    for name, array in _named(params).items():
+    from adamas.numpy import named
+
+    for name, array in named(params).items():
         if name in checkpoint.entries:
-            array[...] = checkpoint.entries[name].arrays[WEIGHT]
+            # A bfloat16 parameter takes the stored upper bits, and others the whole weight.
+            entry = checkpoint.entries[name]
+            whole = entry if array.dtype.name == "bfloat16" else decoded(entry)
+            array[...] = whole.arrays[WEIGHT]
     return params

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from adamas.extras import needs
 from adamas.formats import master, rounding
 from adamas.formats.arrays import Array, cast, namespace, view
 from adamas.formats.moments import MOMENTS, Part
@@ -42,7 +43,8 @@ def _patterns(x: Array) -> Array:
 def dtype_of(name: str) -> Any:
     """Return the dtype of this name for NumPy and JAX; NumPy gets bfloat16 from ml_dtypes."""
     if name == "bfloat16":
-        return import_module("ml_dtypes").bfloat16
+        with needs("ml_dtypes", extra="numpy"):
+            return import_module("ml_dtypes").bfloat16
     return name
 
 

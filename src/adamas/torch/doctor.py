@@ -1,14 +1,11 @@
-"""The report of `adamas doctor` on this machine: versions, and the kernel for each dtype."""
+"""The rows of `adamas doctor` about torch: its version, and the kernel for each dtype."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
 
-import numpy
 import torch
 
-import adamas
 from adamas.kernels import native, triton
 from adamas.kernels.bucket import Traits
 from adamas.torch.dispatch import Request, choose
@@ -16,18 +13,8 @@ from adamas.torch.dispatch import Request, choose
 
 def report() -> list[tuple[str, str, str]]:
     """Rows `(what, status, detail)`, with the status "ok", "slow" or "off"."""
-    rows = [
-        ("adamas", "ok", adamas.__version__),
-        ("python", "ok", f"{platform.python_version()} on {platform.machine()} {platform.system()}"),
-        ("numpy", "ok", numpy.__version__),
-        ("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads"),
-    ]
-    if native.missing is None:
-        exchange = "fast" if hasattr(torch.Tensor, "__dlpack_c_exchange_api__") else "slow (torch before 2.10)"
-        rows.append(("native kernel", "ok", f"instruction sets {', '.join(native.isas())}; tensor access {exchange}"))
-    else:
-        fix = "install a C++20 compiler with OpenMP, then pip install --force-reinstall --no-deps adamas"
-        rows.append(("native kernel", "slow", f"{native.missing}: {fix}"))
+    exchange = "fast" if hasattr(torch.Tensor, "__dlpack_c_exchange_api__") else "slow (torch before 2.10)"
+    rows = [("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads, tensor access {exchange}")]
     rows += _dtypes("cpu", native.NAME, native.DTYPES)
     if not torch.cuda.is_available():
         return [*rows, ("cuda", "off", "none found")]

@@ -6,8 +6,8 @@ in fewer bits are decoded, stepped and encoded, about a million elements at a ti
 The rule is written twice, and both versions are tested against the reference:
 - `_step_list` works in place, with one operation for a whole list of tensors: with foreach for all tensors of one
   gradient dtype and step, otherwise for one tensor.
-- `_rule` is a pure function. It serves steps that autograd records or a device may skip, scalars that are tensors, and
-  states in fewer bits.
+- `functional.update` is a pure function. It serves steps that autograd records or a device may skip, scalars that are
+  tensors, and states in fewer bits.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from adamas import formats
+from adamas.kernels import functional
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, state_names
 from adamas.kernels.counter import DeviceCounter, HostCounter, Upcoming, counter_of
 from adamas.state.layout import ORDINARY, parts
@@ -36,7 +37,6 @@ Tensors = dict[str, Any]  # "param", "grad" and the states by name, of one param
 PLAIN_TYPES = {*ORDINARY, type(None)}
 MULTIPLIED = ("grad_factor", "l2", "beta2", "beta2_complement", "max_factor", "step_size", "decay")
 WIDEST = {"mps": torch.float32}
-LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
 lists: Any = torch  # untyped: the stubs of torch lack the list operations
 ELEMENTS = 1 << 20  # elements decoded at once: random bits and patterns take 8 bytes an element
 
@@ -207,12 +207,15 @@ def _list_rule(
     if s.eps_root != 0:
         second = lists._foreach_add(second, s.eps_root)
     denominators = lists._foreach_sqrt(second)
-    lists._foreach_add_(denominators, _at_least_tiny(s.eps, params[0].dtype))
+    lists._foreach_add_(denominators, functional.at_least_tiny(torch, s.eps, _name(params[0])))
     change = lists._foreach_div(exp_avgs, denominators)
     del denominators
     lists._foreach_mul_(change, s.step_size)
     if not _is(0, s.decay):
-        decays = [_decaying(param, exp_avg, s) for param, exp_avg in zip(params, exp_avgs, strict=True)]
+        decays = [
+            functional.decaying(torch, _name(param), param, exp_avg, s)
+            for param, exp_avg in zip(params, exp_avgs, strict=True)
+        ]
         lists._foreach_mul_(decays, s.decay)
         lists._foreach_add_(change, decays)
     return change
@@ -220,32 +223,15 @@ def _list_rule(
 
 def _rule(tensors: Tensors, grad: Tensor, s: StepScalars) -> tuple[Tensor, list[Tensor]]:
     """Return the parameter's change and its new moments and maximum: the same recurrence as a pure function."""
-    param, exp_avg, exp_avg_sq = tensors["param"], tensors["exp_avg"], tensors["exp_avg_sq"]
+    param, dtype = tensors["param"], _name(tensors["param"])
     s = s._replace(**{k: x.to(param.dtype) for k, x in s._asdict().items() if isinstance(x, Tensor)})
-    grad = grad * s.grad_factor
-    if not _is(0, s.l2):
-        grad = grad + param * s.l2
-    exp_avg = exp_avg.lerp(grad, s.beta1_complement)
-    exp_avg_sq = exp_avg_sq * s.beta2 + grad * s.beta2_complement * grad
-    results, second = [exp_avg, exp_avg_sq], exp_avg_sq
-    if s.amsgrad:
-        second = tensors["max_exp_avg_sq"].clamp_min(exp_avg_sq * s.max_factor)
-        results.append(second)
-    change = exp_avg / ((second + s.eps_root).sqrt() + _at_least_tiny(s.eps, param.dtype)) * s.step_size
-    if not _is(0, s.decay):
-        change = change + _decaying(param, exp_avg, s) * s.decay
-    if isinstance(s.step_size, Tensor) and not s.step_size.requires_grad:
-        # With lr = 0 no parameter may move, not even where the change is NaN.
-        change = change.masked_fill(s.step_size == 0, 0.0)
-    return change, results
+    old = functional.Tensors(param, *(tensors.get(name) for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")))
+    change, new = functional.update(torch, dtype, s, grad, old)
+    return change, [x for x in new[1:] if x is not None]
 
 
-def _decaying(param: Tensor, exp_avg: Tensor, s: StepScalars) -> Tensor:
-    """Return the weight that decoupled decay multiplies: clamped to finite, and 0 where cautious decay does not act."""
-    largest = LARGEST[param.dtype]
-    finite = param.clamp(-largest, largest)
-    # The product of two signs, unlike that of two numbers, does not underflow.
-    return finite.masked_fill(exp_avg.sign() * param.sign() < 0, 0.0) if s.cautious else finite
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _step_purely(bucket: Bucket, i: int, grad: Tensor | None, s: StepScalars) -> None:
@@ -287,7 +273,9 @@ def _step_rows(tensors: Tensors, place: Place | None, s: StepScalars, bucket: Bu
         for name, value in new.items():
             stored.put(tensors[name], value, s.skip)
     if bucket.averages:
-        stored.put(tensors["ema"], _averaged(tensors["ema"], _weight(storage, tensors), s.average), s.skip)
+        weight, share = _weight(storage, tensors), s.average
+        share = share.to(weight.dtype) if isinstance(share, Tensor) else share
+        stored.put(tensors["ema"], functional.average(torch, tensors["ema"], weight, share), s.skip)
 
 
 def _weight(storage: Storage, tensors: Tensors) -> Tensor:
@@ -297,23 +285,9 @@ def _weight(storage: Storage, tensors: Tensors) -> Tensor:
     return param.to(moment_dtype(param)) if storage.plain else stored.weight(storage, tensors, param)
 
 
-def _averaged(ema: Tensor, weight: Tensor, share: Any) -> Tensor:
-    """Return the average of the weights after `weight` is added with this share; a share of 1 gives a copy."""
-    if isinstance(share, Tensor):
-        return ema.lerp(weight, share.to(ema.dtype))
-    return weight if share == 1 else ema.lerp(weight, share)
-
-
 def _is(number: int, scalar: Any) -> bool:
     """Return whether a scalar is this number; False for a tensor, since reading it could wait for a device."""
     return not isinstance(scalar, Tensor) and scalar == number
-
-
-def _at_least_tiny(eps: Any, dtype: torch.dtype) -> Any:
-    """Return eps, raised so that a positive eps does not round to 0 in a narrower dtype: eps > 0 prevents 0/0."""
-    if isinstance(eps, Tensor):
-        return eps.clamp_min(torch.finfo(dtype).tiny)
-    return max(eps, torch.finfo(dtype).tiny) if eps > 0 else eps
 
 
 def _real(tensor: Tensor) -> Tensor:

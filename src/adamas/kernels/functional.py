@@ -1,6 +1,6 @@
-"""The rule as a pure function of arrays, for NumPy, JAX and TensorFlow; with the codecs for NumPy and JAX.
+"""The rule as a pure function of arrays, for NumPy, torch, JAX and TensorFlow; with the codecs for NumPy and JAX.
 
-The array library is a parameter: any object with the functions sqrt, where, maximum, sign and clip. Arithmetic is in
+The array library is a parameter: any object with the functions sqrt, where, maximum, sign, clip and zeros_like. Arithmetic is in
 the dtype of the arrays, which must be float32 or float64.
 """
 
@@ -54,10 +54,11 @@ def update(xp: Any, dtype: str, s: StepScalars, grad: Array, old: Tensors) -> tu
         second = v_max = xp.maximum(v_max, v * s.max_factor)
     if not _is(0, s.eps_root):
         second = second + s.eps_root
-    change = m / (xp.sqrt(second) + _at_least_tiny(xp, s.eps, dtype)) * s.step_size
+    change = m / (xp.sqrt(second) + at_least_tiny(xp, s.eps, dtype)) * s.step_size
     if not _is(0, s.decay):
-        change = change + _decaying(xp, dtype, param, m, s) * s.decay
-    if is_tensor(s.step_size):  # with lr = 0 no parameter may move, not even where the change is NaN
+        change = change + decaying(xp, dtype, param, m, s) * s.decay
+    if is_tensor(s.step_size) and not getattr(s.step_size, "requires_grad", False):
+        # With lr = 0 no parameter may move, not even where the change is NaN.
         change = xp.where(s.step_size == 0, xp.zeros_like(change), change)
     return change, Tensors(param, m, v, v_max)
 
@@ -70,7 +71,7 @@ def _mean(xp: Any, s: StepScalars, m: Array, grad: Array) -> Array:
     return pulled if s.beta1 >= 0.5 else s.beta1 * m + s.beta1_complement * grad
 
 
-def _decaying(xp: Any, dtype: str, param: Array, m: Array, s: StepScalars) -> Array:
+def decaying(xp: Any, dtype: str, param: Array, m: Array, s: StepScalars) -> Array:
     """Return the weight that decoupled decay multiplies: clamped to finite, and 0 where cautious decay does not act."""
     finite = xp.clip(param, -LARGEST[dtype], LARGEST[dtype])
     # The product of two signs, unlike that of two numbers, does not underflow.
@@ -82,7 +83,7 @@ def _is(number: int, scalar: Any) -> bool:
     return not is_tensor(scalar) and scalar == number
 
 
-def _at_least_tiny(xp: Any, eps: Any, dtype: str) -> Any:
+def at_least_tiny(xp: Any, eps: Any, dtype: str) -> Any:
     """Return eps, raised so that a positive eps does not round to 0 in a narrower dtype: eps > 0 prevents 0/0."""
     if is_tensor(eps):
         return xp.maximum(eps, xp.zeros_like(eps) + TINY[dtype])
@@ -93,7 +94,7 @@ def average(xp: Any, ema: Array, param: Array, share: Any) -> Array:
     """Return the average of the weights after `param` is added with this share; a share of 1 gives a copy."""
     if is_tensor(share):
         return xp.where(share == 1, param, ema + share * (param - ema))
-    return param + 0 if share == 1 else ema + share * (param - ema)
+    return param if share == 1 else ema + share * (param - ema)
 
 
 def step(

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find native src -name '*.?pp' -o -name '*.inc' -o -name '*.py') CMakeLists.txt pyproject.toml
+OTHER := array_state.py|kernels/(functional|arrays|xla|tensorflow).py
 REQUIRE_NATIVE := $(if $(shell command -v c++),--require-native)
 
 .PHONY: help install compare test lint bench sanitize docs gpu clean loc
@@ -60,9 +61,10 @@ gpu:
 	@PYTHONPATH=src $(PYTHON) -m benchmarks.gpu.suite --out $(or $(OUT),benchmarks/results)/gpu.json
 
 loc:
-	@cd src/adamas && echo "core Python $$(cat reference.py scalars.py options.py decay.py formats/*.py state/*.py kernels/*.py kernels/gpu/*.py torch/*.py | wc -l) of 6800"
+	@cd src/adamas && echo "core Python $$(ls reference.py scalars.py options.py decay.py formats/*.py state/*.py kernels/*.py kernels/gpu/*.py torch/*.py | grep -vE '$(OTHER)' | xargs cat | wc -l) of 6800"
+	@cd src/adamas && echo "frameworks  $$(ls numpy.py jax/*.py keras/*.py checkpoint/*.py formats/*.py kernels/*.py 2>/dev/null | grep -E '^(numpy|jax|keras|checkpoint)|$(OTHER)' | xargs cat | wc -l) of 4600"
 	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 8050"
-	@echo "native C++  $$(cat native/* | wc -l) of 2200"
+	@echo "native C++  $$(cat native/* | wc -l) of 2850"
 	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 3800"
 
 clean:

@@ -96,7 +96,7 @@ class Fused:
         leaves, structure = jax.tree.flatten(params)
         gradients, states = structure.flatten_up_to(grads), structure.flatten_up_to(state.states)
         settings = self._settings
-        norm = xla.norm(gradients) if settings.max_norm is not None else None
+        norm = xla.global_norm(gradients) if settings.max_norm is not None else None
         decaying = settings.decaying(params)
         random = any(self._storage(param).random for param in leaves)
         made = {decays: settings.scalars(state.count, norm, decays, random) for decays in set(decaying)}

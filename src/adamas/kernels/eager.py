@@ -212,10 +212,9 @@ def _list_rule(
     del denominators
     lists._foreach_mul_(change, s.step_size)
     if not _is(0, s.decay):
-        decays = [
-            functional.decaying(torch, _name(param), param, exp_avg, s)
-            for param, exp_avg in zip(params, exp_avgs, strict=True)
-        ]
+        dtype = _name(params[0])
+        pairs = zip(params, exp_avgs, strict=True)
+        decays = [functional.decaying(torch, dtype, param, exp_avg, s) for param, exp_avg in pairs]
         lists._foreach_mul_(decays, s.decay)
         lists._foreach_add_(change, decays)
     return change

@@ -1,7 +1,7 @@
 """The rule as a pure function of arrays, for NumPy, torch, JAX and TensorFlow; with the codecs for NumPy and JAX.
 
-The array library is a parameter: any object with the functions sqrt, where, maximum, sign, clip and zeros_like. Arithmetic is in
-the dtype of the arrays, which must be float32 or float64.
+The array library is a parameter: any object with the functions sqrt, where, maximum, sign, clip and zeros_like.
+Arithmetic is in the dtype of the arrays, which must be float32 or float64.
 """
 
 from __future__ import annotations

@@ -314,7 +314,7 @@ def negated(change: Any) -> Any:
     return -change
 
 
-def norm(grads: list[Any]) -> Any:
+def global_norm(grads: list[Any]) -> Any:
     """Return the global norm of all gradients as a 0-d float64 array."""
     with jax.enable_x64(True):
         return jnp.sqrt(sum((functional.square_sum(jnp, grad, "float64") for grad in grads), start=jnp.float64(0)))

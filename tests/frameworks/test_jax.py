@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -72,14 +73,14 @@ OPTAX = {
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", [*trajectory.SHARED, *OPTAX])
 def test_one_trajectory_of_the_transformation(case: str, dtype: str) -> None:
-    with jax.enable_x64(dtype == "float64"):
+    with xla.x64() if dtype == "float64" else nullcontext():
         trajectory.check(run_pure, {**trajectory.SHARED, **OPTAX}[case], dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", [*trajectory.SHARED, "maximize"])
 def test_one_trajectory_of_the_fused_step(case: str, dtype: str, kernel: str) -> None:
-    with jax.enable_x64(dtype == "float64"):
+    with xla.x64() if dtype == "float64" else nullcontext():
         trajectory.check(run_fused, {**trajectory.SHARED, "maximize": {"maximize": True}}[case], dtype)
 
 
@@ -95,7 +96,7 @@ def test_scalars_of_a_32_bit_program_are_those_of_the_host() -> None:
 
     @jax.jit
     def traced(count: Any) -> Any:
-        with jax.enable_x64(True):
+        with xla.x64():
             numbers = settings.scalars(count, None, True, random=True)
             words = [jnp.asarray(x, jnp.uint32) for x in numbers.random]
             return jnp.stack([jnp.asarray(x, jnp.float64) for x in numbers[:12]]), words

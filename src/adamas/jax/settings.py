@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from adamas.decay import USES_BASE_LR, DecayMode
+from adamas.kernels.xla import x64
 from adamas.scalars import Hyper, StepScalars, check_max_norm, grad_factor, is_tensor, unrounded_beta
 
 ScalarOrSchedule = float | Any | Callable[[Any], Any]
@@ -44,7 +45,7 @@ class Settings:
                 f"decay={self.decay!r} divides by the base learning rate, which a schedule does not tell: give "
                 "base_lr, for instance the peak of the schedule"
             )
-        with jax.enable_x64(True):
+        with x64():
             self._hyper(1e-3 if callable(self.learning_rate) else self.learning_rate, self.weight_decay)
 
     def _hyper(self, lr: Any, weight_decay: Any) -> Hyper:
@@ -77,7 +78,7 @@ class Settings:
             random: whether the step rounds stochastically.
         """
         lr = self.learning_rate(count) if callable(self.learning_rate) else self.learning_rate
-        with jax.enable_x64(True):
+        with x64():
             hyper = self._hyper(lr, self.weight_decay if decays else 0.0)
             step = jnp.asarray(count, jnp.float64) + 1
             begins = (step == 1).astype(jnp.float64)

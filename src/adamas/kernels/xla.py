@@ -32,6 +32,16 @@ TARGET = "adamas_step"
 NUMBERS = StepScalars._fields[:12]
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
+
+def x64() -> Any:
+    """Return a context in which operations may have types of 64 bits, also inside of a program that has only 32."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # before jax 0.8
+
+    return enable_x64()
+
+
 if native is not None:
     jax.ffi.register_ffi_target(TARGET, native.xla_step, platform="cpu")
 
@@ -76,7 +86,7 @@ def step(bucket: Bucket, scalars: StepScalars) -> tuple[list[Any], list[dict[str
         bucket: the arrays.
         scalars: the factors as 0-d arrays of float64, traced where 64-bit types are enabled.
     """
-    with jax.enable_x64(True):
+    with x64():
         numbers = jnp.stack([jnp.asarray(x, jnp.float64) for x in scalars[: len(NUMBERS)]])
         key = scalars.random or Key(0, 0)
         words = jnp.stack([jnp.asarray(x, jnp.uint32) for x in key])
@@ -114,13 +124,13 @@ def _pure(kind: Kind, operands: list[Any], offsets: list[tuple[Any, tuple[int, .
             strides of the whole array; None where arrays are whole.
     """
     width = 2 + len(kind.names)
-    with jax.enable_x64(True):
+    with x64():
         numbers = jax.lax.bitcast_convert_type(operands[0], jnp.float64)
     found: list[Any] = []
     for n, i in enumerate(range(2, len(operands), width)):
         grad, param, *states = operands[i : i + width]
         dtype = jnp.float64 if param.dtype == jnp.float64 else jnp.float32
-        with jax.enable_x64(True):
+        with x64():
             factors = {name: x.astype(dtype) for name, x in zip(NUMBERS, numbers, strict=True)}
         factors |= dict.fromkeys(kind.absent, 0.0)
         s = StepScalars(**factors, amsgrad=kind.amsgrad, moves=True, random=Key(*operands[1]), cautious=kind.cautious)
@@ -261,7 +271,7 @@ def _step_shards(kind: Kind, mesh: Any, specs: list[Any], shapes: list[Any], ope
     strides = [tuple(prod(shape[d + 1 :]) for d in range(len(shape))) for shape in shapes]
     if any(shard[1:] != shape[1:] for shard, shape in zip(shards, shapes, strict=True)):
         return _pure(kind, operands, list(zip(offsets, strides, strict=True)))
-    with jax.enable_x64(True):
+    with x64():
         first = [
             jnp.asarray(offset[0] if offset else 0, jnp.int64) * (stride[0] if stride else 1)
             for offset, stride in zip(offsets, strides, strict=True)
@@ -301,7 +311,7 @@ def update(kind: Kind, grad: Any, param: Any, moments: tuple[Any, ...], scalars:
         ]
         return tuple(jax.lax.complex(first, second) for first, second in zip(*halves, strict=True))
     dtype = "float64" if moments[1].dtype == jnp.float64 else "float32"
-    with jax.enable_x64(True):
+    with x64():
         factors = {name: jnp.asarray(getattr(scalars, name), dtype) for name in NUMBERS}
     s = scalars._replace(**{**factors, **dict.fromkeys(kind.absent, 0.0)})
     old = functional.Tensors(param.astype(dtype), *(x.astype(dtype) for x in moments))
@@ -316,7 +326,7 @@ def negated(change: Any) -> Any:
 
 def global_norm(grads: list[Any]) -> Any:
     """Return the global norm of all gradients as a 0-d float64 array."""
-    with jax.enable_x64(True):
+    with x64():
         return jnp.sqrt(sum((functional.square_sum(jnp, grad, "float64") for grad in grads), start=jnp.float64(0)))
 
 

@@ -37,7 +37,7 @@ def x64() -> Any:
     """Return a context in which operations may have types of 64 bits, also inside of a program that has only 32."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # before jax 0.8
+    from jax.experimental import enable_x64  # before jax 0.8 # pyright: ignore[reportAttributeAccessIssue]
 
     return enable_x64()
 

@@ -20,7 +20,7 @@ cp "$work"/build/_native*.so "$work/src/adamas/kernels/"
 LD_PRELOAD="$(c++ -print-file-name=libasan.so):$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
   OMP_NUM_THREADS=2 PYTHONPATH="$work/src" "$python" -m pytest -q -x -p no:cacheprovider --require-native \
   tests/conformance/test_native.py tests/conformance/test_native_state.py tests/conformance/test_accuracy.py \
-  tests/conformance/test_stored_native.py \
+  tests/conformance/test_stored_native.py tests/frameworks/test_numpy.py \
   tests/fronts/test_memory.py tests/fronts/test_phase.py tests/fronts/test_stored_state.py
 
 echo "== ThreadSanitizer"

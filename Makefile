@@ -46,6 +46,7 @@ bench: install
 	$(BIN)/python -m pip install -q -c constraints.txt '.[bench]'
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.run --lean
+	$(BIN)/python -m benchmarks.run --fronts
 	$(BIN)/python -m benchmarks.render
 
 sanitize: install
@@ -65,7 +66,7 @@ loc:
 	@cd src/adamas && echo "frameworks  $$(ls numpy.py jax/*.py keras/*.py checkpoint/*.py formats/*.py kernels/*.py 2>/dev/null | grep -E '^(numpy|jax|keras|checkpoint)|$(OTHER)' | xargs cat | wc -l) of 4600"
 	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 8050"
 	@echo "native C++  $$(cat native/* | wc -l) of 2850"
-	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 3800"
+	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 4150"
 
 clean:
 	rm -rf $(VENV) build dist report site .pytest_cache .ruff_cache .hypothesis

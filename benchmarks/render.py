@@ -32,6 +32,8 @@ GPU = RESULTS / "gpu.json"
 TORCH_COLUMNS = ("", "parameters", "ratio to torch fused", "range", "ours", "torch fused", "error, ours / torch fused")
 COLUMNS = ("peer", "ratio", "range", "ours", "peer's", "to memory", "error", "state", "limit")
 LEAN_COLUMNS = ("a step of 16 x 1 M", "weights", "bytes", *LEAN_PEERS, "to memory")
+FRONT_COLUMNS = ("peer", "tensors", "a call", *COLUMNS[1:-1], "first call", "limit")
+NO_FRONTS = "Nothing was measured yet: `python -m benchmarks.run --fronts` does that."
 NO_GPU = "Nothing was measured on a GPU yet: `make gpu` does that, on a machine with an NVIDIA GPU."
 
 
@@ -121,7 +123,22 @@ def limits(row: Row) -> str:
         return ""
     ratio = "" if row.limit is None else f"{row.limit:.3g}"
     memory = "" if row.memory_limit is None else f"memory {row.memory_limit:.3g}"
-    return f"{', '.join(filter(None, (ratio, memory)))}: {'within' if row.within else 'over'}"
+    first = "" if row.first_limit is None else f"first call {row.first_limit:.3g}"
+    return f"{', '.join(filter(None, (ratio, memory, first)))}: {'within' if row.within else 'over'}"
+
+
+def fronts(text: str, results: list[Result]) -> str:
+    """Return the page with the rows of the fronts for NumPy, JAX and Keras."""
+    machines = [f"{measured_on(result)} {result.rounds} rounds. {versions(result)}." for result in results]
+    rows = by_processor(results, FRONT_COLUMNS, lambda result: [front_cells(row) for row in result.rows])
+    return filled(text, "fronts", "\n\n".join([rows, *machines]) if results else NO_FRONTS)
+
+
+def front_cells(row: Row) -> tuple[str, ...]:
+    """Return the cells of a row of a front, with the ratio of the first calls."""
+    peer, *others, limit = row_cells(row)
+    ratio = row.figures and row.figures.first_ratio
+    return peer, row.scenario, row.work, *others, "" if ratio is None else shown(ratio), limit
 
 
 def gpu_section(result: Result) -> str:
@@ -176,6 +193,7 @@ def numerics(text: str, results: list[Result], parity: Parity) -> str:
 if __name__ == "__main__":
     found = read_all("cpu")
     README.write_text(readme(README.read_text(), found))
-    PAGE.write_text(page(PAGE.read_text(), found, Result.read(GPU) if GPU.exists() else None))
+    filled_page = page(PAGE.read_text(), found, Result.read(GPU) if GPU.exists() else None)
+    PAGE.write_text(fronts(filled_page, read_all("fronts")))
     draw(found, FIGURE)
     NUMERICS.write_text(numerics(NUMERICS.read_text(), read_all("lean"), Parity.read(RESULTS / "parity.json")))

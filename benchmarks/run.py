@@ -1,6 +1,6 @@
 """Measure every scenario beside every peer that is installed, and write a file of figures for this processor.
 
-python -m benchmarks.run [--lean] [--rounds 9] [--peers all] [--out benchmarks/results/cpu-amd-epyc.json]
+python -m benchmarks.run [--lean | --fronts] [--rounds 9] [--peers all] [--out benchmarks/results/cpu-amd-epyc.json]
 
 The figures of each processor have a file of their own, named after it, so that none overwrites another's.
 """
@@ -19,8 +19,9 @@ from adamas.bench.clock import Effort
 from adamas.bench.command import bench, choose_peers
 from adamas.bench.device import processor
 from benchmarks import RESULTS
-from benchmarks.scenarios import LEAN, SCENARIOS
+from benchmarks.scenarios import FRONTS, LEAN, SCENARIOS
 
+KINDS = {"cpu": SCENARIOS, "lean": LEAN, "fronts": FRONTS}  # by the first word of the name of a file of figures
 TRIES = 3  # of a row that other processes disturb
 
 
@@ -39,13 +40,17 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of each row; the median counts.")] = 9,
     peers: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
     lean: Annotated[bool, typer.Option("--lean", help="Measure moments and weights in fewer bits.")] = False,
+    fronts: Annotated[bool, typer.Option("--fronts", help="Measure NumPy, JAX and Keras.")] = False,
     out: Annotated[Path | None, typer.Option(help="File for the figures, if not in results.")] = None,
 ) -> None:
     """Measure and write; name the rows over their limit."""
+    if lean and fronts:
+        raise typer.BadParameter("--lean and --fronts write different files: give one of them")
+    kind = "lean" if lean else "fronts" if fronts else "cpu"
     effort = Effort(rounds, torch.get_num_threads(), TRIES)
-    out = out or path_of("lean" if lean else "cpu", processor())
+    out = out or path_of(kind, processor())
     consoles = Console(highlight=False), Console(stderr=True)
-    result = bench(LEAN if lean else SCENARIOS, choose_peers(peers), effort, consoles, out)
+    result = bench(KINDS[kind], choose_peers(peers), effort, consoles, out)
     over = [str(row) for row in result.rows if row.within is False]
     if over:
         print("over the limit:", "; ".join(over))

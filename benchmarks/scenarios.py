@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamas.bench.scenario import MEMORY, SHAPES, Scenario, Work, parse_shapes
+from adamas.bench.peers import PEERS
+from adamas.bench.scenario import FIRST, MEMORY, SHAPES, Scenario, Work, parse_shapes
 
 BEST_TORCH = "torch-fused"
 LEAN_PEERS = (BEST_TORCH, "bitsandbytes-8bit", "torchao-8bit")
+BESIDE_TORCH = tuple(name for name, peer in PEERS.items() if peer.ours is None)  # beside `adamas.torch.AdamW`
 LIMITED = "Intel(R) Xeon(R) Processor"  # the processor that the limits were set for; results on it must keep them
 
 
 def scenario(name: str, work: Work, limits: dict[str, float] | None = None, dtype: str = "float32") -> Scenario:
     """Return a scenario with the built-in shapes of that name."""
     storage = {"stochastic_rounding": False} if dtype in ("bfloat16", "float16") else {}  # as the peers round
-    return Scenario(name, parse_shapes(SHAPES[name]), dtype, work, limits or {}, storage)
+    return Scenario(name, parse_shapes(SHAPES[name]), dtype, work, limits or {}, storage, BESIDE_TORCH)
 
 
 def lean(
@@ -23,6 +25,12 @@ def lean(
     """Return a step of 16 x 1 M with moments or weights in fewer bits, beside peers that have something alike."""
     name = "16 x 1 M"
     return Scenario(f"{name}, {what}", parse_shapes(SHAPES[name]), dtype, "step", limits or {}, storage, LEAN_PEERS)
+
+
+def front(name: str, work: Work, limits: dict[str, float], *more: str) -> Scenario:
+    """Return a scenario beside the peers that have a limit, and beside some more."""
+    peers = (*more, *(peer for peer in limits if peer != FIRST))
+    return Scenario(name, parse_shapes(SHAPES[name]), "float32", work, limits, {}, peers)
 
 
 SCENARIOS = [
@@ -51,4 +59,14 @@ LEAN = [
     lean("32-bit masters", {"master_weight_bits": 32}, dtype="bfloat16"),
     lean("stochastic rounding", {"stochastic_rounding": True}, dtype="bfloat16"),
     lean("stochastic rounding, packed16", {"state_dtype": "packed16"}, dtype="bfloat16"),
+]
+
+ONE_CALL = {"jax-fused": 1.05, "jax-adamw": 1.05}
+FRONTS = [
+    front("16 x 1 M", "step", {"numpy": 0.20, **ONE_CALL}),
+    front("144 tensors, 0.6 M", "step", ONE_CALL, "numpy"),
+    front("16 x 1 M", "ten steps", {"jax-fused": 0.80}),
+    front("144 tensors, 0.6 M", "ten steps", {"jax-fused": 0.75}),
+    front("16 x 1 M", "step", {"keras-fit": 0.40, "keras-xla": 1.10, FIRST: 2.0}),
+    front("144 tensors, 0.6 M", "step", {"keras-fit": 0.75, "keras-xla": 1.10, FIRST: 2.0}),
 ]

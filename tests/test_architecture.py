@@ -316,9 +316,13 @@ def test_compare_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """3,800 lines of Python: one harness for CPU and GPU, and the project's own runs of it."""
+    """4,150 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+
+    Of these, 350 are the rows of the fronts for NumPy, JAX and Keras: ten adapters, ten steps in one compiled function,
+    the time of the first call, and a table on the page.
+    """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 3800
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4150
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from adamas.bench.result import Result
 from benchmarks import render
-from benchmarks.scenarios import LIMITED, SCENARIOS
+from benchmarks.scenarios import FRONTS, LIMITED, SCENARIOS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,6 +25,7 @@ def test_benchmark_page_is_the_result_file() -> None:
     on_gpu = Result.read(render.GPU) if render.GPU.exists() else None
     page = render.PAGE.read_text()
     assert render.page(page, RESULTS, on_gpu) == page, "run python -m benchmarks.render"
+    assert render.fronts(page, render.read_all("fronts")) == page, "run python -m benchmarks.render"
 
 
 def test_benchmark_figure_is_the_result_file(tmp_path: Path) -> None:
@@ -51,6 +52,16 @@ def test_results_are_within_their_limits() -> None:
     assert limited
     assert [row for row in limited if not row.within] == []
     assert [row for row in limited if row.disturbed] == [], "measure again on a quiet machine"
+
+
+def test_results_of_fronts_are_complete_and_within_their_limits() -> None:
+    wanted = {(scenario.name, scenario.work, peer) for scenario in FRONTS for peer in scenario.peers}
+    for result in render.read_all("fronts"):
+        assert result.complete
+        assert {(row.scenario, row.work, row.peer) for row in result.rows} == wanted
+        if result.machine["processor"] == LIMITED:
+            assert [str(row) for row in result.rows if row.within is False or row.figures is None] == []
+            assert [str(row) for row in result.rows if row.disturbed] == [], "measure again on a quiet machine"
 
 
 @pytest.mark.parametrize("path", [render.README, render.PAGE], ids=lambda path: path.name)

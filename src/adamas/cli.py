@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The names are repeated here, so that --help and the shell's completion need not import the workloads. A test compares.
 WORKLOADS = ("digits", "digits-deep", "digits-deep-layernorm", "modular", "chars", "sparse", "noise")
+FRONTS = ("numpy", "jax-fused", "jax-adamw", "keras-fit", "keras-xla")  # peers of the other fronts; a test compares
 
 USAGE_ERROR, FAILED, UNDECIDED, INTERRUPTED = 2, 1, 3, 130
 
@@ -235,7 +236,9 @@ class BenchOptions:
     peers: Annotated[
         str,
         typer.Option(
-            help='Peers to compare with: names with commas, "installed", or "all", which says what is missing.'
+            help='Peers to compare with: names with commas, "installed", or "all", which says what is missing. '
+            "Each is measured beside adamas.torch, except " + ", ".join(FRONTS) + ": these beside our front for their "
+            "framework."
         ),
     ] = "torch-fused,torch"
     phase: Annotated[
@@ -257,6 +260,8 @@ class BenchOptions:
 `adamas bench --model train.py:make_model --phase`: your own model, with clipping and averaging
 
 `adamas bench --shapes "24x(20,20) 24x(16)" --peers installed`: beside every peer that is installed
+
+`adamas bench --peers numpy,jax-fused,keras-fit`: `adamas.numpy`, `adamas.jax` and `adamas.keras`, each in its framework
 
 `adamas bench --dtype bfloat16 --peers torch-fused,optimi --out bfloat16.json`: keep the figures
 

@@ -13,11 +13,12 @@ from adamas.bench import command
 from adamas.bench.clock import Effort
 from adamas.bench.command import choose_peers
 from adamas.bench.device import Cpu
+from adamas.bench.peers import PEERS
 from adamas.bench.result import Result
 from adamas.bench.row import Row
 from adamas.bench.scenario import Scenario
 from adamas.bench.table import columns, report
-from adamas.cli import app
+from adamas.cli import FRONTS, app
 from tests.bench.conftest import BRIEF, row
 
 ROW_KEYS = {
@@ -69,6 +70,12 @@ def test_help_teaches() -> None:
     shown = " ".join(invoke("--help").stdout.split())
     for part in ("--model train.py:make_model --phase", "Ctrl-C", "--peers installed", "Exit codes"):
         assert part in shown
+
+
+def test_help_names_the_fronts() -> None:
+    assert [name for name, peer in PEERS.items() if peer.ours is not None] == list(FRONTS)
+    shown = "".join(invoke("--help").stdout.split())
+    assert all(name in shown for name in FRONTS)
 
 
 def test_a_small_set_is_the_default(measured: list) -> None:
@@ -134,7 +141,7 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 def test_peers_are_chosen_by_name() -> None:
     assert choose_peers("torch, torch-fused") == ["torch", "torch-fused"]
     assert {"torch", "torch-foreach", "torch-fused"} <= set(choose_peers("installed"))
-    assert len(choose_peers("all")) == 12
+    assert len(choose_peers("all")) == 17
 
 
 def test_a_limit_is_kept_or_not() -> None:

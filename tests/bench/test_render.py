@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
+from adamas.bench.clock import Effort
 from adamas.bench.device import Cpu
 from adamas.bench.result import Result
 from adamas.bench.row import Row
+from adamas.bench.scenario import Scenario
+from adamas.cli import FRONTS
 from benchmarks import render, run
 from tests.bench.conftest import BRIEF, row
 
@@ -85,6 +89,43 @@ def test_lean_rows_have_a_line_a_storage() -> None:
     assert render.lean(made(rows)) == [
         ("packed16", "float32", "8", "**1.20**", "**0.050** (20 x)", "**0.020** (50 x)", "1.10")
     ]
+
+
+def test_rows_of_fronts_show_the_first_call() -> None:
+    plain, compiled = replace(row("numpy"), limit=0.2), replace(row("keras-fit"), first_limit=2.0)
+    assert compiled.figures is not None
+    sides = {name: replace(getattr(compiled.figures, name), first_seconds=x) for name, x in (("ours", 3), ("peer", 2))}
+    compiled = replace(compiled, figures=replace(compiled.figures, **sides), work="ten steps")
+    page = render.fronts("<!-- fronts -->\n<!-- /fronts -->", [made([plain, compiled, row("jax-adamw", reason="no")])])
+    assert "| numpy | tiny | step | **0.25** |" in page
+    assert "| 8 / 8 |  | 0.2: over |" in page
+    assert "| keras-fit | tiny | ten steps | **0.25** |" in page
+    assert "| 8 / 8 | 1.50 | first call 2: within |" in page
+    assert "| jax-adamw | tiny | step | no |" in page
+    assert replace(compiled, first_limit=1.4).within is False
+    assert compiled.heading == "tiny: ten steps in one call in float32"
+    assert Row.from_json(compiled.to_json()) == compiled
+    assert render.NO_FRONTS in render.fronts(page, [])
+
+
+def test_the_rows_of_fronts_are_measured_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[list[Scenario], Path]] = []
+
+    def bench(scenarios: list[Scenario], peers: list[str], effort: Effort, consoles: object, out: Path) -> Result:
+        asked.append((scenarios, out))
+        return RESULT
+
+    monkeypatch.setattr(run, "bench", bench)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    for arguments in ({}, {"lean": True}, {"fronts": True}):
+        with pytest.raises(typer.Exit):
+            run.main(rounds=5, peers="all", out=None, **arguments)
+    kinds = [path.name.partition("-")[0] for _, path in asked]
+    assert kinds == ["cpu", "lean", "fronts"]
+    fronts = [{peer for scenario in scenarios for peer in scenario.peers} & set(FRONTS) for scenarios, _ in asked]
+    assert fronts == [set(), set(), set(FRONTS)]
+    with pytest.raises(typer.BadParameter, match="different files"):
+        run.main(rounds=5, peers="all", lean=True, fronts=True, out=None)
 
 
 def test_the_figure_repeats(tmp_path: Path) -> None:

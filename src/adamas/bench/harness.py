@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from adamas.bench.peers import missing, versions
 from adamas.bench.peers.contract import Peer
 from adamas.bench.peers.torch_peers import Ours
 from adamas.bench.row import Figures, Row, Side
-from adamas.bench.scenario import Scenario, Shape
+from adamas.bench.scenario import STEPS, Scenario, Shape
 
 # How far two implementations of one rule may be apart, in the ULPs of `rule.error_ulps`. A step rounds the parameter
 # twice, by half a ULP each; the update carries at most about ten roundings, relative to a length of lr, where a ULP is
@@ -87,7 +86,7 @@ def compare(scenario: Scenario, peer: type[Peer], harness: Harness) -> Row:
     if row.reason is not None:
         return row
     harness.device.free()
-    ours = harness.check(Ours, scenario)
+    ours = harness.check(peer.ours or Ours, scenario)
     try:
         theirs = harness.check(peer, scenario.theirs)
     except Exception as error:  # a peer may refuse with any exception
@@ -100,7 +99,10 @@ def compare(scenario: Scenario, peer: type[Peer], harness: Harness) -> Row:
 
 
 def check(peer: type[Peer], scenario: Scenario, device: Device) -> Checked:
-    """Take the checked steps, or phases, and return what came of them with the implementation, ready to be timed."""
+    """Take the checked steps, or phases, and return what came of them with the implementation, ready to be timed.
+
+    Ten steps are checked as single ones: a reference of fifty steps would take minutes.
+    """
     params, grads = ([tensor.to(device.device) for tensor in tensors] for tensors in rule.initial(scenario))
     side = peer(scenario, params)
     seconds: list[float] = []
@@ -108,7 +110,7 @@ def check(peer: type[Peer], scenario: Scenario, device: Device) -> Checked:
         side.give([grad * scale for grad in grads])
         device.synchronize()
         start = time.perf_counter()
-        work_of(side, scenario)()
+        (side.phase if scenario.work == "phase" else side.step)()
         device.synchronize()
         seconds.append(time.perf_counter() - start)
     found, averages = side.parameters(), side.averages() if scenario.work == "phase" else []
@@ -119,7 +121,7 @@ def check(peer: type[Peer], scenario: Scenario, device: Device) -> Checked:
 
 def work_of(side: Peer, scenario: Scenario) -> Callable[[], None]:
     """Return the function that is timed."""
-    return side.phase if scenario.work == "phase" else side.step
+    return {"phase": side.phase, "ten steps": side.ten_steps}.get(scenario.work, side.step)
 
 
 def wrong(ours: Checked, lossy: bool) -> str | None:
@@ -172,31 +174,42 @@ def party(side: Peer, scenario: Scenario) -> Party:
     return Party(call, side.ready) if scenario.work == "phase" else Party(call)
 
 
+def moving(scenario: Scenario, state: float, device: Device) -> Callable[[], None]:
+    """Return a function that moves the bytes of the work, with `state` bytes a parameter of our state."""
+    bytes_ = scenario.parameters * bytes_moved(scenario.dtype, scenario.work, state)
+    once = device.memory_pass(scenario, bytes_)
+
+    def repeated() -> None:
+        for _ in range(STEPS):
+            once()
+
+    return repeated if scenario.work == "ten steps" else once
+
+
 def timed(scenario: Scenario, peer: type[Peer], checked: tuple[Checked, Checked], harness: Harness) -> Figures:
     """Time both sides and the memory pass in turns, and return all figures."""
     device = harness.device
-    sides: list[Any] = []
+    sides: list[Peer] = []
     parties: list[Party] = []
-    for each, asked, done in zip((Ours, peer), (scenario, scenario.theirs), checked, strict=True):
+    for each, asked, done in zip((peer.ours or Ours, peer), (scenario, scenario.theirs), checked, strict=True):
         sides.append(done.side or full(each, asked, device))
         if done.side is None:
             work_of(sides[-1], asked)()  # the first step makes the state
         parties.append(party(sides[-1], asked))
     state = [side.state_bytes() / scenario.parameters for side in sides]
-    moved = scenario.parameters * bytes_moved(scenario.dtype, scenario.work, state[0])
-    memory = Party(device.memory_pass(scenario, moved))
+    memory = Party(moving(scenario, state[0], device))
     watch = Watch()
-    ours, theirs, moving = interleave([*parties, memory], harness.effort, device.clock(scenario))
+    ours, theirs, moved = interleave([*parties, memory], harness.effort, device.clock(scenario))
     others = watch.others()
-    kernels = {kernel for _, kernel, _ in sides[0].optimizer.kernel_choices()}
+    shows_first = device.queues or peer.compiles
     figures = [
         Side(
             seconds=statistics.median(seconds),
             error_ulps=done.error,
             state_bytes=bytes_,
             device_seconds=device.device_seconds(each) if scenario.clock == "host" else None,
-            first_seconds=done.first_seconds if device.queues else None,
-            kernel=", ".join(sorted(kernels)) if device.queues and side is sides[0] else None,
+            first_seconds=done.first_seconds if shows_first else None,
+            kernel=", ".join(sorted(side.kernels())) if device.queues and side is sides[0] else None,
         )
         for seconds, done, bytes_, each, side in zip((ours, theirs), checked, state, parties, sides, strict=True)
     ]
@@ -207,7 +220,7 @@ def timed(scenario: Scenario, peer: type[Peer], checked: tuple[Checked, Checked]
         ratio=statistics.median(each),
         lowest=min(each),
         highest=max(each),
-        memory_ratio=statistics.median(ratios(ours, moving)),
+        memory_ratio=statistics.median(ratios(ours, moved)),
         others=others,
     )
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adamas.bench.clock import TOLERABLE
-from adamas.bench.scenario import MEMORY, PEAKS, Scenario
+from adamas.bench.scenario import FIRST, MEMORY, PEAKS, Scenario
 
 # Keys that a file has only where there is something to say: most of them are facts about a GPU.
-LEFT_OUT_IF_NONE = {"format", "peer_dtype", "device_seconds", "first_seconds", "kernel", "peak"}
+LEFT_OUT_IF_NONE = {"format", "peer_dtype", "device_seconds", "first_seconds", "first_limit", "kernel", "peak"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Side:
         error_ulps: error of the parameters after the checked steps, see `adamas.bench.rule.error_ulps`.
         state_bytes: bytes a parameter beyond the parameter and its gradient, a phase's average of the weights included.
         device_seconds: seconds of a call on the GPU alone, where `seconds` is by the host's clock.
-        first_seconds: seconds of the first call on a GPU, with all that is compiled then, on the tensors of the check.
+        first_seconds: seconds of the first call on the tensors of the check, with all that is compiled then; None on a
+            CPU where nothing is compiled.
         kernel: names of our kernels that stepped on a GPU.
     """
 
@@ -54,6 +55,12 @@ class Figures:
     highest: float
     memory_ratio: float
     others: float | None = None
+
+    @property
+    def first_ratio(self) -> float | None:
+        """The time of our first call to that of the peer's; None where these were not measured."""
+        ours, theirs = self.ours.first_seconds, self.peer.first_seconds
+        return None if ours is None or theirs is None else ours / theirs
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Row:
         format: name of our storage; None where the dtype says it.
         peer_dtype: dtype of the peer's parameters; None where it is ours.
         peak: figures of memory; None where none were measured.
+        first_limit: highest allowed ratio of the first calls; None where there is no limit.
     """
 
     scenario: str
@@ -106,6 +114,7 @@ class Row:
     format: str | None = None
     peer_dtype: str | None = None
     peak: Peak | None = None
+    first_limit: float | None = None
 
     @classmethod
     def of(cls, scenario: Scenario, peer: str, versions: dict[str, str], reason: str | None = None) -> Row:
@@ -123,6 +132,7 @@ class Row:
             reason=reason,
             format=scenario.format,
             peer_dtype=scenario.peer_dtype,
+            first_limit=scenario.limits.get(FIRST),
         )
 
     @property
@@ -134,6 +144,8 @@ class Row:
         if self.figures is not None:
             pairs["ratio"] = (self.figures.ratio, self.limit)
             pairs[MEMORY] = (self.figures.memory_ratio, self.memory_limit)
+            if self.figures.first_ratio is not None:
+                pairs[FIRST] = (self.figures.first_ratio, self.first_limit)
         return {name: found <= limit for name, (found, limit) in pairs.items() if limit is not None}
 
     @property
@@ -156,7 +168,8 @@ class Row:
         """The heading of the section that this row belongs to."""
         if self.work in PEAKS:
             return f"{self.scenario}: memory of a step, bytes a parameter"
-        return f"{self.scenario}: a {self.work}" + ("" if self.format else f" in {self.dtype}")
+        what = "ten steps in one call" if self.work == "ten steps" else f"a {self.work}"
+        return f"{self.scenario}: {what}" + ("" if self.format else f" in {self.dtype}")
 
     @property
     def format_label(self) -> str:

@@ -68,7 +68,7 @@ def _expected(shapes: tuple[Shape, ...], dtype: str, work: Work, eps_mode: EpsMo
     averages: list[NDArray[np.float64]] = []
     states = [reference.init(param) for param in params]
     for scale in SCALES:
-        factor = scale if work == "step" else scale * min(1.0, MAX_NORM / (abs(scale) * norm + 1e-6))
+        factor = scale if work != "phase" else scale * min(1.0, MAX_NORM / (abs(scale) * norm + 1e-6))
         for i, grad in enumerate(grads):
             params[i], states[i] = reference.step(params[i], factor * grad, states[i], hyper)
         averages = [a + (1 - EMA_DECAY) * (p - a) for a, p in zip(averages or params, params, strict=True)]

@@ -13,11 +13,13 @@ from torch import nn
 from adamas import user_code
 
 Shape = tuple[int, ...]
-Work = Literal["step", "phase", "peak", "released peak"]
+Work = Literal["step", "ten steps", "phase", "peak", "released peak"]
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 PEAKS = ("peak", "released peak")  # the kinds of work that measure memory instead of time
-MEMORY = "memory"  # a key of `Scenario.limits`: the limit of our time to that of moving the same bytes
+# Keys of `Scenario.limits`: of our time to that of moving the same bytes, and of our first call to the peer's.
+MEMORY, FIRST = "memory", "first"
+STEPS = 10  # of the work "ten steps"
 
 TERM = re.compile(r"(?:(\d+)x)?\(([\d, ]*)\)")  # a term in the notation of shapes
 # The built-in lists of shapes by the names that tables show, in the notation of `--shapes`.
@@ -37,9 +39,10 @@ class Scenario:
         name: the name that tables show.
         shapes: shapes of the parameters, one after another.
         dtype: dtype of our parameters and gradients, in torch's words.
-        work: "step"; "phase", which is all that a loop does between backward and the next batch (clip the global norm
-            of the gradients, step, update the average of the weights, clear the gradients); "peak", the most memory of
-            a step; or "released peak", the same where gradients are released in backward.
+        work: "step"; "ten steps", in one function where the framework compiles loops; "phase", which is all that a
+            loop does between backward and the next batch (clip the global norm of the gradients, step, update the
+            average of the weights, clear the gradients); "peak", the most memory of a step; or "released peak", the
+            same where gradients are released in backward.
         limits: highest allowed ratio of our time to a peer's, by the peer's name, or to that of the memory pass.
         storage: options of `AdamW` for our state and weights: `state_dtype`, `master_weight_bits`,
             `stochastic_rounding`.

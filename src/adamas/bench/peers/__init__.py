@@ -1,4 +1,4 @@
-"""Which implementations is ours compared with? Start reading in `contract.py`; a new one is a class and a line here."""
+"""Which implementations are ours compared with? Start reading in `contract.py`; a new one is a class and a line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from importlib.util import find_spec
 
 from adamas.bench.peers import torch_peers
 from adamas.bench.peers.contract import Peer
+from adamas.bench.peers.fronts import JaxAdamW, JaxFused, KerasFit, KerasXla
 from adamas.bench.peers.keras_tensorflow import Keras
+from adamas.bench.peers.numpy_arrays import PlainNumPy
 from adamas.bench.peers.optax_jit import Optax
 
 PEERS: dict[str, type[Peer]] = {
@@ -18,6 +20,7 @@ PEERS: dict[str, type[Peer]] = {
         *(Optax, Keras),
         *(torch_peers.Optimi, torch_peers.BitsAndBytes, torch_peers.BitsAndBytes8),
         *(torch_peers.TorchAO8, torch_peers.TorchAO4, torch_peers.FlashOptim, torch_peers.ApexFused),
+        *(PlainNumPy, JaxFused, JaxAdamW, KerasFit, KerasXla),  # beside our fronts of NumPy, JAX and Keras
     )
 }
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from adamas.bench.scenario import Scenario
+from adamas.bench.scenario import STEPS, Scenario
 
 
 class Peer(ABC):
@@ -21,6 +21,8 @@ class Peer(ABC):
         install: what `pip install` needs to provide the modules.
         exact: whether it follows our rule to rounding and is held equal to ours; others are shown with their error.
         eps_mode: where epsilon is added, in the words of `adamas.scalars.Hyper`.
+        ours: our implementation that it is measured beside; None for `adamas.torch.AdamW`.
+        compiles: whether the first call compiles, so that its time is shown on a CPU too.
     """
 
     name: ClassVar[str]
@@ -28,6 +30,8 @@ class Peer(ABC):
     install: ClassVar[str]
     exact: ClassVar[bool] = False
     eps_mode: ClassVar[Literal["alg1", "hat"]] = "alg1"
+    ours: ClassVar[type[Peer] | None] = None
+    compiles: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, scenario: Scenario, params: list[Tensor]) -> None:
@@ -44,6 +48,11 @@ class Peer(ABC):
     def step(self) -> None:
         """Take one step; return when it is done, or queued where parameters lie on a GPU."""
 
+    def ten_steps(self) -> None:
+        """Take `STEPS` steps, in one compiled function where the framework has loops for that."""
+        for _ in range(STEPS):
+            self.step()
+
     @abstractmethod
     def phase(self) -> None:
         """Clip, step, average and clear the gradients; return as `step` does."""
@@ -59,3 +68,7 @@ class Peer(ABC):
     @abstractmethod
     def state_bytes(self) -> int:
         """Return the bytes that are held beyond parameters and gradients."""
+
+    def kernels(self) -> set[str]:
+        """Return the names of our kernels that step the parameters; empty where they are not known by name."""
+        return set()

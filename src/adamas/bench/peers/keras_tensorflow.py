@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,21 +20,35 @@ class Keras(Peer):
     modules = ("keras", "tensorflow")
     install = "keras tensorflow-cpu"
     eps_mode = "hat"
+    jit_compile: ClassVar[bool] = True
+    side_by_side: ClassVar[bool] = False  # whether TensorFlow runs several operations at a time, as it does by default
 
     def __init__(self, scenario: Scenario, params: list[Tensor]) -> None:
         self.keras, self.tf = import_module("keras"), import_module("tensorflow")
         if self.keras.backend.backend() != "tensorflow":
             raise RuntimeError(f"the backend is {self.keras.backend.backend()}; set KERAS_BACKEND=tensorflow")
-        self.tf.config.threading.set_intra_op_parallelism_threads(torch.get_num_threads())
-        self.tf.config.threading.set_inter_op_parallelism_threads(1)
+        threads = torch.get_num_threads()
+        self.tf.config.threading.set_intra_op_parallelism_threads(threads)
+        self.tf.config.threading.set_inter_op_parallelism_threads(threads if self.side_by_side else 1)
         phase = {"global_clipnorm": MAX_NORM, "use_ema": True, "ema_momentum": EMA_DECAY}
-        self.optimizer = self.keras.optimizers.AdamW(
-            LR, WEIGHT_DECAY, BETA1, BETA2, eps(scenario.dtype), **(phase if scenario.work == "phase" else {})
+        self.optimizer = self.make(
+            learning_rate=LR,
+            weight_decay=WEIGHT_DECAY,
+            beta_1=BETA1,
+            beta_2=BETA2,
+            epsilon=eps(scenario.dtype),
+            **(phase if scenario.work == "phase" else {}),
         )
         self.dtype = scenario.dtype
         self.variables = [self.keras.Variable(numpy(param), dtype=self.dtype) for param in params]
         self.optimizer.build(self.variables)
-        self.compiled = self.tf.function(self.apply, jit_compile=True)
+        self.compiled = self.tf.function(self.apply, jit_compile=self.jit_compile)
+        # The first function of a process takes longer than all later ones. It must not be one of the measured ones.
+        self.tf.function(lambda x: x + 1, jit_compile=self.jit_compile)(self.tf.constant(0.0))
+
+    def make(self, **options: Any) -> Any:
+        """Return the optimizer with these options."""
+        return self.keras.optimizers.AdamW(**options)
 
     def apply(self, grads: list[Any]) -> None:
         """Apply the gradients; this function is compiled."""

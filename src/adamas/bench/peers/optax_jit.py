@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from adamas.bench.peers.contract import Peer
 from adamas.bench.rule import BETA1, BETA2, EMA_DECAY, LR, MAX_NORM, WEIGHT_DECAY, eps
-from adamas.bench.scenario import Scenario
+from adamas.bench.scenario import STEPS, Scenario
+
+Functions = tuple[Callable[[Any], Any], Callable[[Any, Any, Any], Any]]
 
 
 class Optax(Peer):
@@ -22,27 +24,41 @@ class Optax(Peer):
     install = "optax jax"
 
     def __init__(self, scenario: Scenario, params: list[Tensor]) -> None:
-        self.jax, optax = import_module("jax"), import_module("optax")
+        self.jax = import_module("jax")
         self.jax.config.update("jax_enable_x64", scenario.dtype == "float64")
-        rule = optax.adamw(LR, BETA1, BETA2, eps(scenario.dtype), weight_decay=WEIGHT_DECAY)
+        init, step = self.make(scenario)
+
+        def ten_steps(params: Any, state: Any, grads: Any) -> Any:
+            return self.jax.lax.fori_loop(0, STEPS, lambda _, held: step(held[0], held[1], grads), (params, state))
+
+        def phase(params: Any, state: Any, mean: Any, grads: Any, weight: Any) -> Any:
+            params, state = step(params, state, grads)
+            return params, state, import_module("optax").incremental_update(params, mean, weight)
+
+        self.compiled_step = self.jax.jit(step, donate_argnums=(0, 1))
+        self.compiled_ten_steps = self.jax.jit(ten_steps, donate_argnums=(0, 1))
+        self.compiled_phase = self.jax.jit(phase, donate_argnums=(0, 1, 2))
+        self.params = self.taken(params)
+        self.state = init(self.params)
+        self.mean = self.taken(params) if scenario.work == "phase" else []
+        self.weight = 1.0  # weight of the parameters in their average: the first phase copies them
+
+    def make(self, scenario: Scenario) -> Functions:
+        """Return the functions that make the state and take a step, with clipping where a phase is asked for."""
+        optax = import_module("optax")
+        rule = self.transformation(scenario)
         if scenario.work == "phase":
             rule = optax.chain(optax.clip_by_global_norm(MAX_NORM), rule)
 
-        @partial(self.jax.jit, donate_argnums=(0, 1))
         def step(params: Any, state: Any, grads: Any) -> Any:
             updates, state = rule.update(grads, state, params)
             return optax.apply_updates(params, updates), state
 
-        @partial(self.jax.jit, donate_argnums=(0, 1, 2))
-        def phase(params: Any, state: Any, mean: Any, grads: Any, weight: Any) -> Any:
-            params, state = step(params, state, grads)
-            return params, state, optax.incremental_update(params, mean, weight)
+        return rule.init, step
 
-        self.compiled_step, self.compiled_phase = step, phase
-        self.params = self.taken(params)
-        self.state = rule.init(self.params)
-        self.mean = self.taken(params) if scenario.work == "phase" else []
-        self.weight = 1.0  # weight of the parameters in their average: the first phase copies them
+    def transformation(self, scenario: Scenario) -> Any:
+        """Return the rule as a transformation of optax."""
+        return import_module("optax").adamw(LR, BETA1, BETA2, eps(scenario.dtype), weight_decay=WEIGHT_DECAY)
 
     def taken(self, tensors: list[Tensor]) -> list[Any]:
         """Return copies that JAX owns, so that it may overwrite them."""
@@ -55,16 +71,24 @@ class Optax(Peer):
         self.params, self.state = self.compiled_step(self.params, self.state, self.grads)
         self.jax.block_until_ready(self.params)
 
+    def ten_steps(self) -> None:
+        self.params, self.state = self.compiled_ten_steps(self.params, self.state, self.grads)
+        self.jax.block_until_ready(self.params)
+
     def phase(self) -> None:
         everything = self.compiled_phase(self.params, self.state, self.mean, self.grads, self.weight)
         self.params, self.state, self.mean = self.jax.block_until_ready(everything)
         self.weight = 1 - EMA_DECAY
 
     def parameters(self) -> list[Tensor]:
-        return [torch.from_dlpack(array).clone() for array in self.params]
+        return self.tensors(self.params)
 
     def averages(self) -> list[Tensor]:
-        return [torch.from_dlpack(array).clone() for array in self.mean]
+        return self.tensors(self.mean)
+
+    def tensors(self, arrays: list[Any]) -> list[Tensor]:
+        """Return copies that torch owns."""
+        return [torch.from_dlpack(array).clone() for array in arrays]
 
     def state_bytes(self) -> int:
         return sum(array.nbytes for array in self.jax.tree.leaves((self.state, self.mean)))

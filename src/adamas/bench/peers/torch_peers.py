@@ -38,6 +38,9 @@ class Ours(TorchTraining):
     def state_bytes(self) -> int:
         return self.optimizer.state_bytes()
 
+    def kernels(self) -> set[str]:
+        return {kernel for _, kernel, _ in self.optimizer.kernel_choices()}
+
 
 class Imported(TorchTraining):
     """An optimizer class found by its path, called with the options of the rule and some of its own."""

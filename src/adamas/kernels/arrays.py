@@ -51,19 +51,23 @@ def prepare(bucket: Bucket) -> Prepared:
     Raises:
         ValueError: an array cannot be stepped.
     """
-    dense = [_dense(param, bucket.storage) for param in bucket.params]
     for i, param in enumerate(bucket.params):
         if not param.flags.writeable:
             raise ValueError(f"param {i} is read-only: parameters are stepped in place")
     if native is None:
-        return Prepared(bucket, dense, None)
-    names = state_names(bucket.amsgrad, bucket.averages, bucket.storage)
+        return Prepared(bucket, bucket.params, None)
     storage = bucket.storage
+    names = state_names(bucket.amsgrad, bucket.averages, storage)
     table = native.Arrays(names, storage.moments, storage.master_bits or 0, storage.stochastic)
-    grads = [_laid_out(grad, param) for grad, param in zip(bucket.grads, dense, strict=True)]
     states = [[_readable(state[name]) for name in names] for state in bucket.states]
-    table.take([_readable(param) for param in dense], grads, states)
-    return Prepared(bucket, dense, table)
+    try:  # as they are: looking at the layout of each array here takes longer than a small step
+        table.take(list(map(_readable, bucket.params)), list(map(_readable, bucket.grads)), states)
+        return Prepared(bucket, bucket.params, table)
+    except native.Mismatch:
+        dense = [_dense(param, storage) for param in bucket.params]
+        grads = [_laid_out(grad, param) for grad, param in zip(bucket.grads, dense, strict=True)]
+        table.take(list(map(_readable, dense)), grads, states)
+        return Prepared(bucket, dense, table)
 
 
 def squares(prepared: Prepared) -> list[float]:

@@ -247,6 +247,29 @@ def test_the_second_moment_of_bfloat16_parameters_follows_the_gradients() -> Non
     np.testing.assert_allclose(state.nu, right, rtol=1e-4)
 
 
+def test_an_ensemble_is_mapped(kernel: str) -> None:
+    """`jax.vmap` over members gives each what it gets alone."""
+    optimizer = front.fused_adamw(0.1, weight_decay=0.1, ema_decay=0.9)
+    params, grads = jnp.arange(12.0).reshape(3, 4), jnp.array([[1.0], [-2.0], [0.5]]) * jnp.ones(4)
+    states = jax.vmap(optimizer.init)(params)
+    found, states = jax.vmap(optimizer.step)(params, states, grads)
+    for i in range(3):
+        alone, state = optimizer.step(params[i], optimizer.init(params[i]), grads[i])
+        np.testing.assert_allclose(found[i], alone, rtol=1e-6)
+        np.testing.assert_allclose(optimizer.averages(states)[i], optimizer.averages(state), rtol=1e-6)
+
+
+def test_odd_trees(kernel: str) -> None:
+    """Empty trees, arrays without elements, 0-d arrays, None, NumPy's arrays and Python's numbers."""
+    fused, pure = front.fused_adamw(0.1), front.adamw(0.1)
+    for params in ({}, {"a": jnp.zeros((0, 3))}, jnp.float32(1), {"a": np.ones(2, "f4"), "b": None}, [1.0, 2.0]):
+        stepped, _ = fused.step(params, fused.init(params), params)
+        updates, _ = pure.update(params, pure.init(params), params)
+        jax.tree.map(
+            lambda new, old, update: np.testing.assert_allclose(new, old + update, rtol=1e-6), stepped, params, updates
+        )
+
+
 def test_complex_parameters_are_two_real_ones() -> None:
     grads = jnp.array([3.0 + 0.5j, -1.0 - 4.0j], jnp.complex64)
     params = jnp.zeros(2, jnp.complex64)

@@ -44,7 +44,7 @@ class Fused:
             ValueError: a parameter has a dtype that the options do not allow.
         """
         leaves, structure = jax.tree.flatten_with_path(params)
-        states = [self._begun(jax.tree_util.keystr(path), param) for path, param in leaves]
+        states = [self._begun(jax.tree_util.keystr(path), jnp.asarray(param)) for path, param in leaves]
         return FusedState(jnp.zeros((), jnp.int32), structure.unflatten(states))
 
     def step(self, params: Any, state: FusedState, grads: Any) -> tuple[Any, FusedState]:
@@ -81,7 +81,7 @@ class Fused:
 
     def _begun(self, name: str, param: Any) -> dict[str, Any]:
         """The state of a parameter before its first step: zeros, where the parameter is."""
-        if str(jnp.asarray(param).dtype) not in xla.DTYPES:
+        if str(param.dtype) not in xla.DTYPES:
             raise ValueError(f"params{name} is {param.dtype}: parameters must be one of {', '.join(xla.DTYPES)}")
         storage, settings = self._storage(param), self._settings
         amsgrad = settings.amsgrad != "off"
@@ -89,13 +89,17 @@ class Fused:
         options.check_stored(f"params{name}", str(param.dtype), storage, asked)
         state = functional.zeros(jnp, storage, tuple(param.shape), str(param.dtype))
         wide = jnp.promote_types(param.dtype, jnp.float32)
-        extra = (*(("max_exp_avg_sq",) if amsgrad else ()), *(("ema",) if settings.ema_decay is not None else ()))
-        return xla.placed({**state, **{key: jnp.zeros(param.shape, wide) for key in extra}}, param)
+        if amsgrad:
+            state["max_exp_avg_sq"] = jnp.zeros(param.shape, wide)
+        if settings.ema_decay is not None:
+            state["ema"] = jnp.array(param, wide)  # a copy, until the first step makes another one
+        return xla.placed(state, param)
 
     def _step(self, params: Any, state: FusedState, grads: Any) -> tuple[Any, FusedState]:
-        leaves, structure = jax.tree.flatten(params)
-        gradients, states = structure.flatten_up_to(grads), structure.flatten_up_to(state.states)
-        settings = self._settings
+        paths, structure = jax.tree.flatten_with_path(params)
+        leaves = [jnp.asarray(param) for _, param in paths]
+        gradients = [jnp.asarray(grad) for grad in structure.flatten_up_to(grads)]
+        states, settings = structure.flatten_up_to(state.states), self._settings
         norm = xla.global_norm(gradients) if settings.max_norm is not None else None
         decaying = settings.decaying(params)
         random = any(self._storage(param).random for param in leaves)
@@ -103,7 +107,8 @@ class Fused:
         buckets: dict[Any, list[int]] = {}
         for i, (param, grad, decays) in enumerate(zip(leaves, gradients, decaying, strict=True)):
             if grad.shape != param.shape:
-                raise ValueError(f"a gradient has shape {grad.shape}, its parameter {param.shape}")
+                name = jax.tree_util.keystr(paths[i][0])
+                raise ValueError(f"grads{name} has shape {grad.shape}, its parameter {param.shape}: they must agree")
             key = (str(param.dtype), str(grad.dtype), self._storage(param), decays)
             buckets.setdefault(key, []).append(i)
         for (_, _, storage, decays), members in buckets.items():

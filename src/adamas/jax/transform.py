@@ -166,13 +166,14 @@ class _Transformation(NamedTuple):
             if not {"l2", "decay"} <= settings.absent(True):
                 raise ValueError("weight decay needs the parameters: call update(grads, state, params)")
             params = updates
-        grads, structure = jax.tree.flatten(updates)
+        grads, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, updates))
         moments = [jax.tree.leaves(tree) for tree in state[1:]]
         decaying = settings.decaying(params)
         made = {decays: settings.scalars(state.count, None, decays) for decays in set(decaying)}
         changes: list[Any] = []
         new: list[tuple[Any, ...]] = []
-        for grad, param, decays, *old in zip(grads, jax.tree.leaves(params), decaying, *moments, strict=True):
+        leaves = jax.tree.leaves(jax.tree.map(jnp.asarray, params))
+        for grad, param, decays, *old in zip(grads, leaves, decaying, *moments, strict=True):
             kind = xla.Kind(Storage(), amsgrad, False, settings.cautious_decay, settings.absent(decays))
             change, *found = xla.update(kind, grad, param, tuple(old), made[decays])
             changes.append(xla.negated(change).astype(grad.dtype))
@@ -183,7 +184,7 @@ class _Transformation(NamedTuple):
 
 def _zeros(param: Any) -> Any:
     """Zeros for the second moment of a parameter, in float32 or wider."""
-    return jnp.zeros_like(param, dtype=jnp.promote_types(param.dtype, jnp.float32))
+    return jnp.zeros_like(param, dtype=jnp.promote_types(jnp.asarray(param).dtype, jnp.float32))
 
 
 def _transformation(settings: Settings, mu_dtype: Any, nesterov: bool) -> optax.GradientTransformationExtraArgs:

@@ -107,11 +107,27 @@ def _step_with(kind: Kind, operands: list[Any]) -> list[Any]:
     known = len(operands) > 2 and str(operands[3].dtype) in DTYPES
     if native is None or not alike or not known:
         return _pure(kind, operands, None)
-    return jax.lax.platform_dependent(*operands, cpu=_partitioned(kind), default=partial(_pure_of, kind))
+    return _batchable(kind)(*operands)
 
 
-def _pure_of(kind: Kind, *operands: Any) -> list[Any]:
-    return _pure(kind, list(operands), None)
+@cache
+def _batchable(kind: Kind) -> Any:
+    """Return the step as a function that `jax.vmap` can map; XLA's operations step a batch."""
+
+    def pure(*operands: Any) -> list[Any]:
+        return _pure(kind, list(operands), None)
+
+    def step(*operands: Any) -> list[Any]:
+        return jax.lax.platform_dependent(*operands, cpu=_partitioned(kind), default=pure)
+
+    def batched(size: int, in_batch: list[bool], *operands: Any) -> Any:
+        axes = tuple(0 if each else None for each in in_batch)
+        found = jax.vmap(pure, in_axes=axes, axis_size=size)(*operands)
+        return found, [True] * len(found)
+
+    function = jax.custom_batching.custom_vmap(step)
+    function.def_vmap(batched)
+    return function
 
 
 def _pure(kind: Kind, operands: list[Any], offsets: list[tuple[Any, tuple[int, ...]]] | None) -> list[Any]:

@@ -25,9 +25,10 @@ ACCURACY = {"trainer_job": 50.0}  # more than, in per cent; 95 for the others
 @pytest.fixture(autouse=True)
 def its_packages(path: Path) -> None:
     """Skip an example whose package is not there."""
-    for package in ("transformers",):
-        if f"from {package} import" in path.read_text() and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install 'adamas[dev]'")
+    for package, extra in (("transformers", "dev"), ("keras", "keras"), ("tensorflow", "bench")):
+        named = re.search(rf"^(from|import) {package}\b", path.read_text(), re.MULTILINE)
+        if named and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'adamas[{extra}]'")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -119,7 +119,7 @@ class Fused:
                 settings.cautious_decay,
                 settings.absent(decays),
             )
-            parts = [[each[i] for i in members] for each in (leaves, gradients, states)]
+            parts: list[Any] = [[each[i] for i in members] for each in (leaves, gradients, states)]
             stepped = xla.step(xla.Bucket(kind, *parts), made[decays])
             for i, param, one in zip(members, *stepped, strict=True):
                 leaves[i], states[i] = param, one

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax.experimental.sparse import BCOO
 
-from adamas.keras import AdamW
-from adamas.kernels.jax import scalars
+from adamas.keras import AdamW, mechanism
+from adamas.kernels import extension, xla
+from adamas.kernels.functional import Tensors
 from adamas.scalars import Hyper, StepScalars
 from tests.keras.checks import LR, data, network, weights
 from tests.keras.tools import numpy
@@ -20,9 +21,25 @@ from tests.keras.tools import numpy
 def test_the_factors_are_exact_although_jax_has_no_float64(iterations: int) -> None:
     hyper, lr = Hyper(weight_decay=0.1, decay="lr"), float(np.float32(LR))
     exact = StepScalars.of(hyper, iterations + 1, lr=lr)
-    found = jax.jit(lambda n: scalars(hyper, jnp.float32, jnp.float32(lr), n)[:13])(jnp.int32(iterations))
-    for a, b in zip(found, exact, strict=False):
+
+    def factors(n: jax.Array) -> list[jax.Array]:
+        found = xla.scalars(hyper, n, lr=jnp.float32(lr))[:12]
+        with xla.x64():
+            return [jnp.asarray(x, jnp.float32) for x in found]
+
+    for a, b in zip(jax.jit(factors)(jnp.int32(iterations)), exact, strict=False):
         assert np.float32(a) == np.float32(b)
+
+
+@pytest.mark.skipif(extension.missing is not None, reason=str(extension.missing))
+def test_the_native_kernel_steps() -> None:
+    weight, optimizer = keras.Variable(np.ones(3, "float32")), AdamW(LR)
+    optimizer.build([weight])
+    arrays = [Tensors(weight.value, optimizer._momentums[0].value, optimizer._velocities[0].value)]
+    hyper = Hyper(weight_decay=0.01, decay="lr")
+    text = xla.step_each.lower((hyper,), arrays, [jnp.ones(3)], jnp.float32(LR), jnp.int32(0)).as_text()
+    assert text.count(xla.TARGET) == 1
+    assert mechanism()[0] == "native"
 
 
 def test_sparse_gradients_give_what_dense_gradients_give() -> None:

@@ -57,5 +57,5 @@ def test_a_missing_keras_is_named() -> None:
     code = "import sys; sys.modules['keras'] = None; import adamas.keras"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: adamas.keras needs Keras: pip install 'adamas[keras]'"
+        "ModuleNotFoundError: keras is not installed: pip install 'adamas[keras]'"
     )

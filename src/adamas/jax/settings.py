@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from adamas.decay import USES_BASE_LR, DecayMode
+from adamas.kernels import xla
 from adamas.kernels.xla import x64
-from adamas.scalars import Hyper, StepScalars, check_max_norm, grad_factor, is_tensor, unrounded_beta
+from adamas.scalars import Hyper, StepScalars, check_max_norm, grad_factor, unrounded_beta
 
 ScalarOrSchedule = float | Any | Callable[[Any], Any]
 
@@ -80,20 +81,12 @@ class Settings:
         lr = self.learning_rate(count) if callable(self.learning_rate) else self.learning_rate
         with x64():
             hyper = self._hyper(lr, self.weight_decay if decays else 0.0)
-            step = jnp.asarray(count, jnp.float64) + 1
-            begins = (step == 1).astype(jnp.float64)
             factor = grad_factor(1.0, norm, self.max_norm)
-            return StepScalars.of(hyper, step, factor, begins, self.seed if random else None)
+        return xla.scalars(hyper, count, factor, self.seed if random else None)
 
     def absent(self, decays: bool) -> frozenset[str]:
         """The names of the factors that are 0 at every step."""
-        decays = decays and not _is_zero(self.weight_decay)
-        found = {
-            "l2": self.decay != "l2" or not decays,
-            "decay": self.decay in ("l2", "none") or not decays,
-            "eps_root": _is_zero(self.eps_root),
-        }
-        return frozenset(name for name, absent in found.items() if absent)
+        return xla.absent(self.decay, self.weight_decay if decays else 0.0, self.eps_root)
 
     def decaying(self, params: Any) -> list[bool]:
         """Whether weight decay applies to each leaf of the parameters, as the mask says."""
@@ -101,11 +94,6 @@ class Settings:
         if mask is None:
             return [True] * len(jax.tree.leaves(params))
         return jax.tree.leaves(jax.tree.map(lambda keep, part: jax.tree.map(lambda _: bool(keep), part), mask, params))
-
-
-def _is_zero(value: Any) -> bool:
-    """Whether a value is the number 0; False for an array, which may change from step to step."""
-    return not is_tensor(value) and value == 0
 
 
 def _value(value: Any, is_beta: bool = False) -> Any:

@@ -6,14 +6,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from adamas.kernels import jax as kernel  # the one place that chooses what steps arrays of JAX
+from adamas.kernels import xla
 from adamas.kernels.functional import Tensors
 from adamas.scalars import Hyper
 
 
 def mechanism() -> tuple[str, str]:
     """Return what steps variables, and why."""
-    return "one function for all variables, compiled by XLA", "Keras's stateless training step is compiled as a whole"
+    return xla.mechanism()
 
 
 class Steps:
@@ -21,7 +21,7 @@ class Steps:
 
     def dense(self, grad: Any) -> Any:
         """Return a gradient as a dense array of float32 or float64."""
-        return kernel.dense(grad)
+        return xla.dense(grad)
 
     def alone(self) -> bool:
         """Return False: all variables are always stepped together."""
@@ -30,7 +30,7 @@ class Steps:
     def step(self, hypers: list[Hyper], variables: list[Tensors], grads: list[Any], lr: Any, iterations: Any) -> None:
         """Step variables and write them and their moments."""
         old = [Tensors(*map(_array, variable)) for variable in variables]
-        stepped = kernel.step(tuple(hypers), old, grads, *_arrays(lr, iterations))
+        stepped = xla.step_each(tuple(hypers), old, grads, *_arrays(lr, iterations))
         for variable, new in zip(variables, stepped, strict=True):
             for x, value in zip(variable, new, strict=True):
                 if x is not None:
@@ -39,7 +39,7 @@ class Steps:
     def move_averages(self, hyper: Hyper, variables: list[Any], averages: list[Any], iterations: Any) -> None:
         """Move the averages of the weights; in the first iteration copy the weights."""
         old = [[_array(x) for x in each] for each in (variables, averages)]
-        for ema, value in zip(averages, kernel.move_averages(hyper, *old, *_arrays(iterations)), strict=True):
+        for ema, value in zip(averages, xla.move_averages(hyper, *old, *_arrays(iterations)), strict=True):
             ema.assign(value)
 
     def overwrite(self, variables: list[Any], averages: list[Any]) -> None:

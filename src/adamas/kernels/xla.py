@@ -21,12 +21,13 @@ from jax.core import Tracer
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+from adamas.decay import DecayMode
 from adamas.formats.array_state import parts
 from adamas.formats.names import PACKED, Storage, state_names
 from adamas.formats.random_bits import Key
 from adamas.kernels import functional
 from adamas.kernels.extension import missing, native
-from adamas.scalars import StepScalars
+from adamas.scalars import Hyper, StepScalars, is_tensor
 
 TARGET = "adamas_step"
 NUMBERS = StepScalars._fields[:12]
@@ -306,6 +307,82 @@ def _offsets(mesh: Any, spec: Any, shard: tuple[int, ...]) -> list[Any]:
             at = at * jnp.uint32(mesh.shape[axis]) + jax.lax.axis_index(axis).astype(jnp.uint32)
         found.append(at * jnp.uint32(size))
     return found
+
+
+def scalars(hyper: Hyper, count: Any, factor: Any = 1.0, seed: int | None = None, lr: Any = None) -> StepScalars:
+    """Return the factors of the step after `count` steps, as 0-d arrays of float64 where they are no numbers.
+
+    Args:
+        hyper: the hyperparameters; its arrays are float64.
+        count: the number of steps before this one, a 0-d array.
+        factor: the factor of the gradients.
+        seed: the seed of random rounding; None without it.
+        lr: a learning rate that replaces that of `hyper`, a 0-d array.
+    """
+    with x64():
+        step = jnp.asarray(count, jnp.float64) + 1
+        begins = (step == 1).astype(jnp.float64)
+        lr = None if lr is None else jnp.asarray(lr, jnp.float64)
+        return StepScalars.of(hyper, step, factor, begins, seed, lr)
+
+
+def absent(decay: DecayMode, weight_decay: Any, eps_root: Any = 0.0) -> frozenset[str]:
+    """Return the names of the factors that are 0 at every step."""
+
+    def is_zero(value: Any) -> bool:
+        return not is_tensor(value) and value == 0
+
+    found = {
+        "l2": decay != "l2" or is_zero(weight_decay),
+        "decay": decay in ("l2", "none") or is_zero(weight_decay),
+        "eps_root": is_zero(eps_root),
+    }
+    return frozenset(name for name, missing in found.items() if missing)
+
+
+@partial(jax.jit, static_argnums=0)
+def step_each(
+    hypers: tuple[Hyper, ...], arrays: list[functional.Tensors], grads: list[Any], lr: Any, count: Any
+) -> list[functional.Tensors]:
+    """Return parameters and moments after a step in which each has its own hyperparameters.
+
+    Args:
+        hypers: the hyperparameters of each parameter; their `lr` is not read.
+        arrays: the parameters with their moments.
+        grads: the gradients.
+        lr: the learning rate, a 0-d array.
+        count: the number of steps before this one, a 0-d array.
+    """
+    stepped = list(arrays)
+    buckets: dict[Any, list[int]] = {}
+    for i, (hyper, old, grad) in enumerate(zip(hypers, arrays, grads, strict=True)):
+        buckets.setdefault((hyper, old.param.dtype, grad.dtype), []).append(i)
+    for (hyper, _, _), members in buckets.items():
+        names = state_names(hyper.amsgrad != "off", False)
+        zero = absent(hyper.decay, hyper.weight_decay, hyper.eps_root)
+        kind = Kind(Storage(), hyper.amsgrad != "off", False, hyper.cautious_decay, zero)
+        states = [dict(zip(names, arrays[i][1:], strict=False)) for i in members]
+        bucket = Bucket(kind, [arrays[i].param for i in members], [grads[i] for i in members], states)
+        params, states = step(bucket, scalars(hyper, count, lr=lr))
+        for i, param, state in zip(members, params, states, strict=True):
+            stepped[i] = functional.Tensors(param, *(state[name] for name in names))
+    return stepped
+
+
+@partial(jax.jit, static_argnums=0)
+def move_averages(hyper: Hyper, params: list[Any], averages: list[Any], count: Any) -> list[Any]:
+    """Return averages, moved towards their parameters by the share that `hyper.ema_decay` leaves; at first copies."""
+    share = scalars(hyper, count).average
+    return [
+        functional.average(jnp, ema, param.astype(ema.dtype), share.astype(ema.dtype))
+        for param, ema in zip(params, averages, strict=True)
+    ]
+
+
+def dense(grad: Any) -> Any:
+    """Return a gradient as an array of float32 or float64, with the repeated rows of a sparse array added."""
+    grad = jnp.asarray(grad.todense() if hasattr(grad, "todense") else grad)
+    return grad if grad.dtype in (jnp.float32, jnp.float64) else grad.astype(jnp.float32)
 
 
 def update(kind: Kind, grad: Any, param: Any, moments: tuple[Any, ...], scalars: StepScalars) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@
 // without 64-bit types cannot hold them.
 
 #include <nanobind/nanobind.h>
-
 #include <string.h>
 
 #include <atomic>

@@ -82,15 +82,40 @@ class Arrays {
     if (nb::len(grads) != count || nb::len(states) != count) throw Mismatch("lists differ in length");
     try {
       for (size_t i = 0; i < count; ++i) take_one(i, params[i], grads[i], nb::cast<nb::list>(states[i]));
+      std::sort(written_.begin(), written_.end());
+      const char* reach = nullptr;
+      for (Span& span : written_) span.reach = reach = std::max(reach, span.end);
     } catch (...) {
       release();
       throw;
     }
   }
 
+  // The indices of gradients that share memory with arrays that `other` writes, which may be this. A gradient that is
+  // exactly its own parameter is read before it is written, and is left out.
+  std::vector<size_t> aliased(const Arrays& other) const {
+    std::vector<size_t> found;
+    for (size_t i = 0; i < grads_.size(); ++i) {
+      auto at = std::upper_bound(other.written_.begin(), other.written_.end(), grads_[i].end);
+      for (; at != other.written_.begin(); --at) {
+        const Span& span = *(at - 1);
+        if (span.end <= grads_[i].begin || span.begin >= grads_[i].end) {
+          if (span.reach <= grads_[i].begin) break;  // nothing before it reaches this far
+          continue;
+        }
+        if (&other == this && span.begin == tensors_[i].param && grads_[i].begin == span.begin) continue;
+        found.push_back(i);
+        break;
+      }
+    }
+    return found;
+  }
+
   void release() {
     tensors_.clear();
     held_.clear();
+    grads_.clear();
+    written_.clear();
   }
 
   std::vector<double> squares(const std::string& isa) const {
@@ -114,6 +139,18 @@ class Arrays {
   }
 
  private:
+  // The memory of an array; `reach` is the largest end of all spans up to this one.
+  struct Span {
+    const char *begin, *end, *reach;
+    bool operator<(const Span& other) const { return begin < other.begin; }
+    friend bool operator<(const char* at, const Span& span) { return at < span.begin; }
+  };
+
+  static Span span_of(const View& view) {
+    const auto* begin = static_cast<const char*>(view.data);
+    return {begin, begin + view.span() * view.item(), nullptr};
+  }
+
   bool keeps(StateName name) const { return std::find(kept_.begin(), kept_.end(), name) != kept_.end(); }
 
   View hold(nb::handle object, const char* what, size_t i, bool written) {
@@ -139,18 +176,22 @@ class Arrays {
     if (!same_shape(grad, param)) throw Mismatch(place("grad", i) + " has another shape than its parameter");
     if (!same_order(grad, param)) throw Mismatch(place("grad", i) + " is laid out otherwise than its parameter");
     tensor.grad = grad.data;
+    grads_.push_back(span_of(grad));
+    written_.push_back(span_of(param));
     if (nb::len(state) != kept_.size()) throw Mismatch(place("state", i) + " has another number of arrays than names");
     for (size_t k = 0; k < kept_.size(); ++k) {
       const View view = hold(state[k], kStates[kept_[k]], i, true);
       if (const char* problem = state_problem(kept_[k], storage_, param, view))
         throw Mismatch(place(kStates[kept_[k]], i) + problem);
       tensor.*kAddresses[kept_[k]] = view.data;
+      written_.push_back(span_of(view));
     }
     tensors_.push_back(tensor);
   }
 
   std::vector<Tensor> tensors_;
   std::vector<std::unique_ptr<Buffer>> held_;
+  std::vector<Span> grads_, written_;  // the latter in the order of addresses
   Storage storage_;
   std::vector<StateName> kept_;
 };
@@ -163,6 +204,8 @@ void bind_arrays(nb::module_& m) {
            nb::arg("moments") = "wide", nb::arg("master_bits") = 0, nb::arg("stochastic") = false)
       .def("take", &Arrays::take, nb::arg("params"), nb::arg("grads"), nb::arg("states"),
            "Check every array of a step, and hold their memory.")
+      .def("aliased", &Arrays::aliased, nb::arg("other"),
+           "Return the indices of gradients that share memory with arrays that `other` writes.")
       .def("release", &Arrays::release, "Drop the arrays without a step.")
       .def("squares", &Arrays::squares, nb::arg("isa") = "", "Return each gradient's sum of squares.")
       .def("step", &Arrays::step, nb::arg("scalars"), nb::arg("isa") = "",

@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <stdexcept>
@@ -81,10 +82,16 @@ int threads_for_elements(int64_t total, int threads) {
   return static_cast<int>(std::clamp<int64_t>(total / kElementsPerThread, 1, threads));
 }
 
+// A forked process has none of OpenMP's threads, and GNU's OpenMP would wait for them for ever.
+bool forked() {
+  static const pid_t first = getpid();
+  return getpid() != first;
+}
+
 // Calls `part(index, count)` in each of up to `threads` threads.
 template <class Part>
 void in_parallel(int threads, const Part& part) {
-  if (threads == 1) return part(0, 1);
+  if (forked() || threads == 1) return part(0, 1);
 #pragma omp parallel num_threads(threads)
   part(omp_get_thread_num(), omp_get_num_threads());
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from adamas.scalars import Hyper, StepScalars, check_max_norm, grad_factor, norm
 from adamas.uninterrupted import Uninterrupted
 
 Array = np.ndarray[Any, Any]
+CHANGEABLE = ("lr", "betas", "eps", "weight_decay")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 # AdamW's default. Compared by identity, it differs from an explicit 0.01: `decay="independent"` refuses the default.
 DEFAULT_WEIGHT_DECAY = float("1e-2")
@@ -95,7 +97,7 @@ class Adam:
         _check_apart(self._arrays)
         self._state: dict[str, dict[str, Array]] = {}
         self._steps: dict[str, int] = {}
-        self._inside = threading.Lock()
+        self._inside: int | None = None  # the thread that is inside of step()
         self.grad_norm: float | None = None  # of the last step with max_norm, before clipping
 
     def _hyper(self) -> Hyper:
@@ -127,16 +129,19 @@ class Adam:
         Raises:
             ValueError: a gradient has another shape than its parameter, or no parameter. Nothing was changed then.
         """
-        if not self._inside.acquire(blocking=False):
+        # Not a lock: Ctrl-C between taking it and `try` would leave it taken, and locks cannot be copied.
+        if self._inside not in (None, threading.get_ident()):
             raise RuntimeError("another thread is inside step(): step an optimizer from one thread at a time")
         try:
+            self._inside = threading.get_ident()
             self._step(self._matched(grads), self._hyper())
         finally:
-            self._inside.release()
+            self._inside = None
 
     def _matched(self, grads: Any) -> dict[str, Array]:
         """The gradients by name, each with the shape of its parameter."""
         params = self._arrays
+        _check_lengths(self.params, grads, "grads")
         found: dict[str, Array] = {}
         for name, grad in _arrays(grads, ""):
             if grad is None:
@@ -148,7 +153,7 @@ class Adam:
                 raise ValueError(f"the gradient of {name} has shape {grad.shape}, the parameter {shape}")
             if grad.dtype.kind not in "fiuV":
                 raise ValueError(f"the gradient of {name} is {grad.dtype}: it must be real numbers")
-            found[name] = grad
+            found[name] = grad if grad.dtype == params[name].dtype else grad.astype(params[name].dtype)
         return found
 
     def _step(self, grads: dict[str, Array], hyper: Hyper) -> None:
@@ -159,26 +164,27 @@ class Adam:
                 self._state[name] = self._begun(name)
             key = (params[name].dtype, self._storages[name], self._steps.get(name, 0))
             buckets.setdefault(key, []).append(name)
-        made = {
-            key: arrays.prepare(
+        amsgrad, averages = hyper.amsgrad != "off", hyper.ema_decay is not None
+        prepared = arrays.apart([
+            arrays.prepare(
                 arrays.Bucket(
-                    key[1],
-                    hyper.amsgrad != "off",
-                    hyper.ema_decay is not None,
+                    storage,
+                    amsgrad,
+                    averages,
                     [params[name] for name in names],
                     [grads[name] for name in names],
                     [self._state[name] for name in names],
                 )
             )
-            for key, names in buckets.items()
-        }
+            for (_, storage, _), names in buckets.items()
+        ])  # fmt: skip
         factor, norm = 1.0, self.grad_norm
         if self.max_norm is not None:
             check_max_norm(self.max_norm)
-            norm = norm_of([x for bucket in made.values() for x in arrays.squares(bucket)])
+            norm = norm_of([x for bucket in prepared for x in arrays.squares(bucket)])
             factor = grad_factor(1.0, norm, self.max_norm)
         with Uninterrupted():  # a step and its count are one change
-            for (_, _, steps), bucket in made.items():
+            for (_, _, steps), bucket in zip(buckets, prepared, strict=True):
                 arrays.step(bucket, StepScalars.of(hyper, steps + 1, factor, steps == 0, self._options["seed"]))
             for name in grads:
                 self._steps[name] = self._steps.get(name, 0) + 1
@@ -192,8 +198,11 @@ class Adam:
         order = "F" if param.flags.f_contiguous and storage.plain else "C"
         if storage.plain:
             state = {name: np.zeros(param.shape, wide, order) for name in state}
-        extra = (*(("max_exp_avg_sq",) if given["amsgrad"] else ()), *(("ema",) if given["ema_decay"] else ()))
-        return {**state, **{name: np.zeros(param.shape, wide, order) for name in extra}}
+        if given["amsgrad"]:
+            state["max_exp_avg_sq"] = np.zeros(param.shape, wide, order)
+        if given["ema_decay"] is not None:
+            state["ema"] = np.array(param, wide, order=order)  # a copy, until the first step makes another one
+        return state
 
     def averages(self) -> Any:
         """The moving averages of the weights (`ema_decay`), in the structure of the parameters; copies.
@@ -258,13 +267,19 @@ class Adam:
                 array[...] = given
             state[name] = blank
         for name, count in steps.items():
-            if not isinstance(count, int) or count < 0:
+            if not isinstance(count, Integral) or count < 0:
                 raise ValueError(f"step={count!r} of {name} must be a number of steps, >= 0")
-        hyper = state_dict.get("hyper", {})
-        for name in ("lr", "betas", "eps", "weight_decay"):
-            setattr(self, name, hyper.get(name, getattr(self, name)))
-        self._base_lr = hyper.get("base_lr", self._base_lr) or self._base_lr
-        self._state, self._steps = state, dict(steps)
+        hyper, before = state_dict.get("hyper", {}), {name: getattr(self, name) for name in CHANGEABLE}
+        base_lr = hyper.get("base_lr", self._base_lr) or self._base_lr
+        before_base, self._base_lr = self._base_lr, base_lr
+        try:
+            for name in CHANGEABLE:
+                setattr(self, name, hyper.get(name, before[name]))
+            self._hyper()
+        except ValueError:
+            vars(self).update(before, _base_lr=before_base)
+            raise
+        self._state, self._steps = state, {name: int(count) for name, count in steps.items()}
 
 
 @documented
@@ -360,6 +375,18 @@ def named(params: Any) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two parameters are called {twice}: names of nested parameters are joined by slashes")
     return found
+
+
+def _check_lengths(params: Any, grads: Any, name: str) -> None:
+    """Raise ValueError on a list of gradients that is shorter or longer than its list of parameters."""
+    if isinstance(params, dict) and isinstance(grads, dict):
+        for key in params.keys() & grads.keys():
+            _check_lengths(params[key], grads[key], f"{name}/{key}")
+    elif isinstance(params, list | tuple) and isinstance(grads, list | tuple):
+        if len(params) != len(grads):
+            raise ValueError(f"{name} has {len(grads)} entries for {len(params)} parameters: use None for no gradient")
+        for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+            _check_lengths(param, grad, f"{name}/{i}")
 
 
 def _like(tree: Any, found: dict[str, Any], name: str) -> Any:

@@ -235,6 +235,35 @@ def test_injected_hyperparameters_in_bfloat16() -> None:
         np.testing.assert_allclose(updates.astype("float32"), -0.25, rtol=2.0**-6)
 
 
+def test_an_injected_rate_is_no_base_rate() -> None:
+    """`decay="independent"` divides by the first rate, which an injected or scheduled one does not tell."""
+    schedule = optax.linear_schedule(1.0, 0.0, 10)
+    with pytest.raises(ValueError, match="give base_lr"):
+        optax.inject_hyperparams(front.adamw)(schedule, decay="independent").init(jnp.ones(1))
+    injected = optax.inject_hyperparams(front.adamw)(schedule, weight_decay=0.1, decay="independent", base_lr=1.0)
+    state = injected.init(jnp.ones(1))
+    for t in range(3):
+        updates, state = injected.update(jnp.zeros(1), state, jnp.ones(1))
+        np.testing.assert_allclose(updates, -0.1 * (1 - t / 10), rtol=1e-5)
+
+
+def test_updates_have_the_wider_dtype() -> None:
+    optimizer = front.adamw(1e-8)
+    for grads, dtype in ((jnp.arange(1, 4), "float32"), (jnp.ones(3, jnp.float16), "float32")):
+        params = jnp.ones(3)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        assert updates.dtype == dtype
+        np.testing.assert_allclose(updates, -1e-8, rtol=1e-3)
+
+
+def test_a_state_of_other_options_is_refused() -> None:
+    params = {"w": jnp.ones((64, 64))}
+    made = front.fused_adamw(0.1, ema_decay=0.9).init(params)
+    for optimizer in (front.fused_adamw(0.1), front.fused_adamw(0.1, state_dtype="packed16")):
+        with pytest.raises(ValueError, match=r"the state of params\['w'\] has .* and this optimizer needs"):
+            optimizer.step(params, made, params)
+
+
 def test_the_second_moment_of_bfloat16_parameters_follows_the_gradients() -> None:
     params = jnp.zeros(1, jnp.bfloat16)
     optimizer = front.adam(1e-3, mu_dtype=jnp.float32)

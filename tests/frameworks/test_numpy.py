@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -138,6 +140,13 @@ def test_schedules_and_clipping() -> None:
     np.testing.assert_allclose(param, right.detach().numpy(), rtol=1e-13)
 
 
+def test_a_list_of_gradients_must_have_its_length() -> None:
+    optimizer = front.Adam({"layers": [np.ones(2), np.ones(2)]})
+    with pytest.raises(ValueError, match="grads/layers has 1 entries for 2 parameters"):
+        optimizer.step({"layers": [np.ones(2)]})
+    optimizer.step({"layers": [np.ones(2), None]})
+
+
 def test_average_and_lr_zero(kernel: str) -> None:
     param = np.array([1.0, 2.0])
     optimizer = front.AdamW([param], lr=0.0, ema_decay=0.9)
@@ -220,8 +229,9 @@ def test_a_bad_state_is_refused_and_nothing_loaded() -> None:
         {"state": {"w": {**good["state"]["w"], "exp_avg": np.zeros(4)}}},
         {"state": {"v": good["state"]["w"]}, "step": {"v": 1}},
         {"state": {"w": {}}},
+        {"hyper": {"lr": -1.0, "weight_decay": 0.0}},
     ):
-        with pytest.raises(ValueError, match=r"w|v"):
+        with pytest.raises(ValueError, match=r"w|v|learning rate"):
             optimizer.load_state_dict({**good, **change})
     assert optimizer.state_dict()["step"] == {"w": 1}
 
@@ -239,21 +249,74 @@ def test_what_became_unusable_is_refused_before_anything_is_written() -> None:
     np.testing.assert_array_equal(first, before)
 
 
-def test_a_second_thread_is_told() -> None:
-    optimizer = front.AdamW(np.zeros(3))
-    optimizer._inside.acquire()
-    errors: list[BaseException] = []
+def test_a_second_thread_is_told_and_ctrl_c_takes_nothing_away() -> None:
+    weight = np.ones(3)
+    optimizer = front.AdamW(weight)
+    optimizer._inside = -1  # as while another thread is inside
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        optimizer.step(np.zeros(3))
+    optimizer._inside = threading.get_ident()  # as after Ctrl-C in the first instructions of a step
+    optimizer.step(np.zeros(3))
+    again = pickle.loads(pickle.dumps(optimizer))
+    again.step(np.zeros(3))
+    assert again.state_dict()["step"] == {"param": 2}
 
-    def step() -> None:
-        try:
-            optimizer.step(np.zeros(3))
-        except RuntimeError as error:
-            errors.append(error)
 
-    thread = threading.Thread(target=step)
-    thread.start()
-    thread.join()
-    assert "one thread at a time" in str(errors[0])
+def test_averages_of_a_parameter_without_a_step_are_its_weights(kernel: str) -> None:
+    optimizer = front.Adam({"a": np.ones(2), "b": np.full(2, 5.0)}, ema_decay=0.0)
+    optimizer.step({"a": np.ones(2)})
+    loaded = front.Adam({"a": np.ones(2), "b": np.full(2, 7.0)}, ema_decay=0.0)
+    loaded.load_state_dict(optimizer.state_dict())
+    for each in (optimizer, loaded):
+        np.testing.assert_array_equal(each.averages()["b"], 5.0)
+
+
+@pytest.mark.parametrize("dtypes", [("f8", "f8"), ("f8", "f4")])
+def test_gradients_may_be_other_parameters(dtypes: tuple[str, str], kernel: str) -> None:
+    """The gradients of x . y are y and x themselves: one is written before it would be read."""
+    shared = {"x": np.ones(3, dtypes[0]), "y": np.full(3, 2.0, dtypes[0])}
+    apart = {name: array.copy() for name, array in shared.items()}
+    first, second = front.Adam(shared, lr=0.1), front.Adam(apart, lr=0.1)
+    for _ in range(3):
+        first.step({"x": shared["y"], "y": shared["x"]})
+        second.step({"x": apart["y"].copy(), "y": apart["x"].copy()})
+    np.testing.assert_array_equal(shared["y"], apart["y"])
+    whole = np.arange(1.0, 9.0)
+    one, other = front.Adam(whole[1:], lr=0.1), whole.copy()
+    two = front.Adam(other[1:], lr=0.1)
+    one.step(whole[:-1])
+    two.step(other[:-1].copy())
+    np.testing.assert_array_equal(whole, other)
+
+
+def test_gradients_of_another_dtype_are_converted(kernel: str) -> None:
+    for dtype in ("i4", "u2", "f2", "f8"):
+        weight, right = np.ones(4, ml_dtypes.bfloat16), np.ones(4, ml_dtypes.bfloat16)
+        grad = np.array([1, 2, 3, 4])
+        first, second = front.Adam(weight), front.Adam(right)
+        first.step(grad.astype(dtype))
+        second.step(grad.astype(ml_dtypes.bfloat16))
+        np.testing.assert_array_equal(first.moments()[0], second.moments()[0])
+
+
+@needs_native
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_can_step() -> None:
+    """GNU's OpenMP would wait for threads that a forked process does not have."""
+    code = """
+import os, numpy as np, adamas.numpy
+weight = np.ones(1 << 20, "f4")
+optimizer = adamas.numpy.AdamW(weight)
+optimizer.step(weight)
+child = os.fork()
+if not child:
+    optimizer.step(weight)
+    os._exit(int(optimizer.state_dict()["step"]["param"] != 2))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert found.stdout.strip() == "0", found.stderr
 
 
 def test_it_needs_no_framework() -> None:

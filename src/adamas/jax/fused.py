@@ -10,7 +10,7 @@ import optax
 
 from adamas import options
 from adamas.decay import DecayMode
-from adamas.formats.names import Request, Storage, storage_for
+from adamas.formats.names import PACKED, Request, Storage, state_names, storage_for
 from adamas.jax.settings import ScalarOrSchedule, Settings
 from adamas.kernels import functional, xla
 
@@ -95,6 +95,20 @@ class Fused:
             state["ema"] = jnp.array(param, wide)  # a copy, until the first step makes another one
         return xla.placed(state, param)
 
+    def _check_states(self, buckets: dict[Any, list[int]], states: list[Any], paths: list[Any]) -> None:
+        """Raise ValueError on a state of an optimizer with other options."""
+        settings = self._settings
+        for (_, _, storage, _), members in buckets.items():
+            needed = set(state_names(settings.amsgrad != "off", settings.ema_decay is not None, storage))
+            for i in members:
+                found = set(states[i]) if isinstance(states[i], dict) else {type(states[i]).__name__}
+                if found != needed:
+                    name = jax.tree_util.keystr(paths[i][0])
+                    raise ValueError(
+                        f"the state of params{name} has {sorted(found)}, and this optimizer needs {sorted(needed)}: "
+                        "make the state with init of an optimizer with the same options"
+                    )
+
     def _step(self, params: Any, state: FusedState, grads: Any) -> tuple[Any, FusedState]:
         paths, structure = jax.tree.flatten_with_path(params)
         leaves = [jnp.asarray(param) for _, param in paths]
@@ -111,6 +125,7 @@ class Fused:
                 raise ValueError(f"grads{name} has shape {grad.shape}, its parameter {param.shape}: they must agree")
             key = (str(param.dtype), str(grad.dtype), self._storage(param), decays)
             buckets.setdefault(key, []).append(i)
+        self._check_states(buckets, states, paths)
         for (_, _, storage, decays), members in buckets.items():
             kind = xla.Kind(
                 storage,
@@ -128,8 +143,8 @@ class Fused:
 
 
 def _is_state(tree: Any) -> bool:
-    """Whether a tree is the dict of arrays of one parameter."""
-    return isinstance(tree, dict) and "ema" in tree
+    """Whether a tree is the dict of arrays of one parameter, with an average."""
+    return isinstance(tree, dict) and "ema" in tree and not tree.keys().isdisjoint(("exp_avg", *PACKED))
 
 
 def fused_adam(

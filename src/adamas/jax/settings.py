@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import jax
@@ -41,10 +42,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Check every value before the first step is traced."""
         check_max_norm(self.max_norm)
-        if self.decay in USES_BASE_LR and self.base_lr is None and callable(self.learning_rate):
+        if self.decay in USES_BASE_LR and self.base_lr is None and not isinstance(self.learning_rate, Real):
             raise ValueError(
-                f"decay={self.decay!r} divides by the base learning rate, which a schedule does not tell: give "
-                "base_lr, for instance the peak of the schedule"
+                f"decay={self.decay!r} divides by the base learning rate, which a schedule, or an array that may "
+                "change, does not tell: give base_lr, for instance the peak of the schedule"
             )
         with x64():
             self._hyper(1e-3 if callable(self.learning_rate) else self.learning_rate, self.weight_decay)

@@ -176,7 +176,7 @@ class _Transformation(NamedTuple):
         for grad, param, decays, *old in zip(grads, leaves, decaying, *moments, strict=True):
             kind = xla.Kind(Storage(), amsgrad, False, settings.cautious_decay, settings.absent(decays))
             change, *found = xla.update(kind, grad, param, tuple(old), made[decays])
-            changes.append(xla.negated(change).astype(grad.dtype))
+            changes.append(xla.negated(change).astype(_dtype_of_update(grad, param)))
             new.append(tuple(x.astype(was.dtype) for x, was in zip(found, old, strict=True)))
         trees = [structure.unflatten(leaves) for leaves in zip(*new, strict=True)] or list(state[1:])
         return structure.unflatten(changes), type(state)(optax.safe_increment(state.count), *trees)
@@ -185,6 +185,12 @@ class _Transformation(NamedTuple):
 def _zeros(param: Any) -> Any:
     """Zeros for the second moment of a parameter, in float32 or wider."""
     return jnp.zeros_like(param, dtype=jnp.promote_types(jnp.asarray(param).dtype, jnp.float32))
+
+
+def _dtype_of_update(grad: Any, param: Any) -> Any:
+    """The wider dtype of a gradient and its parameter, as in optax; of integers, float32."""
+    dtype = jnp.promote_types(grad.dtype, param.dtype)
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.dtype("float32")
 
 
 def _transformation(settings: Settings, mu_dtype: Any, nesterov: bool) -> optax.GradientTransformationExtraArgs:

@@ -55,7 +55,8 @@ def prepare(bucket: Bucket) -> Prepared:
         if not param.flags.writeable:
             raise ValueError(f"param {i} is read-only: parameters are stepped in place")
     if native is None:
-        return Prepared(bucket, bucket.params, None)
+        # Copies, because a gradient may share memory with a parameter that is stepped before it is read.
+        return Prepared(bucket._replace(grads=list(map(np.array, bucket.grads))), bucket.params, None)
     storage = bucket.storage
     names = state_names(bucket.amsgrad, bucket.averages, storage)
     table = native.Arrays(names, storage.moments, storage.master_bits or 0, storage.stochastic)
@@ -68,6 +69,19 @@ def prepare(bucket: Bucket) -> Prepared:
         grads = [_laid_out(grad, param) for grad, param in zip(bucket.grads, dense, strict=True)]
         table.take(list(map(_readable, dense)), grads, states)
         return Prepared(bucket, dense, table)
+
+
+def apart(buckets: list[Prepared]) -> list[Prepared]:
+    """Return the buckets of one step, with copies of gradients that share memory with arrays that the step writes."""
+    found: list[Prepared] = []
+    for prepared in buckets:
+        tables = [other.table for other in buckets]
+        shared = {} if prepared.table is None else {i for table in tables for i in prepared.table.aliased(table)}
+        if shared:
+            grads = [np.array(grad) if i in shared else grad for i, grad in enumerate(prepared.bucket.grads)]
+            prepared = prepare(prepared.bucket._replace(grads=grads))
+        found.append(prepared)
+    return found
 
 
 def squares(prepared: Prepared) -> list[float]:

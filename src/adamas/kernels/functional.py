@@ -1,7 +1,7 @@
 """The rule as a pure function of arrays, for NumPy, torch, JAX and TensorFlow; with the codecs for NumPy and JAX.
 
-The array library is a parameter: any object with the functions sqrt, where, maximum, sign, clip and zeros_like.
-Arithmetic is in the dtype of the arrays, which must be float32 or float64.
+The array library is a parameter: any object with the functions sqrt, where, maximum, sign, clip and zeros_like, and
+perhaps lerp. Arithmetic is in the dtype of the arrays, which must be float32 or float64.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def update(xp: Any, dtype: str, s: StepScalars, grad: Array, old: Tensors) -> tu
 
 def _mean(xp: Any, s: StepScalars, m: Array, grad: Array) -> Array:
     """Return the new first moment, in the form that errs less for this beta1."""
+    if hasattr(xp, "lerp"):  # torch's, with the bits of its list operations
+        return xp.lerp(m, grad, s.beta1_complement)
     pulled = m + s.beta1_complement * (grad - m)
     if is_tensor(s.beta1):
         return xp.where(s.beta1 >= 0.5, pulled, s.beta1 * m + s.beta1_complement * grad)
@@ -92,9 +94,10 @@ def at_least_tiny(xp: Any, eps: Any, dtype: str) -> Any:
 
 def average(xp: Any, ema: Array, param: Array, share: Any) -> Array:
     """Return the average of the weights after `param` is added with this share; a share of 1 gives a copy."""
+    moved = xp.lerp(ema, param, share) if hasattr(xp, "lerp") else ema + share * (param - ema)
     if is_tensor(share):
-        return xp.where(share == 1, param, ema + share * (param - ema))
-    return param if share == 1 else ema + share * (param - ema)
+        return xp.where(share == 1, param, moved)
+    return param if share == 1 else moved
 
 
 def step(

@@ -201,7 +201,8 @@ class Table {
     const bool absent = grad_object.is_none();
     if (absent && !keeps(kEma)) return true;  // without an average, this step does not use the tensor
     const View param = read(param_object, "param", i);
-    const bool known = known_[i * stride()].is(param_object, param);
+    // Without torch's table of functions, nothing else tells a negated view of the same memory from its parameter.
+    const bool known = known_[i * stride()].is(param_object, param) && (torch.exchange || !is_neg(param_object));
     if (!known) check_param(i, param_object, param);
     for (size_t k = 0; k < kept_.size(); ++k) take_state(i, k, state, param, known);
     // The parameter counts as known only now, when every state has been checked against it.

@@ -78,6 +78,7 @@ nb::object grad_of(nb::handle tensor) {
 View read_by_exchange(nb::handle tensor, const char* what, size_t index) {
   DLTensor raw;
   if (torch.exchange->dltensor_from_object(tensor.ptr(), &raw) != 0) {  // sparse, quantised, without storage
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) nb::raise_python_error();
     PyErr_Clear();
     throw Mismatch(place(what, index) + " has no memory that can be read as a dense tensor");
   }
@@ -122,7 +123,8 @@ View read_by_attributes(nb::handle tensor, const char* what, size_t index) {
     view.strides = view.shape + ndim;
     for (int d = 0; d < view.ndim; ++d) view.count *= view.shape[d];
     return view;
-  } catch (nb::python_error&) {  // sparse, quantised, without storage
+  } catch (nb::python_error& error) {            // sparse, quantised, without storage
+    if (!error.matches(PyExc_Exception)) throw;  // a signal's handler may have run in between: KeyboardInterrupt
     throw Mismatch(place(what, index) + " has no memory that can be read as a dense tensor");
   }
 }

@@ -302,8 +302,8 @@ def test_core_stays_within_its_budget() -> None:
 
 
 def test_the_other_frameworks_stay_within_their_budget() -> None:
-    """4,600 lines of Python: the fronts of NumPy, JAX and Keras, and 1,800 of them for checkpoints that travel."""
-    assert lines_of(*OTHER_FRAMEWORKS) <= 4600
+    """4,700 lines of Python: the fronts of NumPy, JAX and Keras, and 2,100 of them for checkpoints that travel."""
+    assert lines_of(*OTHER_FRAMEWORKS) <= 4700
 
 
 def test_compare_stays_within_its_budget() -> None:

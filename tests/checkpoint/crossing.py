@@ -21,6 +21,7 @@ import optax
 import pytest
 import torch
 
+import adamas.keras
 import adamas.torch
 from adamas.checkpoint import CheckpointError, Rules, file, load, load_weights, save
 
@@ -175,6 +176,31 @@ def rules_between(source: str, target: str, model: str) -> Rules:
     return rules if source == "torch" else rules.reverse()
 
 
+def trained_with(model: Any, optimizer: Any) -> Any:
+    """Train a step with an optimizer, and return it."""
+    model.compile(optimizer, "mse", jit_compile=False)
+    model.train_on_batch(np.ones((4, 8), np.float32), np.ones((4, 8), np.float32))
+    return optimizer
+
+
+def check_averages(model: Any, folder: Path) -> None:
+    """Averages of Keras come back, and one that the file lacks starts from the weights."""
+    for kind in (keras.optimizers.AdamW, adamas.keras.AdamW):
+        optimizer = trained_with(model, kind(0.01, use_ema=True))
+        averages = [keras.ops.convert_to_numpy(x) + 1 for x in optimizer._model_variables_moving_average]
+        for variable, value in zip(optimizer._model_variables_moving_average, averages, strict=True):
+            variable.assign(value)
+        save(folder / "ema.safetensors", optimizer)
+        new = load(folder / "ema.safetensors", kind(0.01, use_ema=True), model)
+        found = [keras.ops.convert_to_numpy(x) for x in new._model_variables_moving_average]
+        assert all(np.array_equal(a, b) for a, b in zip(found, averages, strict=True))
+        save(folder / "none.safetensors", trained_with(model, kind(0.01)))
+        with pytest.warns(UserWarning, match="the checkpoint has no moving average of"):
+            load(folder / "none.safetensors", new)
+        pairs = zip(new._model_variables_moving_average, model.trainable_variables, strict=True)
+        assert all(np.array_equal(*map(keras.ops.convert_to_numpy, pair)) for pair in pairs)
+
+
 def check_keras(folder: Path) -> None:
     """What concerns Keras alone: names, an unbuilt optimizer, amsgrad, schedules, our optimizers on the other side."""
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="out")])
@@ -211,8 +237,12 @@ def check_keras(folder: Path) -> None:
     assert np.array_equal(keras.ops.convert_to_numpy(unbuilt._velocity_hats[0]), maximum)
     save(path, trained(learning_rate=keras.optimizers.schedules.CosineDecay(0.1, 10)))
     assert "lr" not in file.read(path).groups[0].hyper
+    check_averages(model, folder)
     for optimizer, message in [
         (keras.optimizers.SGD(0.1), "has no state of Adam"),
+        (trained_with(model, keras.optimizers.Nadam(0.1)), "a Nadam has no state of Adam"),
+        (trained_with(model, keras.optimizers.Lion(0.1)), "a Lion has no state of Adam"),
+        (keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), "give its inner_optimizer"),
         (trained(gradient_accumulation_steps=2), "gradient_accumulation_steps=2"),
     ]:
         with pytest.raises(CheckpointError, match=message):

@@ -265,3 +265,47 @@ def test_importing_the_package_imports_no_framework(tmp_path: Path) -> None:
     path = str(tmp_path / "x.safetensors")
     found = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+FLATTENS: list[Any] = [
+    ("keras", "torch", {"dw": (3, 3, 8, 1), "fc": (128, 10)}, "HWCI->CIHW"),  # depthwise
+    ("keras", "torch", {"dw": (3, 3, 4, 2), "fc": (128, 10)}, "HWCI->CIHW"),  # with two outputs a channel
+    ("torch", "keras", {"dw": (8, 1, 3, 3), "fc": (10, 128)}, "CIHW->HWCI"),
+    ("torch", "keras", {"transposed": (6, 8, 3, 3), "fc": (10, 128)}, "IOHW->HWOI"),
+    ("torch", "jax", {"conv": (8, 6, 3), "fc": (10, 128)}, "OIW->WIO"),
+    ("torch", "jax", {"conv": (8, 6, 3, 3, 3), "fc": (10, 128)}, "OIDHW->DHWIO"),
+    ("jax", "torch", {"classifier": (128, 10), "conv": (3, 3, 3, 8)}, "HWIO->OIHW"),  # sorted by name
+    ("jax", "torch", {"conv": (3, 3, 3, 8), "gate": (8, 8), "out": (128, 10)}, "HWIO->OIHW"),
+    ("numpy", "keras", {"conv": (8, 3, 3, 3), "fc": (10, 128)}, "OIHW->HWIO"),
+]
+
+
+@pytest.mark.parametrize(("layout", "to", "shapes", "rule"), FLATTENS)
+def test_a_flatten_is_found_after_any_convolution(layout: Any, to: Any, shapes: Any, rule: str) -> None:
+    rules = {name: [name, rule if len(shape) > 2 else "transpose"] for name, shape in shapes.items()}
+    assert "128 inputs look like a flattened feature map of the 8 channels" in refusals(
+        example(shapes, layout), to, rules
+    )
+
+
+def test_an_embedding_after_a_convolution_is_no_layer_after_a_flatten() -> None:
+    shapes = {"conv": (8, 3, 3, 3), "emb": (100, 16), "fc": (10, 128)}
+    rules = {"conv": ["conv", "OIHW->HWIO"], "emb": ["emb", "same"], "fc": ["fc", "transpose"]}
+    assert refusals(example(shapes), "keras", rules).startswith("fc: its 128 inputs")
+
+
+def test_projections_and_experts_are_no_convolutions() -> None:
+    shapes = {"attn": (512, 8, 64), "mlp": (512, 64), "experts": (4, 16, 32), "out": (64, 10)}
+    rules = {
+        "attn": ["a", "IHD->(HD)I"],
+        "experts": ["e", "EIO->EOI"],
+        "mlp": ["m", "transpose"],
+        "out": ["o", "transpose"],
+    }
+    assert refusals(example(shapes, "jax"), "torch", rules) == ""
+
+
+def test_a_place_that_cannot_be_written_is_one_line(folder: Path) -> None:
+    for place, message in (("none/y", "cannot be written"), (".", "is a folder")):
+        code, output = run("x.safetensors", place, "--to", "keras", "--map", "rules.json")
+        assert (code, message in output, "Traceback" in output) == (2, True, False), output

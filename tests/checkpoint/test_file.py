@@ -193,3 +193,18 @@ def test_a_huge_header_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         file.read(tmp_path / "none.safetensors")
+
+
+def test_a_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    file.write(example(None, (2,)), tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    link, home = tmp_path / "link", tmp_path / "folder" / "x.safetensors"
+    link.symlink_to(home)
+    file.write(example(None, (2,)), link)
+    assert link.is_symlink()
+    assert list(file.read(home).entries) == list(file.read(link).entries)

@@ -1,9 +1,12 @@
-"""States of optax and of fused steps to a file and back; a stand-in for the optimizer of NumPy."""
+"""States of optax and of fused steps to a file and back."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from adamas.checkpoint.encoding import decoded, encoded
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 optax = pytest.importorskip("optax")
+pytest.importorskip("adamas.jax")
 
 HYPER = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-4, "decay": "lr"}
 
@@ -141,14 +145,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         save(tmp_path / "x.safetensors", state, {"layers": params()["layers"]})
 
 
-class FusedState(NamedTuple):
-    """What adamas.jax.fused_adamw keeps: a dict of arrays for each parameter."""
-
-    count: Any
-    states: Any
-
-
-def fused(packed: str | None, step: int = 3) -> tuple[Any, FusedState]:
+def fused(packed: str | None, step: int = 3) -> tuple[Any, Any]:
     random = np.random.default_rng(0)
     shapes = {"a": {"w": (8, 300)}, "b": (5,)}
 
@@ -159,7 +156,7 @@ def fused(packed: str | None, step: int = 3) -> tuple[Any, FusedState]:
         return {key: jnp.asarray(array) for key, array in entry.arrays.items()}
 
     states = {"a": {"w": state(shapes["a"]["w"])}, "b": state(shapes["b"])}
-    return {"a": {"w": jnp.ones((8, 300))}, "b": jnp.ones(5)}, FusedState(jnp.int32(step), states)
+    return {"a": {"w": jnp.ones((8, 300))}, "b": jnp.ones(5)}, adamas.jax.FusedState(jnp.int32(step), states)
 
 
 @pytest.mark.parametrize("packed", [None, "packed16", "packed12"])
@@ -198,7 +195,7 @@ def test_low_bits_of_fused_states_are_kept(tmp_path: Path, packed: str | None) -
     assert not load(tmp_path / "y.safetensors", new, weights).states["a"]["w"]["param_low"].any()
 
 
-def decoded_moment(state: FusedState, packed: str | None) -> Any:
+def decoded_moment(state: Any, packed: str | None) -> Any:
     arrays = {key: np.asarray(value) for key, value in state.states["a"]["w"].items()}
     return decoded(Entry(3, (8, 300), arrays)).arrays["exp_avg_sq"] if packed else arrays["exp_avg_sq"]
 
@@ -222,3 +219,145 @@ def test_packed_moments_of_torch_go_on_in_jax(tmp_path: Path) -> None:
     assert int(state[0].count) == 1
     weights = load_weights(tmp_path / "x.safetensors", tree, rules=rules)
     assert np.array_equal(weights["kernel"], net.weight.detach().numpy().T)
+
+
+def test_the_kind_of_a_fused_maximum_is_asked_for(tmp_path: Path) -> None:
+    """The state does not tell whether its maximum is of raw or of corrected moments."""
+    weights = {"w": jnp.ones(2)}
+    state = adamas.jax.fused_adam(0.1, amsgrad="corrected").init(weights)
+    with pytest.raises(CheckpointError, match=r'hyper=\{"amsgrad": "raw"\} or hyper=\{"amsgrad": "corrected"\}'):
+        save(tmp_path / "x.safetensors", state, weights)
+    save(tmp_path / "x.safetensors", state, weights, hyper={"amsgrad": "corrected"})
+    with pytest.raises(CheckpointError, match="does not tell of what"):
+        load(tmp_path / "x.safetensors", state)
+    with pytest.raises(CheckpointError, match="of corrected second moments, that of the optimizer is of raw"):
+        load(tmp_path / "x.safetensors", state, hyper={"amsgrad": "raw"})
+    load(tmp_path / "x.safetensors", state, hyper={"amsgrad": "corrected"})
+
+
+@pytest.mark.parametrize("name", ["adabelief", "novograd"])
+def test_similar_states_of_other_optimizers_are_refused(tmp_path: Path, name: str) -> None:
+    state = getattr(optax, name)(0.1).init(params())
+    with pytest.raises(CheckpointError, match="holds 0 Adam states"):
+        save(tmp_path / "x.safetensors", state)
+
+
+def test_two_parameters_with_one_name_are_refused(tmp_path: Path) -> None:
+    twice = {"a/b": jnp.ones(3), "a": {"b": jnp.zeros(3)}}
+    for state in (optax.adam(0.1).init(twice), adamas.jax.fused_adam(0.1).init(twice)):
+        with pytest.raises(CheckpointError, match="two parameters are called 'a/b'"):
+            save(tmp_path / "x.safetensors", state, twice)
+
+
+@pytest.mark.parametrize("tree", ["array", "exp_avg", "packed16"])
+@pytest.mark.parametrize("kind", ["optax", "fused"])
+def test_any_tree_of_parameters_comes_back(tmp_path: Path, tree: str, kind: str) -> None:
+    """A single array has no path, and a parameter may be called as a key of the state."""
+    weights = jnp.ones(3) if tree == "array" else {tree: jnp.ones(3), "w": {tree: jnp.zeros(2)}}
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    if kind == "optax":
+        optimizer = optax.adam(0.1)
+        _, state = optimizer.update(jax.tree.map(jnp.ones_like, weights), optimizer.init(weights), weights)
+    else:
+        optimizer = adamas.jax.fused_adam(0.1)
+        weights, state = optimizer.step(weights, optimizer.init(weights), jax.tree.map(jnp.ones_like, weights))
+    save(tmp_path / "x.safetensors", state, weights)
+    found = load_weights(tmp_path / "x.safetensors", zeros), load(tmp_path / "x.safetensors", optimizer.init(zeros))
+    assert jax.tree.structure(found) == jax.tree.structure((weights, state))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves((weights, state)), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_gradients_that_wait_are_refused(tmp_path: Path) -> None:
+    weights = {"w": jnp.ones(3)}
+    optimizer = optax.MultiSteps(optax.adam(0.1), 2)
+    fresh = state = optimizer.init(weights)
+    states = [state := optimizer.update(weights, state, weights)[1] for _ in range(2)]
+    with pytest.raises(CheckpointError, match=r"mini_step=1: gradients of .* wait"):
+        save(tmp_path / "x.safetensors", states[0], weights)
+    save(tmp_path / "x.safetensors", states[1], weights)
+    with pytest.raises(CheckpointError, match="mini_step=1"):
+        load(tmp_path / "x.safetensors", states[0], weights)
+    assert int(load(tmp_path / "x.safetensors", fresh, weights).gradient_step) == 1
+
+
+def test_state_outside_of_adam_is_named(tmp_path: Path) -> None:
+    weights = {"w": jnp.ones(3)}
+    optimizer = optax.chain(optax.adam(0.1), optax.ema(0.9))
+    fresh = optimizer.init(weights)
+    save(tmp_path / "x.safetensors", fresh, weights)  # zeros are no loss
+    state = optimizer.update(weights, fresh, weights)[1]
+    with pytest.warns(UserWarning, match="not saved: 1/ema/w: a checkpoint holds the state of Adam only"):
+        save(tmp_path / "x.safetensors", state, weights)
+    with pytest.warns(UserWarning, match="not loaded, and left as they are in the state: 1/ema/w"):
+        load(tmp_path / "x.safetensors", fresh, weights)
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+@pytest.mark.parametrize("rule", ["same", "transpose"])
+def test_low_bits_of_torch_go_on_in_jax(tmp_path: Path, bits: Any, rule: str) -> None:
+    torch = pytest.importorskip("torch")
+    param = torch.nn.Parameter(torch.randn(16, 32, generator=torch.Generator().manual_seed(0)).bfloat16())
+    theirs = adamas.torch.AdamW([("w", param)], master_weight_bits=bits, lr=1e-3)
+    for _ in range(3):
+        param.grad = param.detach().clone()
+        theirs.step()
+    save(tmp_path / "x.safetensors", theirs)
+    optimizer = adamas.jax.fused_adamw(1e-3, master_weight_bits=bits)
+    weights = {"w": jnp.zeros((16, 32) if rule == "same" else (32, 16), jnp.bfloat16)}
+    rules = {"w": ["w", rule]}
+    weights = load_weights(tmp_path / "x.safetensors", weights, rules=rules)
+    state = load(tmp_path / "x.safetensors", optimizer.init(weights), weights, rules=rules)
+    save(tmp_path / "y.safetensors", state, weights)
+    found = decoded(file.read(tmp_path / "y.safetensors").entries["w"]).arrays["param"]
+    assert np.array_equal(found if rule == "same" else found.T, theirs.master(param).numpy())
+
+
+def test_arrays_stay_on_their_devices(tmp_path: Path) -> None:
+    """Two devices need a process of their own, and an uncommitted array stays free to move."""
+    code = (
+        "import sys, jax, jax.numpy as jnp, adamas.jax\n"
+        "from jax.sharding import Mesh, NamedSharding, PartitionSpec\n"
+        "from adamas.checkpoint import load, load_weights, save\n"
+        "place = NamedSharding(Mesh(jax.devices(), ('x',)), PartitionSpec('x'))\n"
+        "weights = {'w': jax.device_put(jnp.ones((4, 8)), place)}\n"
+        "for optimizer in (adamas.jax.fused_adamw(0.1), adamas.jax.adamw(0.1)):\n"
+        "    state = optimizer.init(weights)\n"
+        "    save(sys.argv[1], state, weights)\n"
+        "    new = load(sys.argv[1], state), load_weights(sys.argv[1], weights)\n"
+        "    pairs = zip(jax.tree.leaves(new), jax.tree.leaves((state, weights)), strict=True)\n"
+        "    assert all(a.sharding == b.sharding and a.committed == b.committed for a, b in pairs)\n"
+    )
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, str(tmp_path / "x.safetensors")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_containers_of_flax_stay(tmp_path: Path) -> None:
+    nnx = pytest.importorskip("flax.nnx")
+
+    def made(seed: int) -> Any:
+        model = nnx.Linear(2, 3, rngs=nnx.Rngs(seed))
+        return model, nnx.Optimizer(model, optax.adamw(0.1), wrt=nnx.Param)
+
+    def step(model: Any, optimizer: Any) -> None:
+        optimizer.update(model, nnx.grad(lambda m: m(jnp.ones((1, 2))).sum())(model))
+
+    model, optimizer = made(0)
+    step(model, optimizer)
+    save(tmp_path / "x.safetensors", optimizer.opt_state, nnx.state(model, nnx.Param))
+    again, resumed = made(1)
+    nnx.update(again, load_weights(tmp_path / "x.safetensors", nnx.state(again, nnx.Param)))
+    resumed.opt_state = load(tmp_path / "x.safetensors", resumed.opt_state)
+    assert type(resumed.opt_state[0].count) is type(optimizer.opt_state[0].count)
+    for pair in ((model, optimizer), (again, resumed)):
+        step(*pair)
+    assert np.array_equal(again.kernel[...], model.kernel[...])
+
+
+def test_a_broken_fused_state_is_named(tmp_path: Path) -> None:
+    state = adamas.jax.fused_adam(0.1).init({"w": jnp.ones(2)})
+    state.states["w"].pop("exp_avg_sq")
+    with pytest.raises(CheckpointError, match="arrays that are no state of a parameter: w/exp_avg"):
+        save(tmp_path / "x.safetensors", state)

@@ -304,3 +304,27 @@ def test_weights_that_the_checkpoint_lacks_are_kept_when_asked(tmp_path: Path) -
     load_weights(tmp_path / "x.safetensors", other, strict=False)
     assert torch.equal(other[0].weight, before)
     assert torch.equal(other[2].weight, net[2].weight)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.RAdam, torch.optim.NAdam, torch.optim.Adamax])
+def test_similar_states_of_other_optimizers_are_refused(tmp_path: Path, kind: Any) -> None:
+    net = model()
+    optimizer = kind(net.named_parameters())
+    train(net, optimizer, range(1))
+    with pytest.raises(CheckpointError, match=f"state of a {kind.__name__} .* not those of an Adam or AdamW"):
+        save(tmp_path / "x.safetensors", optimizer)
+    torch.save(optimizer.state_dict(), tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="not those of an Adam or AdamW"):
+        convert(tmp_path / "x.pt", to="torch")
+    save(tmp_path / "x.safetensors", torch.optim.AdamW(net.named_parameters()))
+    with pytest.raises(CheckpointError, match=f"state of a {kind.__name__}"):
+        load(tmp_path / "x.safetensors", optimizer)
+
+
+def test_hyperparameters_are_the_optimizers_own(tmp_path: Path) -> None:
+    optimizer = torch.optim.AdamW(model().named_parameters())
+    with pytest.raises(CheckpointError, match=r"hyper=\{'lr': 5.0\} is for states of JAX only"):
+        save(tmp_path / "x.safetensors", optimizer, hyper={"lr": 5.0})
+    save(tmp_path / "x.safetensors", optimizer)
+    with pytest.raises(CheckpointError, match="is for states of JAX only"):
+        load(tmp_path / "x.safetensors", optimizer, hyper={"amsgrad": "raw"})

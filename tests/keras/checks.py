@@ -311,6 +311,21 @@ def test_refused(make: Any, message: str) -> None:
         make()
 
 
+def test_names_of_exclusions_stay_names() -> None:
+    """A copy may train other variables, as after the freezing of a layer."""
+    variables = [keras.Variable(np.ones(2), name=name) for name in ("table", "kernel", "bias", "head", "bias")]
+    optimizer = AdamW(0.1)
+    optimizer.exclude_from_weight_decay(var_list=[variables[0]], var_names=["bias"])
+    optimizer.build(variables)
+    assert optimizer.get_config()["excluded_from_weight_decay"] == {"names": ["bias"], "variables": [0]}
+    named = AdamW(0.1)
+    named.exclude_from_weight_decay(var_names=["bias"])
+    named.build(variables)
+    copied = AdamW.from_config(named.get_config())
+    copied.build(variables[1:])
+    assert copied._decays == (True, False, True, False)
+
+
 def test_exclusion_after_building_is_refused() -> None:
     optimizer = AdamW()
     optimizer.exclude_from_weight_decay(var_names=["scale"])

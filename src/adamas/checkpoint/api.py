@@ -68,14 +68,14 @@ def save(
         path: the file, which is replaced where it exists.
         optimizer: an optimizer of torch.optim, keras.optimizers or Adamas; for JAX, the state of optax or adamas.jax.
         params: the weights, which also give names. torch: the model or its named parameters; not needed where the
-            optimizer was made from named parameters. JAX and NumPy: the tree; without it no weights are saved. Keras:
+            optimizer was made from named parameters. JAX: the tree; without it no weights are saved. Keras and NumPy:
             not needed.
-        hyper: what a JAX state does not record: `lr`, `betas`, `eps`, `weight_decay`, `decay`, and `amsgrad="raw"` for
-            a maximum of raw second moments, which optax does not keep.
+        hyper: what a JAX state does not record: `lr`, `betas`, `eps`, `weight_decay`, `decay`, and `amsgrad`. A maximum
+            in a fused state needs amsgrad="raw" or "corrected"; in an optax state it is taken for "corrected".
         weights: whether to save the weights beside the state.
 
     Raises:
-        CheckpointError: the state is no Adam's, or has no names.
+        CheckpointError: the state is no Adam's, or has no names, or two parameters have one name.
 
     Example:
         >>> import tempfile, torch
@@ -84,7 +84,8 @@ def save(
         >>> save(path, torch.optim.AdamW(model.parameters()), model)
         >>> _ = load(path, torch.optim.AdamW(model.named_parameters()))
     """
-    checkpoint = _front(framework_of(optimizer)).read(optimizer, params, _checked(hyper))
+    framework = framework_of(optimizer)
+    checkpoint = _front(framework).read(optimizer, params, _checked(hyper, framework))
     if not weights:
         for entry in checkpoint.entries.values():
             entry.arrays.pop(WEIGHT, None)
@@ -120,7 +121,7 @@ def load(
     """
     framework = framework_of(optimizer)
     params = list(params) if isinstance(params, Iterator) else params  # it is read twice
-    front, target = _front(framework), _front(framework).describe(optimizer, params, _checked(hyper))
+    front, target = _front(framework), _front(framework).describe(optimizer, params, _checked(hyper, framework))
     checkpoint, report = converted(file.read(path), framework, Rules.read(rules), strict)
     report.raise_refusals()
     _check_names(checkpoint, target.shapes)
@@ -201,12 +202,17 @@ def _read_any(path: PathLike) -> Checkpoint:
     return file.read(path)
 
 
-def _checked(hyper: Mapping[str, Any] | None) -> dict[str, Any]:
+def _checked(hyper: Mapping[str, Any] | None, framework: Framework) -> dict[str, Any]:
     """Return given hyper-parameters as plain values.
 
     Raises:
-        CheckpointError: a name is not known, or a value is not of its kind.
+        CheckpointError: a name is not known, a value is not of its kind, or the optimizer tells them itself.
     """
+    if hyper and framework != "jax":
+        raise CheckpointError(
+            f"hyper={dict(hyper)} is for states of JAX only: this optimizer has hyper-parameters of its own. Set them "
+            "there, and leave hyper out"
+        )
     checked: dict[str, Any] = {}
     for key, value in (hyper or {}).items():
         words = {"amsgrad": AMSGRAD, "decay": DECAY_MODES, "maximize": (False, True)}.get(key)
@@ -249,7 +255,7 @@ def _warn_of_differences(checkpoint: Checkpoint, target: Target) -> None:
     for group in target.groups:
         for name in group.names:
             for key in COMPARED:
-                old, new = saved[name].get(key), group.hyper.get(key)
+                old, new = _effective(saved[name], key), _effective(group.hyper, key)
                 if old is not None and new is not None and not _equal(old, new):
                     found[f"{key}={new} (checkpoint: {old})"] = None
     if found:
@@ -257,6 +263,13 @@ def _warn_of_differences(checkpoint: Checkpoint, target: Target) -> None:
             f"the optimizer keeps its own hyper-parameters, which differ from the checkpoint's: {listed(found)}",
             stacklevel=3,
         )
+
+
+def _effective(hyper: Mapping[str, Any], key: str) -> Any:
+    """Return a hyper-parameter as it acts: without weight decay there is no rule of it."""
+    if hyper.get("weight_decay") == 0 and key in ("decay", "base_lr"):
+        return "none" if key == "decay" else None
+    return hyper.get(key)
 
 
 def _equal(old: Any, new: Any) -> bool:

@@ -31,9 +31,17 @@ FORMAT, VERSION = "adamas.checkpoint", 1
 
 
 def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint to a new file in the same folder, which then replaces `path` in one operation."""
+    """Write a checkpoint to a new file in the same folder, which then replaces `path` in one operation.
+
+    Raises:
+        OSError: there is no such folder, or the file cannot be written.
+    """
     check(checkpoint)
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one, and the file that it names is replaced
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written, because {path.parent} is no folder: make it first")
     tensors = {
         f"{key}/{name}": plain(array, f"{key} of {name}")
         for name, entry in checkpoint.entries.items()
@@ -52,7 +60,13 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     metadata["checksum"] = checksum(tensors, metadata)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
     try:
-        save_file(tensors, unfinished, metadata)
+        unfinished.touch(exist_ok=False)
+        mode = unfinished.stat().st_mode  # as the umask allows; safetensors lets nobody else read
+        try:
+            save_file(tensors, unfinished, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
+        unfinished.chmod(mode)
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from adamas.checkpoint.contents import CheckpointError, Framework
@@ -25,7 +26,7 @@ def framework_of(target: Any) -> Framework:
 
     A framework that is not yet imported cannot have made the object, so that none is imported here.
     """
-    if isinstance(target, dict | list) and _is_numpy(target):
+    if _first_leaf_is_numpy(target):
         return "numpy"
     modules = {base.__module__.split(".")[0] for base in type(target).__mro__}
     if "keras" in modules and "keras" in sys.modules:
@@ -42,11 +43,23 @@ def framework_of(target: Any) -> Framework:
     )
 
 
-def _is_numpy(tree: Any) -> bool:
-    """Return whether the first leaf of nested dicts and lists is a NumPy array."""
-    while isinstance(tree, dict | list) and tree:
-        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
-    return type(tree).__module__ == "numpy"
+def _first_leaf_is_numpy(tree: Any) -> bool:
+    """Return whether the first leaf of nested dicts, lists and tuples is a NumPy array, or the tree is one itself.
+
+    A named tuple is no such tree, because states of optax are made of them.
+    """
+    first = next(_leaves(tree), None)
+    return type(first).__module__ == "numpy"
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    """Iterate over the leaves of nested dicts, lists and plain tuples."""
+    if isinstance(tree, dict | list) or type(tree) is tuple:
+        nested: Any = tree
+        for each in nested.values() if isinstance(nested, dict) else nested:
+            yield from _leaves(each)
+    else:
+        yield tree
 
 
 def class_of(optimizer: Any) -> str:

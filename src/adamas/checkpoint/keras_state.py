@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from adamas.checkpoint.contents import (
+    AVERAGE,
     MAXIMUM,
     WEIGHT,
     WIDE,
@@ -15,6 +17,7 @@ from adamas.checkpoint.contents import (
     Entry,
     Group,
     Target,
+    listed,
     plain,
     step_from,
 )
@@ -22,7 +25,10 @@ from adamas.checkpoint.encoding import decoded
 from adamas.checkpoint.frameworks import class_of, needed
 from adamas.decay import USES_BASE_LR
 
-LISTS = dict(zip((*WIDE, MAXIMUM), ("_momentums", "_velocities", "_velocity_hats"), strict=True))
+LISTS = {
+    **dict(zip((*WIDE, MAXIMUM), ("_momentums", "_velocities", "_velocity_hats"), strict=True)),
+    AVERAGE: "_model_variables_moving_average",
+}
 
 
 def describe(optimizer: Any, params: Any, given: Mapping[str, Any]) -> Target:
@@ -56,6 +62,7 @@ def _named(optimizer: Any, params: Any) -> dict[str, tuple[Any, dict[str, Any]]]
         optimizer: an Adam or AdamW.
         params: the model, which builds an optimizer that is not built yet; or None.
     """
+    _check_class(optimizer)
     if params is not None and not optimizer.built:
         optimizer.build(getattr(params, "trainable_variables", params))
     if not optimizer.built or not hasattr(optimizer, "_velocities"):
@@ -68,7 +75,8 @@ def _named(optimizer: Any, params: Any) -> dict[str, tuple[Any, dict[str, Any]]]
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}: gradients that wait for a step are "
             "no part of a checkpoint. Use an optimizer without"
         )
-    lists = {key: getattr(optimizer, name) for key, name in LISTS.items() if key != MAXIMUM or optimizer.amsgrad}
+    kept = {MAXIMUM: optimizer.amsgrad, AVERAGE: optimizer.use_ema}
+    lists = {key: getattr(optimizer, name) for key, name in LISTS.items() if kept.get(key, True)}
     named: dict[str, tuple[Any, dict[str, Any]]] = {}
     for number, variable in enumerate(optimizer._trainable_variables):
         states = {key: each[number] for key, each in lists.items()}
@@ -78,6 +86,17 @@ def _named(optimizer: Any, params: Any) -> dict[str, tuple[Any, dict[str, Any]]]
             raise CheckpointError(f"two variables have the path {variable.path!r}: give the layers different names")
         named[variable.path] = (variable, states)
     return named
+
+
+def _check_class(optimizer: Any) -> None:
+    """Raise CheckpointError unless an optimizer is an Adam: others keep similar variables with another meaning."""
+    ours = any(base.__module__.startswith("adamas.keras") for base in type(optimizer).__mro__)
+    if not ours and not isinstance(optimizer, needed("keras").optimizers.Adam):
+        inner = "; give its inner_optimizer" if hasattr(optimizer, "inner_optimizer") else ""
+        raise CheckpointError(
+            f"a {type(optimizer).__name__} has no state of Adam: give an Adam or AdamW of keras.optimizers or "
+            f"adamas.keras{inner}"
+        )
 
 
 def _hyper(optimizer: Any) -> dict[str, Any]:
@@ -99,11 +118,23 @@ def _hyper(optimizer: Any) -> dict[str, Any]:
 
 
 def write(optimizer: Any, params: Any, checkpoint: Checkpoint) -> Any:
-    """Assign the moments and the count of steps of a live optimizer; hyper-parameters stay as they are."""
-    for name, (_, states) in _named(optimizer, params).items():
+    """Assign the moments and the count of steps of a live optimizer; hyper-parameters stay as they are.
+
+    An average that the checkpoint lacks starts as a copy of the present weight. Keras itself would start it at the
+    first step only, which is over.
+    """
+    begun: list[str] = []
+    for name, (weight, states) in _named(optimizer, params).items():
         arrays = decoded(checkpoint.entries[name]).arrays
         for key, variable in states.items():
-            variable.assign(arrays[key])
+            variable.assign(weight if key == AVERAGE and key not in arrays else arrays[key])
+        begun += [name] if AVERAGE in states and AVERAGE not in arrays else []
+    if begun:
+        warnings.warn(
+            f"the checkpoint has no moving average of {listed(begun)}, which use_ema=True keeps: it starts as a copy "
+            "of the present weight. Load the weights before the optimizer",
+            stacklevel=3,
+        )
     optimizer._iterations.assign(next(iter(checkpoint.entries.values())).step)
     return optimizer
 

@@ -57,6 +57,11 @@ class Transform(NamedTuple):
         """Whether an axis is several axes joined, as after a flatten."""
         return "(" in self.text
 
+    @property
+    def parts(self) -> list[list[str]]:
+        """The axes before and after, each with its letters; nothing for "same"."""
+        return [] if self.text == SAME else [_parts(side) or [] for side in self.text.split("->")]
+
     def reverse(self) -> Transform:
         """Return the transform that undoes this one."""
         return self if self.text == SAME else Transform("->".join(reversed(self.text.split("->"))), self.sizes)

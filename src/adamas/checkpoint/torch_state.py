@@ -113,6 +113,7 @@ def _named(optimizer: Any, params: Any) -> tuple[list[tuple[dict[str, Any], list
         optimizer: a torch optimizer.
         params: a module, named parameters, or None where the optimizer was made from named parameters.
     """
+    _check_class(optimizer)
     given: Iterable[Any] = () if params is None else getattr(params, "named_parameters", lambda: params)()
     given = list(given.items() if isinstance(given, Mapping) else given)
     names = {id(param): name for name, param in given}
@@ -132,6 +133,17 @@ def _named(optimizer: Any, params: Any) -> tuple[list[tuple[dict[str, Any], list
             homes[name] = param
         groups.append((group, found))
     return groups, homes
+
+
+def _check_class(optimizer: Any) -> None:
+    """Raise CheckpointError unless an optimizer is an Adam: RAdam and others keep moments of the same names."""
+    optim = needed("torch").optim
+    ours = any(base.__module__.startswith("adamas.") for base in type(optimizer).__mro__)
+    if not ours and not isinstance(optimizer, optim.Adam | optim.AdamW):
+        raise CheckpointError(
+            f"the state of a {type(optimizer).__name__} and its parameter groups are not those of an Adam or AdamW: "
+            "give one of torch.optim or adamas.torch, because only these are read"
+        )
 
 
 def _checkpoint(
@@ -187,7 +199,7 @@ def _array(tensor: Any, what: str) -> Array:
 
 def hyper(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyper-parameters of a parameter group as plain values."""
-    if not {"lr", "betas", "eps", "weight_decay"} <= group.keys():
+    if not {"lr", "betas", "eps", "weight_decay", "amsgrad"} <= group.keys():
         raise CheckpointError(
             f"a parameter group has the keys {', '.join(group)}, and not those of an Adam or AdamW: only these are read"
         )

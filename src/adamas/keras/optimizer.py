@@ -157,10 +157,10 @@ class Adam(BaseOptimizer):
         if self.built:
             return
         super().build(variables)
-        excluded = self._excluded_variables
+        given = self._excluded_variables
+        self._excluded_indices = tuple(i for i, x in enumerate(variables) if i in given or _path(x) in given)
         self._decays = tuple(
-            self._use_weight_decay(x) and i not in excluded and _path(x) not in excluded
-            for i, x in enumerate(variables)
+            self._use_weight_decay(x) and i not in self._excluded_indices for i, x in enumerate(variables)
         )
         moments = [(self._zeros(x, "momentum"), self._zeros(x, "velocity")) for x in variables]
         self._momentums = [m for m, _ in moments]
@@ -245,7 +245,7 @@ class Adam(BaseOptimizer):
         """Return the arguments and the exclusions from weight decay, for saving."""
         variables = self._excluded_variables
         if self.built:  # indices, because paths differ between two copies of a model
-            variables = tuple(i for i, decays in enumerate(self._decays) if not decays)
+            variables = self._excluded_indices  # those excluded by name alone are found by name again
         return {
             **super().get_config(),
             "beta_1": self.beta_1,

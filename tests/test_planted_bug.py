@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adamas.kernels import eager
+from adamas.kernels import eager, functional
 from adamas.scalars import Hyper, StepScalars
 from tests.conformance.cases import Case, Operands
 from tests.conformance.test_accuracy import bounds, expected
@@ -114,16 +114,16 @@ def test_planted_bugs_in_decay_are_rejected(bug: str) -> None:
     assert not within_bounds(operands(torch.float64), CAUTIOUS, 3, stepped(PLANTED_DECAYS[bug]))
 
 
-def inverted(param: torch.Tensor, exp_avg: torch.Tensor, s: StepScalars) -> torch.Tensor:
+def inverted(xp: Any, dtype: str, param: torch.Tensor, exp_avg: torch.Tensor, s: StepScalars) -> torch.Tensor:
     return param.masked_fill(exp_avg.sign() * param.sign() > 0, 0.0)
 
 
-def of_a_neighbour(param: torch.Tensor, exp_avg: torch.Tensor, s: StepScalars) -> torch.Tensor:
+def of_a_neighbour(xp: Any, dtype: str, param: torch.Tensor, exp_avg: torch.Tensor, s: StepScalars) -> torch.Tensor:
     """With the sign of another element's update."""
     return param.masked_fill(exp_avg.roll(1).sign() * param.sign() < 0, 0.0)
 
 
 @pytest.mark.parametrize("wrong", [inverted, of_a_neighbour])
 def test_a_planted_mask_is_rejected(wrong: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eager, "_decaying", wrong)
+    monkeypatch.setattr(functional, "decaying", wrong)
     assert not within_bounds(operands(torch.float64), CAUTIOUS, 3, stepped(CAREFUL))

@@ -80,6 +80,8 @@ def test_one_trajectory_of_the_transformation(case: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", [*trajectory.SHARED, "maximize"])
 def test_one_trajectory_of_the_fused_step(case: str, dtype: str, kernel: str) -> None:
+    if kernel == "xla" and dtype == "float64":
+        pytest.skip("the transformation's test runs the same rule in float64")
     with xla.x64() if dtype == "float64" else nullcontext():
         trajectory.check(run_fused, {**trajectory.SHARED, "maximize": {"maximize": True}}[case], dtype)
 

@@ -101,7 +101,7 @@ class Steps:
         share = StepScalars.of(hyper, int(iterations) + 1, average_begins=first).average
         with torch.no_grad():
             for variable, ema in zip(variables, averages, strict=True):
-                ema.value.copy_(average(torch, ema.value, variable.value, share))
+                ema.value.copy_(average(torch, ema.value, variable.value.to(ema.value.dtype), share))
 
     def overwrite(self, variables: list[Any], averages: list[Any]) -> None:
         """Replace the weights by their averages."""

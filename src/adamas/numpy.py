@@ -13,15 +13,13 @@ from adamas import options
 from adamas.decay import USES_BASE_LR
 from adamas.formats.names import Request, Storage, storage_for
 from adamas.kernels import arrays, functional
-from adamas.options import documented
+from adamas.options import DEFAULT_WEIGHT_DECAY, documented
 from adamas.scalars import Hyper, StepScalars, check_max_norm, grad_factor, norm_of
 from adamas.uninterrupted import Uninterrupted
 
 Array = np.ndarray[Any, Any]
 CHANGEABLE = ("lr", "betas", "eps", "weight_decay")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-# AdamW's default. Compared by identity, it differs from an explicit 0.01: `decay="independent"` refuses the default.
-DEFAULT_WEIGHT_DECAY = float("1e-2")
 
 
 @documented
@@ -328,10 +326,7 @@ class AdamW(Adam):
         seed: int = 0,
     ) -> None:
         if decay == "independent" and weight_decay is DEFAULT_WEIGHT_DECAY:
-            raise ValueError(
-                "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a step. "
-                "adamas.decay.to_independent(weight_decay, lr) converts torch's"
-            )
+            raise ValueError(options.NEEDS_WEIGHT_DECAY)
         self._construct(params, {name: value for name, value in locals().items() if name not in ("self", "params")})
 
 

@@ -16,6 +16,13 @@ from adamas.formats.names import FULL, STATE_DTYPES, Storage
 
 DECOUPLED = ("lr", *USES_BASE_LR)  # the ways in which decoupled decay may follow the learning rate
 
+# AdamW's default. Compared by identity, it differs from an explicit 0.01: `decay="independent"` refuses the default.
+DEFAULT_WEIGHT_DECAY = float("1e-2")
+NEEDS_WEIGHT_DECAY = (
+    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a step. "
+    "adamas.decay.to_independent(weight_decay, lr) converts torch's"
+)
+
 
 class Option(NamedTuple):
     """One row of the table of options."""

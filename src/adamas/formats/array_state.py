@@ -15,7 +15,7 @@ from adamas.formats import master, rounding
 from adamas.formats.arrays import Array, cast, namespace, view
 from adamas.formats.moments import MOMENTS, Part
 from adamas.formats.names import PARTS, WIDE, Storage, rows_and_columns
-from adamas.formats.random_bits import Key, for_weights, random_bits
+from adamas.formats.random_bits import for_weights
 
 
 def parts(storage: Storage, shape: tuple[int, ...], dtype: str) -> dict[str, Part]:
@@ -28,11 +28,6 @@ def parts(storage: Storage, shape: tuple[int, ...], dtype: str) -> dict[str, Par
         low = Part("int8", shape) if storage.master_bits == 24 else Part("uint8", (*shape, 2))
         found["param_low"] = low
     return found
-
-
-def random_of(key: Key, index: Array) -> Array:
-    """Return a step's random bits for the elements with these positions in their parameter."""
-    return random_bits(key, index)
 
 
 def _patterns(x: Array) -> Array:

@@ -94,11 +94,9 @@ def squares(prepared: Prepared) -> list[float]:
 def step(prepared: Prepared, scalars: StepScalars) -> None:
     """Step every parameter of the bucket and its state in place."""
     bucket, dense, table = prepared
-    if table is not None:
-        table.step(scalars)
-    else:
-        _step_in_numpy(bucket, scalars)
-        return
+    if table is None:
+        return _step_in_numpy(bucket, scalars)
+    table.step(scalars)
     for param, copy in zip(bucket.params, dense, strict=True):
         if copy is not param:
             param[...] = copy

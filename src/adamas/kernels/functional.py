@@ -13,6 +13,7 @@ import numpy as np
 
 from adamas.formats.arrays import Array
 from adamas.formats.names import Storage
+from adamas.formats.random_bits import random_bits
 from adamas.scalars import StepScalars, is_tensor
 
 TINY = {"float32": float(np.finfo(np.float32).tiny), "float64": float(np.finfo(np.float64).tiny)}
@@ -117,7 +118,7 @@ def step(
     dtype = "float64" if str(param.dtype) == "float64" else "float32"
     from adamas.formats import array_state as stored  # the codecs, which plain storage does not need
 
-    random = stored.random_of(s.random, index) if storage.random and s.random is not None else None
+    random = random_bits(s.random, index) if storage.random and s.random is not None else None
     weight = stored.weight(storage, state, param, dtype)
     m, v = stored.moments(storage, state, param)
     old = Tensors(weight, m, v, state.get("max_exp_avg_sq"))

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from adamas import formats, options
-from adamas.options import BASE_LR, documented
+from adamas.options import BASE_LR, DEFAULT_WEIGHT_DECAY, NEEDS_WEIGHT_DECAY, documented
 from adamas.state.conform import decoded_moments, has_moments, stored_as
 from adamas.state.format import check_parameter, label
 from adamas.state.layout import moment_dtype
@@ -27,9 +27,6 @@ from adamas.torch.dispatch import choose_for
 from adamas.torch.groups import Group, base_lr, check, refuse_near_misses, with_plain_values
 
 Scalar = float | Tensor
-
-# AdamW's default. Compared by identity, it differs from an explicit 0.01: `decay="independent"` refuses the default.
-DEFAULT_WEIGHT_DECAY = float("1e-2")
 
 
 @documented
@@ -115,10 +112,7 @@ class Adam(LightOptimizer):
             refuse_near_misses(param_group)
             whole = {**self.defaults, **param_group}
             if whole["weight_decay"] is None and whole["decay"] == "independent":
-                raise ValueError(
-                    "decay='independent' needs weight_decay given: the default 0.01 would shrink weights by 1 % a "
-                    "step. adamas.decay.to_independent(weight_decay, lr) converts torch's"
-                )
+                raise ValueError(NEEDS_WEIGHT_DECAY)
             check(whole, constructing=True)
             for i, entry in enumerate([params] if isinstance(params, Tensor) else params):
                 name, param = entry if isinstance(entry, tuple) else (f"parameter {i}", entry)

@@ -153,7 +153,7 @@ def test_the_rooms_of_compare_are_small() -> None:
     assert len([name for name in modules if "." not in name]) <= 10
     for room in MAY_IMPORT:
         inside = [name for name in modules if name.startswith(f"{room}.")]
-        assert 2 <= len(inside) <= 12, f"{room}: {len(inside)} files"
+        assert 2 <= len(inside) <= 14, f"{room}: {len(inside)} files"
         text = ast.get_docstring(ast.parse((PACKAGE / "compare" / room / "__init__.py").read_text())) or ""
         assert "?" in text.splitlines()[0], f"{room} does not say which question it answers"
 
@@ -307,22 +307,25 @@ def test_the_other_frameworks_stay_within_their_budget() -> None:
 
 
 def test_compare_stays_within_its_budget() -> None:
-    """Rule H: 8,050 lines of Python.
+    """Rule H: 10,000 lines of Python.
 
-    The design asks for 7,000. The comparison had 8,160 with a recorder of passes, a foreman and forks, which are gone
-    (750 lines). The face of the library, its notebook view, the inline runner and full sentences took 620.
+    The design asks for 7,000. It had 8,036 before jobs of every kind (closures, several optimizers, metrics that are
+    better when higher, a longer look-over: 590), runs and databases that misbehave (time limits, logs, processes left
+    behind, damaged files: 790), and searches with an uncertainty and finals that can be extended (570).
     """
-    assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 8050
+    assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 10_000
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,150 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """4,550 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+
+    Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
 
     Of these, 350 are the rows of the fronts for NumPy, JAX and Keras: ten adapters, ten steps in one compiled function,
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4150
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4550
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

@@ -34,7 +34,7 @@ def test_the_built_archive_has_the_files(tmp_path: Path, monkeypatch: pytest.Mon
     with tarfile.open(archive) as file:
         held = {name.partition("/")[2] for name in file.getnames()}
     for folder, pattern in (
-        ("benchmarks/results", "*.json"), ("docs", "*.md"), ("docs/figures", "*"), ("examples", "*.py"),
+        ("benchmarks/results", "*.json"), ("docs", "*.md"), ("docs/figures", "*"), ("examples", "**/*.py"),
         ("native", "*.hpp"), ("tests", "*.py"), ("tests/native", "*"), ("src/adamas/compare", "*.txt"),
     ):  # fmt: skip
         wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob(pattern) if path.is_file()}

@@ -110,7 +110,10 @@ class CompareOptions:
     ] = None
     metric: Annotated[
         str | None,
-        typer.Option(help="The figure of evaluate() that decides; lower is better.", show_default="the job's"),
+        typer.Option(
+            help="The figure of evaluate() that decides; lower is better. --metric=-top1: higher is better.",
+            show_default="the job's",
+        ),
     ] = None
     device: Annotated[str, typer.Option(help="The device to train on: cpu, cuda or cuda:N.")] = "cpu"
     workers: Annotated[
@@ -127,6 +130,10 @@ class CompareOptions:
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Discard the runs of an earlier call, or continue them.")
     ] = False
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a run may take; a run that takes longer has failed.", show_default="no limit"),
+    ] = None
     init: Annotated[
         Path | None,
         typer.Option("--init", help="Write an example job with comments into this file, and train nothing."),
@@ -428,6 +435,7 @@ def stop(message: str, code: int) -> NoReturn:
 def run() -> None:
     """Run the `adamas` command of a shell."""
     streams.complete()
+    streams.never_refuse()
     leave_last(app)
 
 

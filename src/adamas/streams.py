@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from typing import TextIO
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their file descriptors
+_PLAIN = "adamas.plain"  # the name of the error handler
+_PLAIN_CHARACTERS = {"−": "-", "–": "-", "—": "-", "×": "x", "±": "+/-", "…": "...", "“": '"', "”": '"', "’": "'"}
 
 
 def complete() -> None:
@@ -22,6 +26,21 @@ def complete() -> None:
                 os.close(file)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode))  # noqa: SIM115
+
+
+def never_refuse() -> None:
+    """Let the standard streams replace what their encoding lacks, in place of an error that would end the command."""
+    codecs.register_error(_PLAIN, _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Return plain characters for those that cannot be encoded: a codec's error handler."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN_CHARACTERS.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def is_open(number: int) -> bool:

@@ -68,8 +68,8 @@ def finished(given: Settings) -> dict[int, tuple[str, object]]:
 def follow(searches: Iterable[Requests], outcome: Callable[[Run], Outcome]) -> None:
     """Go through searches one after the other; `outcome` gives the outcomes, and nothing is trained."""
     for search in searches:
-        request = next(search)
         with suppress(StopIteration):
+            request = next(search)
             while True:
                 request = search.send({run: outcome(run) for run in request.runs})
 

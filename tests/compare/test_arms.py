@@ -91,7 +91,10 @@ def test_the_default_is_the_question() -> None:
     [
         ("adamw", "arms='adamw' must contain adam_l2 and adamw, which the verdict is about; add adam_l2"),
         ("none", "add adam_l2, adamw"),
-        ("adam_l2,adamw,lion", "arm 'lion' must be one of none, adam_l2, adamw, adamw_independent, or module:Class"),
+        (
+            "adam_l2,adamw,lion",
+            "arm 'lion' must be one of none, adam_l2, adamw, adamw_independent, adamw_corrected,",
+        ),
         ("adam_l2,adamw,torch.optim:Lion", "arm 'torch.optim:Lion' cannot be imported"),
         ("adam_l2,adamw,nowhere:SGD", "arm 'nowhere:SGD' cannot be imported: No module named 'nowhere'"),
         ("adam_l2,adamw,torch:nn", "must be a class derived from torch.optim.Optimizer"),

@@ -19,12 +19,13 @@ from adamas.compare.study.margin import Margin
 from tests.compare.jobs import look_over
 from tests.compare.tiny_job import TINY, Settings
 
+SIZE = "model(torch.ones(2, 4)).square().mean()"  # a figure that follows from the weights
 PIECES = {
     "head": "",
     "model": "nn.Linear(4, 1)",
     "batches": "lambda epoch: torch.randn(12, 4).split(4)",
     "loss": "lambda batch: model(batch).square().mean()",
-    "evaluate": 'lambda split: {"loss": model(torch.ones(2, 4)).square().mean()}',
+    "evaluate": f'lambda split: {{"loss": {SIZE}}}',
     "epochs": "2",
     "steps_per_epoch": "3",
     "more": "",
@@ -64,10 +65,11 @@ def own_loop_file(folder: Path, **pieces: str) -> str:
         folder,
         dedent(f"""
             def one_step(model, optimizer, factor=1.0):
-                optimizer.zero_grad()
-                (factor * model(torch.randn(3, 4)).square().mean()).backward()
-                optimizer.step()
-                raise AssertionError("trained beyond the first step")
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    (factor * model(torch.randn(3, 4)).square().mean()).backward()
+                    optimizer.step()
+                raise AssertionError("trained beyond the first steps")
 
             def job(seed, device):
                 model = nn.Linear(4, 1)
@@ -104,7 +106,22 @@ def test_what_has_no_length_may_have_as_many_batches_as_it_likes(tmp_path: Path)
 def test_parameter_groups_of_the_jobs_own_are_what_is_pasted(tmp_path: Path) -> None:
     assert not look_over(job_file(tmp_path), "cpu", None).groups
     assert look_over(job_file(tmp_path, more="parameter_groups=[{'params': [model.weight]}]"), "cpu", None).groups
-    assert "AdamW(parameter_groups, lr=0.01, weight_decay=0.5)" in ARMS["adamw"].code(0.01, 0.5, groups=True)
+    line = ARMS["adamw"].code(0.01, 0.5, groups=True)
+    assert line.endswith(
+        "AdamW(parameter_groups, lr=0.01, weight_decay=0.5)  # lr * weight_decay: 0.005, in each group that decays"
+    )
+
+
+def test_the_schedule_and_the_clipping_of_a_job_are_known(tmp_path: Path) -> None:
+    def found(**pieces: str) -> tuple[str, float | None]:
+        workload = look_over(job_file(tmp_path, **pieces), "cpu", None)
+        return workload.schedule, workload.max_norm
+
+    assert found() == ("cosine", None)
+    assert found(more="schedule=lambda done: 1 - done, max_norm=1") == ("own", 1)
+    constant = "from adamas.compare import constant"
+    assert found(head=constant, more="schedule=constant, max_norm=0.5") == ("constant", 0.5)
+    assert look_over(own_loop_file(tmp_path), "cpu", None).schedule == "own"
 
 
 def test_job_is_what_a_function_is_called_unless_said(tmp_path: Path) -> None:
@@ -166,7 +183,7 @@ MISTAKES = [
     (
         "higher is better",
         {"evaluate": "lambda split: {'eval_accuracy': 0.5}", "more": "metric='eval_accuracy'"},
-        ("'eval_accuracy' is better when higher", "return the error instead"),
+        ("'eval_accuracy' is better when higher", "maximize=True", "--metric=-eval_accuracy", "return an error"),
     ),
     (
         "a figure is no number",
@@ -185,14 +202,49 @@ MISTAKES = [
         ("first step of none on its weights raised ValueError", "more than one parameter group"),
     ),
     (
-        "weight decay",
-        {"more": "parameter_groups=[{'params': model.parameters(), 'weight_decay': 0.1}]"},
-        ("parameter_groups[0] sets weight_decay=0.1, which the comparison is to choose", "leave it out"),
+        "two weight decays",
+        {"more": "parameter_groups=[{'params': p, 'weight_decay': p.ndim / 10} for p in model.parameters()]"},
+        (
+            "parameter_groups sets the weight decays 0.1, 0.2 in different groups",
+            "the comparison tunes one",
+            "the same number",
+        ),
+    ),
+    (
+        "a weight decay below zero",
+        {"more": "parameter_groups=[{'params': model.parameters(), 'weight_decay': -1}]"},
+        ("parameter_groups[0] sets weight_decay=-1, which must be a finite number >= 0",),
+    ),
+    (
+        "a scale of zero",
+        {"more": "parameter_groups=[{'params': model.parameters(), 'lr_scale': 0}]"},
+        ("parameter_groups[0] sets lr_scale=0, which must be a finite number above 0",),
+    ),
+    (
+        "a rate and a scale",
+        {"more": "parameter_groups=[{'params': model.parameters(), 'lr': 1, 'lr_scale': 2}]"},
+        ("parameter_groups[0] sets lr and lr_scale", "a multiple of the rate that the comparison tunes"),
+    ),
+    (
+        "two optimizers",
+        {"more": "parameter_groups={'one': [model.weight], 'other': [model.bias]}"},
+        ("names several optimizers, and a Job trains with one", "an OwnLoop"),
+    ),
+    ("clipping to nothing", {"more": "max_norm=0"}, ("Job.max_norm=0 must be a finite number above 0", "leave it out")),
+    (
+        "negated twice",
+        {"more": "metric='-top1', maximize=True"},
+        ("Job.metric='-top1' is negated, and maximize=True negates it again", "give one of the two"),
+    ),
+    (
+        "a loss negated",
+        {"more": "maximize=True"},
+        ("metric='-loss' is the negative of loss, which is better when lower", "leave out maximize=True"),
     ),
     (
         "nothing decays",
         {"more": "parameter_groups=[{'params': model.parameters(), 'weight_decay': 0}]"},
-        ("every group sets its weight_decay, so nothing would decay", "leave it out of one at least"),
+        ("every group sets its weight_decay to 0, so nothing would decay", "leave it out of one at least"),
     ),
     (
         "fixed rates",
@@ -201,7 +253,16 @@ MISTAKES = [
     ),
     ("no groups", {"more": "parameter_groups=[]"}, ("parameter_groups is empty", "leave it out to train every weight")),
     ("no params", {"more": "parameter_groups=[{'param': 1}]"}, ("[0] is {'param': 1}", "a dictionary with 'params'")),
-    ("one group", {"more": "parameter_groups={'params': []}"}, ("holds a str", "must hold parameters of the model")),
+    (
+        "one group",
+        {"more": "parameter_groups={'params': []}"},
+        ("is one group", "write [{'params': ...}], a list of groups"),
+    ),
+    (
+        "strange",
+        {"more": "parameter_groups=[{'params': ['weight']}]"},
+        ("holds a str", "must hold parameters of the model"),
+    ),
     (
         "deaf scheduler",
         {"more": "scheduler=lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=6)"},
@@ -280,12 +341,13 @@ OWN_LOOP_MISTAKES = [
     ({"fit": "lambda optimizer: optimizer.step()"}, ("gradients' absolute values sum to 0", "must be what fit trains")),
     ({"fit": "lambda optimizer: one_step(model, optimizer, float('inf'))"}, ("sum to ", "must be finite")),
     ({"fit": "lambda optimizer: (torch.manual_seed(3), one_step(model, optimizer))"}, None),
-    ({"parameter_groups": "[{'params': model.weight, 'weight_decay': 1}]"}, ("OwnLoop.parameter_groups[0] sets",)),
+    ({"parameter_groups": "[{'params': model.weight, 'weight_decay': 1}]"}, None),
+    ({"parameter_groups": "[{'params': model.weight, 'weight_decay': '1'}]"}, ("OwnLoop.parameter_groups[0] sets",)),
 ]
 
 
 @pytest.mark.parametrize(("pieces", "parts"), OWN_LOOP_MISTAKES)
-def test_an_own_loop_is_taken_to_its_first_step(
+def test_an_own_loop_is_taken_to_its_first_steps(
     pieces: dict[str, str], parts: tuple[str, ...] | None, tmp_path: Path
 ) -> None:
     name = own_loop_file(tmp_path, **pieces)
@@ -304,7 +366,9 @@ def test_pretrained_weights_may_be_the_same_for_every_seed(tmp_path: Path) -> No
     path = Path(name.removesuffix(":job"))
     path.write_text(path.read_text().replace("    return OwnLoop", f"    {load}\n    return OwnLoop"))
     assert look_over(name, "cpu", None).name == "my_job"
-    path.write_text(path.read_text().replace("    optimizer.zero_grad()", "    torch.manual_seed(1)"))
+    path.write_text(
+        path.read_text().replace("    optimizer.zero_grad()", "    torch.manual_seed(1); model.zero_grad()")
+    )
     assert "it started alike" in refusal(name)
 
 
@@ -347,7 +411,7 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_metric_may_be_chosen(tmp_path: Path) -> None:
-    name = job_file(tmp_path, evaluate="lambda split: {'loss': 1.0, 'mae': 2.0, 'accuracy': 0.5}")
+    name = job_file(tmp_path, evaluate=f"lambda split: {{'loss': 1.0, 'mae': {SIZE}, 'accuracy': 0.5}}")
     assert look_over(name, "cpu", "mae").metric == "mae"
     assert "metric='accuracy' is better when higher" in refusal(name, metric="accuracy")
     assert "returned loss, mae, accuracy, but not 'f2'" in refusal(name, metric="f2")
@@ -392,8 +456,8 @@ def test_an_optimizer_that_refuses_the_weights_is_found_before_anything_is_train
 
 
 def test_a_margin_suits_the_metric(tmp_path: Path) -> None:
-    name = job_file(tmp_path, evaluate="lambda split: {'loss': -3.0}")
-    assert "loss is -3, and margin=2% is a fraction of it, which must be above 0" in refusal(name)
+    name = job_file(tmp_path, evaluate=f"lambda split: {{'loss': -3.0 - {SIZE}}}")
+    assert ", and margin=2% is a fraction of it, which must be above 0" in refusal(name)
     assert look_over(name, "cpu", None, Margin.parse("0.1abs")).metric == "loss"
 
 
@@ -402,7 +466,7 @@ def test_a_head_that_begins_at_zero_is_no_seed_without_effect(tmp_path: Path) ->
     body = "model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1)); nn.init.zeros_(model[1].weight)"
     zeros = f"{body}; nn.init.zeros_(model[1].bias)"
     alike = "lambda batch: (model(batch) - 1.0).square().mean()"
-    evaluate = "lambda split: {'loss': 1.0}"
+    evaluate = f"lambda split: {{'loss': {SIZE}}}"
     name = write(
         tmp_path,
         f"def job(seed, device):\n    {zeros}\n    return Job(model, {PIECES['batches']}, {alike}, {evaluate}, 2, 3)\n",
@@ -442,8 +506,115 @@ def test_two_jobs_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     assert "are both called my_job: their runs would be taken for one another's" in found.stderr
 
 
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_a_constant_metric_is_refused(tmp_path: Path, own_loop: bool) -> None:
+    for evaluate in ("lambda split: {'loss': 0.5}", f"lambda split: {{'loss': 0.5, 'size': {SIZE}}}"):
+        name = (own_loop_file if own_loop else job_file)(tmp_path, evaluate=evaluate)
+        path = Path(name.removesuffix(":job"))
+        path.write_text(path.read_text().replace("raise AssertionError", "str"))
+        said = refusal(name)
+        assert "loss is 0.5 for the weights of seeds 0 and 1, for random weights, and after 5 steps" in said
+        assert "evaluate must use the model that is trained" in said
+
+
+def test_a_figure_at_an_end_of_its_range_is_taken_if_another_moves(tmp_path: Path) -> None:
+    """A rate of exact matches is 0 for untrained weights of any seed, and after a few steps."""
+    name = job_file(tmp_path, evaluate=f"lambda split: {{'missed': 1.0, 'size': {SIZE}}}", more="metric='missed'")
+    assert look_over(name, "cpu", None).metric == "missed"
+
+
+def test_one_accuracy_of_all_untrained_weights_is_no_constant(tmp_path: Path) -> None:
+    """A head that begins at zero classifies all alike, whatever the seed is."""
+    head = """
+        x, y = torch.eye(10).repeat(3, 1), torch.arange(10).repeat(3)
+        def zeroed(model):
+            for param in model[1].parameters():
+                nn.init.zeros_(param)
+            return model
+    """
+    pieces = {
+        "model": "zeroed(nn.Sequential(nn.Linear(10, 8), nn.Linear(8, 10)))",
+        "batches": "lambda epoch: torch.randperm(30).split(10)",
+        "loss": "lambda rows: nn.functional.cross_entropy(model(x[rows]), y[rows])",
+        "evaluate": "lambda split: {'error': 1 - (model(x).argmax(1) == y).float().mean()}",
+        "more": "metric='error'",
+    }
+    assert look_over(job_file(tmp_path, head=head, **pieces), "cpu", None).metric == "error"
+
+
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_randomness_after_the_first_batch_is_found(tmp_path: Path, own_loop: bool) -> None:
+    """The first batch follows from the seed, and the later ones come from a generator that nobody seeded."""
+    free = "torch.Generator().manual_seed(random.SystemRandom().randrange(2**40))"
+    later = f"[torch.randn(3, 4), *torch.randn(6, 4, generator={free}).split(3)]"
+    if own_loop:
+        name = own_loop_file(tmp_path)
+        path = Path(name.removesuffix(":job"))
+        path.write_text(
+            path.read_text()
+            .replace("for _ in range(3)", f"for batch in {later}")
+            .replace("torch.randn(3, 4))", "batch)")
+        )
+    else:
+        name = job_file(tmp_path, batches=f"lambda epoch: {later}")
+    said = refusal(name)
+    assert "built twice from seed 0, it started alike, but step 2 had gradients of the sizes" in said
+    assert "seed your own generators in the function" in said
+
+
+SPLIT = """
+    x = torch.arange(240.0).view(60, 4)
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed({seed}))[:20]
+"""
+
+
+@pytest.mark.parametrize(
+    "model", ["nn.Linear(4, 1)", "nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))"]
+)
+def test_a_split_that_depends_on_the_seed_is_found(tmp_path: Path, model: str) -> None:
+    evaluate = "lambda split: {'loss': (model(x[rows]) - 1).square().mean()}"
+    pieces = {"model": model, "evaluate": evaluate}
+    assert look_over(job_file(tmp_path, head=SPLIT.format(seed=0), **pieces), "cpu", None)
+    said = refusal(job_file(tmp_path, head=SPLIT.format(seed="seed"), **pieces))
+    assert 'with the same weights, evaluate("validation") gave loss ' in said
+    assert "in the job of seed 1" in said
+    assert "generator=torch.Generator().manual_seed(0)" in said
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        "lambda split: {'loss': (average(torch.ones(2, 4)) - 1).square().mean()}",  # the figure follows other weights
+        "lambda split: {'loss': (model(torch.ones(2, 4)) + torch.randn(2, 1)).square().mean()}",  # it draws noise
+        "lambda split: {'loss': (model(torch.ones(2, 4)) + random.random()).square().mean()}",
+    ],
+)
+def test_an_evaluation_with_an_average_or_with_noise_is_no_split_of_the_seed(tmp_path: Path, evaluate: str) -> None:
+    name = job_file(tmp_path, evaluate=evaluate, loss="lambda batch: (model(batch).square().mean())")
+    path = Path(name.removesuffix(":job"))
+    path.write_text(path.read_text().replace("    return Job", "    average = nn.Linear(4, 1)\n    return Job"))
+    assert look_over(name, "cpu", None).metric == "loss"
+
+
+def test_a_maximized_metric_is_minimized_as_its_negative(tmp_path: Path) -> None:
+    evaluate = f"lambda split: {{'loss': {SIZE}, 'top1': {SIZE}}}"
+    absolute = Margin.parse("0.005abs")
+    for more, typed in (("metric='top1', maximize=True", None), ("metric='-top1'", None), ("", "-top1")):
+        name = job_file(tmp_path, evaluate=evaluate, more=more)
+        assert look_over(name, "cpu", typed, absolute).metric == "-top1"
+        said = refusal(name, metric=typed)
+        assert "and margin=2% is a fraction of it, which must be above 0" in said
+        assert "as in --margin 0.005abs" in said
+    name = job_file(tmp_path, evaluate=evaluate, more="metric='top1', maximize=True")
+    assert look_over(name, "cpu", "top1", absolute).metric == "-top1"  # the job knows which way is better
+    assert look_over(name, "cpu", "loss").metric == "loss"
+    assert "returned loss, top1, but not 'top5'" in refusal(name, metric="-top5")
+    likelihood = job_file(tmp_path, evaluate=f"lambda split: {{'elbo': -{SIZE}}}", more="metric='elbo', maximize=True")
+    assert look_over(likelihood, "cpu", None).metric == "-elbo"  # its negative is above 0
+
+
 def test_a_negated_accuracy_is_lower_when_better(tmp_path: Path) -> None:
-    name = job_file(tmp_path, evaluate="lambda split: {'neg_accuracy': -0.5}", more="metric='neg_accuracy'")
+    name = job_file(tmp_path, evaluate=f"lambda split: {{'neg_accuracy': -{SIZE}}}", more="metric='neg_accuracy'")
     assert look_over(name, "cpu", None, Margin.parse("0.01abs")).metric == "neg_accuracy"
 
 
@@ -455,7 +626,7 @@ def test_what_is_better_when_higher_is_known_by_any_part_of_its_name(tmp_path: P
 
 @pytest.mark.parametrize("metric", ["f1_loss", "error@1", "accuracy_error", "mape", "brier_score", "mse"])
 def test_what_is_better_when_lower_is_taken(tmp_path: Path, metric: str) -> None:
-    name = job_file(tmp_path, evaluate=f"lambda split: {{{metric!r}: 0.5}}", more=f"metric={metric!r}")
+    name = job_file(tmp_path, evaluate=f"lambda split: {{{metric!r}: {SIZE}}}", more=f"metric={metric!r}")
     assert look_over(name, "cpu", None).metric == metric
 
 

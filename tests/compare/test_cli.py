@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -38,11 +39,12 @@ def test_help_teaches() -> None:
     ("arguments", "message"),
     [
         (("nonsense",), "unknown workload 'nonsense'; the known ones are: "),
-        (("--budget", "huge"), "unknown budget 'huge'; the known ones are: quick, standard, thorough"),
+        (("--budget", "huge"), "unknown budget 'huge'; the known ones are: scout, quick, standard, thorough"),
         (("--margin", "-1"), "margin='-1' must be a positive number"),
         (("--seeds", "1"), "seeds=1 must be >= 2"),
+        (("--timeout", "0"), "timeout=0 must be > 0"),
         (("--workers", "-1"), "workers=-1 must be >= 0"),
-        (("--trials", "5"), "trials=5 must be >= 39 with the budget standard"),
+        (("--trials", "5"), "trials=5 must be >= 30 with the budget standard"),
         (("--arms", "adamw"), "arms='adamw' must contain adam_l2 and adamw, which the verdict is about; add adam_l2"),
         (("--arms", "adam_l2,adamw,torch.optim:Lion"), "arm 'torch.optim:Lion' cannot be imported"),
         (("--metric", "los"), "returned cross_entropy, accuracy, but not 'los'"),
@@ -230,7 +232,7 @@ def test_digits_from_end_to_end(tmp_path: Path) -> None:
         check=True,
     )
     (study,) = json.loads(found.stdout)["studies"]
-    assert {name: arm["trials"] for name, arm in study["arms"].items()} == {"none": 29, "adam_l2": 29, "adamw": 29}
+    assert {name: arm["trials"] for name, arm in study["arms"].items()} == {"none": 10, "adam_l2": 29, "adamw": 29}
     assert all(arm["test"]["accuracy"]["mean"] > 0.88 for arm in study["arms"].values())
     assert (tmp_path / "index.html").stat().st_size > 1e6
 
@@ -331,3 +333,47 @@ def test_standard_output_has_the_result_alone(tmp_path: Path) -> None:
         ["sh", "-c", f"{shlex.join(command)} 2>&-"], capture_output=True, cwd=tmp_path, check=True
     )
     assert no_errors.stdout.decode() == done.stdout
+
+
+def test_a_terminal_that_is_not_utf8_costs_nothing(tmp_path: Path) -> None:
+    """The first command trains; the others print again."""
+    command = [sys.executable, "-m", "adamas.cli", "compare", "noise", "--seeds", "2", "--workers", "0", "--out", "out"]
+    page = tmp_path / "out" / "index.html"
+    for encoding, locale in (
+        ("ascii", {"PYTHONIOENCODING": "ascii"}),
+        ("cp1252", {"PYTHONIOENCODING": "cp1252"}),
+        ("ascii", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    ):
+        environment = {**os.environ, **locale}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert page.stat().st_size > 1e6
+        page.unlink()
+        assert b"Switch to AdamW" in done.stdout
+        assert ("±" if encoding == "cp1252" else "+/-") in done.stdout.decode(encoding)
+    printed = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert "−" in json.loads(printed.stdout.decode("ascii"))["studies"][0]["verdict"]["text"]  # nothing is lost
+
+
+def test_a_page_that_cannot_be_written_costs_no_verdict(finished: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adamas.compare import command
+
+    def full(results: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_report", full)
+    found = invoke("compare")
+    assert found.exit_code == 1
+    assert finished.verdict.advice in found.stdout
+    assert "cannot take the report (No space left on device); free space" in found.stderr
+
+
+def test_the_page_is_there_before_the_table_is_printed(finished: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adamas.compare import command
+
+    monkeypatch.setattr(command, "print_verdict", lambda *_: pytest.fail("as printing may fail"))
+    page = finished.record.settings.out / "index.html"
+    page.unlink(missing_ok=True)
+    with pytest.raises(pytest.fail.Exception):
+        CliRunner().invoke(app, ["compare"], catch_exceptions=False)
+    assert page.exists()

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from adamas.compare.search.candidates import Candidates
 from adamas.compare.search.grids import Grid, grids
 from adamas.compare.search.pilot import Pilot, PilotError, first_runs, further, ladder, read, step_of
-from adamas.compare.search.refine import extend, refine
-from adamas.compare.search.selection import FIRST_FINAL_SEED, EveryRunDivergedError, winner
+from adamas.compare.search.selection import FIRST_FINAL_SEED, EveryRunDivergedError, Winner, winner
 from adamas.compare.study.arms import ARMS, DEFAULT, find
 from adamas.compare.study.budgets import BUDGETS, Budget
-from adamas.compare.study.run import Outcome, Run
+from adamas.compare.study.run import Config, Outcome, Run
 from adamas.decay import timescale_epochs
 
 PILOT = Pilot(step=-6, steps_per_epoch=10, epochs=100, gradient_scale=(1e-4, 1e-3, 1e-2))
@@ -33,7 +33,7 @@ def test_adamw_decay_follows_the_timescale() -> None:
     found = layout(STANDARD)["adamw"]
     for lr in found.lrs:
         scales = [timescale_epochs(found.run(lr, decay).weight_decay, lr, 10) for decay in found.decays]
-        assert scales == pytest.approx([1000, 300, 100, 100 / 3, 10, 10 / 3, 1], rel=5e-3)  # three digits are kept
+        assert scales == pytest.approx([1000, 200, 100 / 3, 5, 1], rel=5e-3)  # three digits are kept
 
 
 def test_l2_has_its_own_range() -> None:
@@ -41,162 +41,34 @@ def test_l2_has_its_own_range() -> None:
     assert l2.decays[0] == pytest.approx(adamw.decays[0] * 1e-4)
     assert l2.decays[-1] == pytest.approx(adamw.decays[-1] * 1e-2)
     ratios = [high / low for low, high in zip(l2.decays, l2.decays[1:], strict=False)]
-    assert ratios == pytest.approx([l2.decay_step] * 6)
-    assert l2.lrs == adamw.lrs == layout(STANDARD)["none"].lrs == (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    assert ratios == pytest.approx([l2.decay_step] * 4)
+    assert l2.lrs == adamw.lrs == (3e-4, 1e-3, 3e-3, 1e-2)
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("quick", 3), ("standard", 3), ("thorough", 6)])
-def test_no_decay_repeats_learning_rates(name: str, seeds: int) -> None:
-    found = layout(BUDGETS[name])["none"]
-    assert {run.weight_decay for run in found.runs()} == {0.0}
-    assert [(run.lr, run.seed) for run in found.runs()] == [(lr, s) for lr in found.lrs for s in range(seeds)]
+@pytest.mark.parametrize("name", list(BUDGETS))
+def test_no_decay_begins_with_the_pilot(name: str) -> None:
+    pilot = replace(PILOT, rates=(1e-4, 1e-3, 1e-2))
+    found = grids(DECAYING, dict.fromkeys(DECAYING, pilot), pilot, BUDGETS[name])["none"]
+    assert (found.lrs, found.decays) == (pilot.rates, (0.0,))
 
 
-def best_at(runs: list[Run], lr: float, decay: float) -> dict[Run, Outcome]:
-    """Return outcomes of which the run nearest to a learning rate and a decay (the paper's convention) is the best."""
-
-    def distance(run: Run) -> float:
-        return math.hypot(math.log(run.lr / lr), math.log(run.weight_decay_paper / decay))
-
-    best = min(runs, key=distance)
-    return {run: outcome(1.0 if run == best else 2.0) for run in runs}
-
-
-GRID = Grid("adamw", (1e-3, 3e-3, 1e-2), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
-
-
-def test_refinement_is_finer_than_the_grid_and_may_leave_it() -> None:
-    found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4, 1e-3))
-    outcomes = best_at(found.runs(), 1e-2, 1e-3)
-    refined = refine(found, 1, 8, found.runs(), outcomes, "loss")
-    assert len(set(refined)) == 8
-    assert max(run.lr for run in refined) > 1e-2  # the best lies on the edge
-    decays = sorted({round(math.log10(run.weight_decay_paper), 2) for run in refined})
-    assert decays == pytest.approx([-3 - 1 / 3, -3, -3 + 1 / 3], abs=0.011)
-
-
-@pytest.mark.parametrize("look", [1, 2])
-def test_refinement_never_repeats_what_ran(look: int) -> None:
-    outcomes = best_at(GRID.runs(), 3e-3, 1e-3)
-    first = refine(GRID, 1, 10, GRID.runs(), outcomes, "loss")
-    more = refine(GRID, look, 10, GRID.runs() + first, outcomes | dict.fromkeys(first, outcome(2.0)), "loss")
-    points = [(run.lr, run.weight_decay) for run in GRID.runs() + first + more]
-    assert len(set(points)) == len(points) == 35
-
-
-def parabola(run: Run) -> Outcome:
-    """Return an outcome of a bowl with its minimum between runs of the grid, .1 of a decade off in lr, .2 in decay."""
-    lr, decay = math.log10(run.lr / 3e-3) - 0.1, math.log10(run.weight_decay_paper / 1e-3) - 0.2
-    return outcome(1.0 + lr**2 + decay**2)
-
-
-def test_the_second_look_is_where_parabolas_through_the_first_are_lowest() -> None:
-    outcomes = {run: parabola(run) for run in GRID.runs()}
-    first = refine(GRID, 1, 6, GRID.runs(), outcomes, "loss")
-    outcomes |= {run: parabola(run) for run in first}
-    centre, *around = refine(GRID, 2, 6, GRID.runs() + first, outcomes, "loss")
-    assert math.log10(centre.lr / 3e-3) == pytest.approx(0.1, abs=0.01)  # rates are rounded to two digits
-    assert math.log10(centre.weight_decay_paper / 1e-3) == pytest.approx(0.2, abs=0.01)
-    offsets = [
-        (math.log10(run.lr / centre.lr), math.log10(run.weight_decay_paper / centre.weight_decay_paper))
-        for run in around[:4]
-    ]
-    quarter, ninth = math.log10(GRID.lr_step) / 4, 1 / 9
-    for found, wanted in zip(offsets, [(0, -ninth), (0, ninth), (-quarter, 0), (quarter, 0)], strict=True):
-        assert found == pytest.approx(wanted, abs=0.02)
-
-
-def test_the_second_look_stays_within_the_first() -> None:
-    """One lucky figure, or a neighbour that diverged, moves its centre no further than the neighbours."""
-    first = refine(GRID, 1, 4, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-3), "loss")
-    for values in ((1.1, math.inf, 1.1, math.inf), (0.1, 1.5, 2.0, 0.1), (1.0, 1.0, 1.0, 1.0)):
-        outcomes = best_at(GRID.runs(), 3e-3, 1e-3) | dict(zip(first, map(outcome, values), strict=True))
-        centre = refine(GRID, 2, 4, GRID.runs() + first, outcomes, "loss")[0]
-        assert 1.5e-3 < centre.lr < 6e-3
-        assert 4e-4 < centre.weight_decay_paper < 2.5e-3
-
-
-def test_without_decay_every_look_is_at_other_learning_rates_on_the_same_seeds() -> None:
-    found = layout(QUICK)["none"]
-    runs, best = found.runs(), found.lrs[1]
-    outcomes = {run: outcome(1.0 if run.lr == best else 2.0) for run in runs}
-    for look in (1, 2):
-        closer = refine(found, look, 9, runs, outcomes, "loss")
-        assert {run.lr: [c.seed for c in closer if c.lr == run.lr] for run in closer} == {
-            lr: [0, 1, 2] for lr in {run.lr for run in closer}
-        }
-        assert not {run.lr for run in closer} & {run.lr for run in runs}
-        runs = runs + closer
-        outcomes |= dict.fromkeys(closer, outcome(2.0))
-    assert len({run.lr for run in runs}) == 9
-
-
-def test_a_best_config_inside_needs_no_extension() -> None:
-    assert extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-3), "loss") == []
-
-
-@pytest.mark.parametrize(("lr", "beyond"), [(1e-3, 3e-4), (1e-2, 3e-2)])
-def test_beyond_an_edge_lies_the_next_learning_rate(lr: float, beyond: float) -> None:
-    line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), lr, 1e-3), "loss")
-    assert {run.lr for run in line} == {beyond}
-    decays = sorted(run.weight_decay_paper for run in line)
-    assert decays == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2], rel=6e-3)  # the four nearest to the best
-
-
-def test_beyond_the_strongest_decay_lies_a_stronger() -> None:
-    line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-1), "loss")
-    assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2}
-    assert [run.weight_decay_paper for run in line] == pytest.approx([1.0] * 3, rel=6e-3)
-
-
-def test_a_corner_is_extended_both_ways_and_again() -> None:
-    outcomes = best_at(GRID.runs(), 1e-2, 1e-1)
-    line = extend(GRID, QUICK, GRID.runs(), outcomes, "loss")
-    assert len(line) == QUICK.line
-    assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2, 3e-2} - {1e-3}
-    assert max(run.weight_decay_paper for run in line) == pytest.approx(1.0, rel=6e-3)
-    outcomes |= {run: outcome(0.5 if run == line[0] else 2.0) for run in line}
-    again = extend(GRID, QUICK, GRID.runs() + line, outcomes, "loss")
-    assert {run.lr for run in again if run.lr > 3e-2} == {1e-1}
-
-
-def test_below_the_weakest_decay_lies_a_weaker() -> None:
-    """Without this, the search would miss an optimum there, and the arm would look worse than it is."""
-    line = extend(GRID, QUICK, GRID.runs(), best_at(GRID.runs(), 3e-3, 1e-5), "loss")
-    assert {run.lr for run in line} == {1e-3, 3e-3, 1e-2}
-    assert [run.weight_decay_paper for run in line] == pytest.approx([1e-6] * 3, rel=6e-3)
-
-
-def test_no_decay_extends_its_learning_rate_on_more_seeds() -> None:
-    found = layout(QUICK)["none"]
-    outcomes = {run: outcome(run.lr) for run in found.runs()}
-    line = extend(found, QUICK, found.runs(), outcomes, "loss")
-    assert {(run.lr, run.seed) for run in line} == {(3e-4, seed) for seed in range(3)}
-
-
-def test_below_a_grid_that_diverged_lies_a_lower_learning_rate() -> None:
-    outcomes = dict.fromkeys(GRID.runs(), outcome(math.inf))
-    line = extend(GRID, QUICK, GRID.runs(), outcomes, "loss")
-    assert [run.lr for run in line] == [3e-4] * 4
-    assert line[0].weight_decay_paper == pytest.approx(1e-5, rel=6e-3)  # the weakest first
-    bare = layout(QUICK)["none"]
-    lost = {run: outcome(math.inf if run.seed == 2 else 1.0) for run in bare.runs()}  # one seed of each rate
-    assert {run.lr for run in extend(bare, QUICK, bare.runs(), lost, "loss")} == {3e-4}
-
-
-def test_no_closer_look_at_a_grid_that_diverged() -> None:
-    outcomes = dict.fromkeys(GRID.runs(), outcome(math.inf))
-    assert refine(GRID, 1, 8, GRID.runs(), outcomes, "loss") == []
+def chosen_of(outcomes: dict[Run, Outcome], confirmed: tuple[Config, ...] = ()) -> Winner:
+    """Return the winner among runs of AdamW, whose grid has the decays of the first and the last of them."""
+    decays = sorted({run.weight_decay_paper for run in outcomes})
+    rates = tuple(sorted({run.lr for run in outcomes}))
+    grid = Grid("adamw", rates, (decays[0], decays[-1]))
+    candidates = Candidates(grid, list(outcomes), outcomes, "loss")
+    return winner(ARMS["adamw"], candidates, confirmed, list(outcomes))
 
 
 def test_a_diverged_config_is_never_chosen() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     values = iter([math.inf, 3.0, 2.0, math.nan])
     outcomes = {run: outcome(next(values)) for run in found.runs()}
-    chosen = winner(ARMS["adamw"], found.runs(), outcomes, "loss", repeats=1)
+    chosen = chosen_of(outcomes)
     assert (chosen.lr, chosen.weight_decay) == (1e-2, 1e-3)
     with pytest.raises(EveryRunDivergedError, match="AdamW"):
-        winner(ARMS["adamw"], found.runs(), dict.fromkeys(found.runs(), outcome(math.inf)), "loss", repeats=1)
+        chosen_of(dict.fromkeys(found.runs(), outcome(math.inf)))
 
 
 def test_only_confirmed_configs_are_chosen() -> None:
@@ -204,8 +76,8 @@ def test_only_confirmed_configs_are_chosen() -> None:
     runs = {lucky: 1.0, solid: 1.1}
     runs |= {replace(solid, stage="confirm", seed=seed): 1.1 for seed in (1, 2)}
     outcomes = {run: outcome(value) for run, value in runs.items()}
-    assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=3).weight_decay == 0.2
-    assert winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=1).weight_decay == 0.1
+    assert chosen_of(outcomes, (solid.config,)).weight_decay == 0.2
+    assert chosen_of({lucky: outcomes[lucky], solid: outcome(1.1)}).weight_decay == 0.1
 
 
 def test_where_every_confirmed_config_lost_a_run_another_is_chosen() -> None:
@@ -213,8 +85,13 @@ def test_where_every_confirmed_config_lost_a_run_another_is_chosen() -> None:
     runs = {lost: 1.0, sound: 1.1, replace(lost, stage="confirm", seed=1): math.inf}
     runs[replace(lost, stage="confirm", seed=2)] = 1.0
     outcomes = {run: outcome(value) for run, value in runs.items()}
-    found = winner(ARMS["adamw"], list(runs), outcomes, "loss", repeats=3)
+    found = chosen_of(outcomes, (lost.config,))
     assert (found.weight_decay, found.confirmed) == (0.2, False)
+
+
+def away(run: Run, best: Run) -> float:
+    """Return the figure of a run where figures rise with the distance to the best run."""
+    return 1.0 + math.hypot(math.log10(run.lr / best.lr), math.log10(run.weight_decay_paper / best.weight_decay_paper))
 
 
 def test_edges_are_told() -> None:
@@ -222,7 +99,7 @@ def test_edges_are_told() -> None:
 
     def edge(lr: float, decay: float) -> str | None:
         outcomes = {run: outcome(0.0 if (run.lr, run.weight_decay) == (lr, decay) else 1.0) for run in runs}
-        return winner(ARMS["adamw"], runs, outcomes, "loss", repeats=1).at_edge
+        return chosen_of(outcomes).at_edge
 
     assert edge(1e-2, 1e-2) is None
     assert "weakest decay" in str(edge(1e-2, 1e-3))
@@ -236,7 +113,7 @@ def test_rows_far_apart_have_neighbours_too() -> None:
     grid = Grid("adamw", (1e-4, 1e-2, 1.0), (1e-6, 1e-5, 1e-4)).runs()
     between = Run("refine", "adamw", 1e-3, 1e-5 / 1e-3, 0)
     outcomes = {run: outcome(0.0 if run == between else 1.0) for run in [*grid, between]}
-    assert winner(ARMS["adamw"], [*grid, between], outcomes, "loss", repeats=1).at_edge is None
+    assert chosen_of(outcomes).at_edge is None
 
 
 def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
@@ -245,8 +122,8 @@ def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
     strongest = Run("refine", "adamw", 5.3e-3, 1.05e-3 / 5.3e-3, 0)
 
     def edge(best: Run, runs: list[Run]) -> str | None:
-        outcomes = {run: outcome(0.0 if run == best else 1.0) for run in runs}
-        return winner(ARMS["adamw"], runs, outcomes, "loss", repeats=1).at_edge
+        outcomes = {run: outcome(away(run, best)) for run in runs}
+        return chosen_of(outcomes).at_edge
 
     assert edge(between[-1], grid + between) is None
     assert "strongest decay" in str(edge(strongest, [*grid, *between, strongest]))
@@ -257,7 +134,7 @@ def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
 def test_finals_are_paired_and_fresh() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     outcomes = dict.fromkeys(found.runs(), outcome(1.0))
-    finals = winner(ARMS["adamw"], found.runs(), outcomes, "loss", repeats=1).finals(8)
+    finals = chosen_of(outcomes).finals(8)
     assert [run.seed for run in finals] == list(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + 8))
     assert all(
         run.seed < FIRST_FINAL_SEED for budget in BUDGETS.values() for g in layout(budget).values() for run in g.runs()
@@ -298,7 +175,7 @@ def test_rows_reach_from_one_range_of_good_rates_to_the_next() -> None:
     """The pilot does not show which range suits an arm; on `digits-deep` each arm is best in another range."""
     two = replace(PILOT, basins=(-6, -3))
     found = grids(DECAYING, dict.fromkeys(DECAYING, two), two, STANDARD)
-    assert {grid.lrs for grid in found.values()} == {(1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)}
+    assert found["adamw"].lrs == found["adam_l2"].lrs == (1e-3, 4.6e-3, 2.2e-2, 1e-1)
     runs = first_runs(ARMS["none"], STANDARD)
     for values, expected in (
         ((1.8, 1.5, 1.47, 1.85, 1.84, 1.42), (-7, -3)),
@@ -318,7 +195,7 @@ def test_learning_rates_of_the_ladder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("best", "beyond"), [(-8, [3e-5, 1e-5]), (-7, []), (-6, []), (-5, [1e-2, 3e-2]), (None, []), (0, [])], ids=str
+    ("best", "beyond"), [(-8, [3e-5]), (-7, []), (-6, []), (-5, [1e-2]), (None, []), (0, [])], ids=str
 )
 def test_a_pilot_goes_on_beyond_the_end_its_best_rate_lies_at(best: int | None, beyond: list[float]) -> None:
     runs = first_runs(ARMS["none"], QUICK)
@@ -329,18 +206,21 @@ def test_a_pilot_goes_on_beyond_the_end_its_best_rate_lies_at(best: int | None, 
     outcomes = {run: pilot_outcome(value) for run, value in values.items()}
     assert [run.lr for run in further(ARMS["adamw"], outcomes, "loss")] == beyond
     if best == -5:  # the next is better still, and the one beyond diverges: it lies inside
-        found = dict(
-            zip(further(ARMS["none"], outcomes, "loss"), (pilot_outcome(0.9), Outcome("diverged")), strict=True)
-        )
+        (next_run,) = further(ARMS["none"], outcomes, "loss")
+        found = {next_run: pilot_outcome(0.9)}
+        (last,) = further(ARMS["none"], outcomes | found, "loss")
+        found[last] = Outcome("diverged")
         assert read(ARMS["none"], outcomes | found, "loss").lr == 1e-2
         assert further(ARMS["none"], outcomes | found, "loss") == []
 
 
 def test_a_pilot_that_diverged_goes_on_below() -> None:
     lost: dict[Run, Outcome] = dict.fromkeys(first_runs(ARMS["none"], QUICK), Outcome(status="diverged"))
-    assert [run.lr for run in further(ARMS["none"], lost, "loss")] == [3e-5, 1e-5]
-    lower, lowest = further(ARMS["none"], lost, "loss")
-    found = lost | {lower: pilot_outcome(1.0), lowest: pilot_outcome(1.5)}
+    (lower,) = further(ARMS["none"], lost, "loss")
+    found = lost | {lower: pilot_outcome(1.0)}
+    (lowest,) = further(ARMS["none"], found, "loss")
+    assert (lower.lr, lowest.lr) == (3e-5, 1e-5)
+    found |= {lowest: pilot_outcome(1.5)}
     assert read(ARMS["none"], found, "loss").lr == 3e-5
     assert further(ARMS["none"], found, "loss") == []
 
@@ -350,7 +230,7 @@ def test_a_pilot_of_another_optimizer_goes_on_in_its_own_steps() -> None:
     runs = first_runs(other, QUICK)
     outcomes = {run: pilot_outcome(1 / run.lr) for run in runs}
     outcomes |= {run: pilot_outcome(1.0) for run in first_runs(ARMS["none"], QUICK)}
-    assert [run.lr for run in further(other, outcomes, "loss")] == [10.0, 100.0]
+    assert [run.lr for run in further(other, outcomes, "loss")] == [10.0]
     assert {run.arm for run in further(other, outcomes, "loss")} == {"torch.optim:SGD"}
 
 
@@ -362,27 +242,12 @@ def test_runs_are_pruned_only_where_the_pilot_learned_early(fit: float | None, e
 
 
 def test_trials_end_where_seeds_do() -> None:
-    with pytest.raises(ValueError, match=r"trials=3100 must be <= 1520 with the budget quick"):
+    with pytest.raises(ValueError, match=r"trials=3100 must be <= 211 with the budget quick"):
         QUICK.with_trials(3100)
 
 
-@pytest.mark.parametrize("trials", [59, 60, 134, 135, 333, 1600])
-def test_no_decay_spends_as_much_as_the_others(trials: int) -> None:
-    budget = BUDGETS["thorough"].with_trials(trials)
-    found = layout(budget)["none"]
-    runs = found.runs()
-    outcomes = dict.fromkeys(runs, outcome(1.0))
-    for look in (1, 2):
-        left = trials - len(runs)
-        wanted = left if look == 2 else left // 2 - left // 2 % budget.repeats
-        runs = runs + refine(found, look, wanted, runs, outcomes, "loss")
-        outcomes |= dict.fromkeys(runs, outcome(1.0))
-    assert len(set(runs)) == trials
-    assert max(run.seed for run in runs) < FIRST_FINAL_SEED
-
-
 @pytest.mark.parametrize("name", list(BUDGETS))
-@pytest.mark.parametrize("trials", [40, 100, 333])
+@pytest.mark.parametrize("trials", [12, 40, 100, 200])
 def test_trials_may_be_chosen(name: str, trials: int) -> None:
     budget = BUDGETS[name]
     least = budget.after_grid + 3 * len(budget.lrs)

@@ -5,12 +5,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from adamas.compare.report.live import Progress, line, live_table, pace
-from adamas.compare.runner.snapshot import rate
+from adamas.compare.report.live import Progress, line, live_table, pace, slow_sentence
+from adamas.compare.runner.snapshot import rate, slow
+from adamas.compare.runner.tasks import Task
+from adamas.compare.runner.trials import waiting_trial
 from adamas.compare.study.run import Run
-from adamas.compare.study.snapshot import Best, Snapshot
+from adamas.compare.study.snapshot import Best, Slow, Snapshot
 
 RUN = Run("search", "adamw", 3e-4, 2.27, 0)
 EMPTY = Best("search", None, float("nan"), 0, 0)
@@ -70,3 +73,39 @@ def test_the_live_table_shows_each_arm_at_its_best() -> None:
     assert row.split() == ["AdamW", "refine", "12", "1.235", "0.0003", "2.27", "0.000681", "3"]
     assert "search: each arm" in text.getvalue()
     assert "final: " not in text.getvalue()
+
+
+def trial(state: TrialState, seconds: float, lr: float = 0.1) -> FrozenTrial:
+    """Return a trial that began so many seconds before noon, or that ended at noon after so many seconds."""
+    given = replace(RUN, lr=lr)
+    made = waiting_trial(given, Task((given,), "loss"))
+    made.state, made.datetime_start = state, NOON - timedelta(seconds=seconds)
+    return made
+
+
+def test_a_run_is_slow_beside_the_others() -> None:
+    running = [trial(TrialState.RUNNING, 100, lr=0.2), trial(TrialState.RUNNING, 20)]
+    found = slow(running, spans((0, 4), (0, 6), (0, 30)), NOON)
+    assert found is not None
+    assert (found.run.lr, found.seconds, found.others) == (0.2, 100, 0)
+    assert slow(running, spans((0, 21)), NOON) is None  # not five times as long
+    assert slow(running[1:], spans((0, 1)), NOON) is None  # not half a minute
+    assert slow(running, [], NOON) is None  # the first runs of a study may take some minutes
+    assert slow([trial(TrialState.RUNNING, 301)], [], NOON) is not None
+    assert slow([], spans((0, 1)), NOON) is None
+
+
+def test_a_slow_run_and_failed_runs_are_shown() -> None:
+    snapshot = replace(SNAPSHOT, failed=2, failure="ValueError: no data", slow=Slow(RUN, 241.0))
+    said = "adamas: one run has been going for 4 min 01 s: adamw lr=0.0003 weight_decay=2.27 seed=0; --timeout ends"
+    text = io.StringIO()
+    Console(file=text, width=150).print(live_table(snapshot))
+    assert said in text.getvalue()
+    assert "2 failed, the latest: ValueError: no data" in text.getvalue()
+    text = io.StringIO()
+    with Progress(Console(file=text)) as update:
+        for seconds in (241.0, 242.0):
+            update(replace(snapshot, slow=Slow(RUN, seconds)))
+    assert text.getvalue().count(said) == 1
+    assert text.getvalue().startswith("30/150 runs, 2 failed, ")
+    assert slow_sentence(Slow(RUN, 40.0, others=3)).startswith("adamas: 4 runs in one pass have been going for 40 s: ")

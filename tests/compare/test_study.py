@@ -41,6 +41,7 @@ from adamas.compare.study.snapshot import Snapshot
 from adamas.compare.study.specification import specification
 from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Summary, summarise
+from adamas.compare.verdict.statistics import paired_difference
 from tests.compare.conftest import ROOT
 from tests.compare.studies import Tool, descendants, end, finished, result_of, run, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
@@ -50,7 +51,7 @@ def test_every_run_is_made_once(tiny_result: Summary) -> None:
     done = finished(tiny_result.record.settings)
     assert len(done) == RUNS
     assert set(Counter(key for key, _ in done.values()).values()) == {1}
-    assert all(arm.trials == 8 for arm in tiny_result.arms.values())
+    assert {name: arm.trials for name, arm in tiny_result.arms.items()} == {"none": 6, "adam_l2": 8, "adamw": 8}
 
 
 def test_the_machine_that_begins_a_study_decides_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,15 +88,33 @@ def test_resuming_a_finished_study_trains_nothing(tiny_result: Summary, monkeypa
 
 def test_another_specification_is_refused_with_a_diff(tiny_result: Summary) -> None:
     given = tiny_result.record.settings
-    with pytest.raises(ChangedError, match=r"seeds: 3 -> 4\n") as found:
-        conduct(replace(given, seeds=4), lambda snapshot: None)
-    assert "--fresh" in str(found.value)
     budget = replace(given.budget, timescales=(1, 0.2))
-    with pytest.raises(ChangedError, match=r"budget\.timescales: \[1, 0\.1\] -> \[1, 0\.2\]"):
+    with pytest.raises(ChangedError, match=r"budget\.timescales: \[1, 0\.1\] -> \[1, 0\.2\]") as found:
         conduct(replace(given, budget=budget), lambda snapshot: None)
-    with pytest.raises(ChangedError, match=r"workload\.revision: 1 -> 2"):
+    assert "was made with other options or versions" in str(found.value)
+    assert "--fresh" in str(found.value)
+    with pytest.raises(ChangedError, match=r"different version of tiny(.|\n)*workload\.revision: 1 -> 2"):
         conduct(replace(given, workload=replace(given.workload, revision=2)), lambda snapshot: None)
     assert len(finished(given)) == RUNS
+
+
+def test_more_seeds_go_on_with_the_same_study(tmp_path: Path) -> None:
+    """The search stays, further pairs join, and the interval knows of the looks that were taken."""
+    few = conduct(settings(tmp_path), lambda snapshot: None)
+    more = conduct(replace(settings(tmp_path), seeds=5), lambda snapshot: None)
+    assert (few.pairs, more.pairs, few.planned, more.planned) == (3, 5, 3, 3)
+    assert more.winners == few.winners
+    assert len(more.outcomes) == len(few.outcomes) + 2 * 3
+    assert few.outcomes.items() <= more.outcomes.items()
+    again = summarise(conduct(settings(tmp_path), lambda snapshot: None))  # fewer seeds look at fewer pairs
+    assert again.difference == summarise(few).difference
+    wide, seen = summarise(more).difference, summarise(few).difference
+    assert wide is not None
+    assert seen is not None
+    fresh = paired_difference(
+        summarise(more).arms["adamw"].test["loss"].values, summarise(more).arms["adam_l2"].test["loss"].values, True
+    )
+    assert wide.low < fresh.low < fresh.high < wide.high
 
 
 def test_the_margin_may_change(tiny_result: Summary) -> None:
@@ -193,7 +212,7 @@ def test_nothing_is_written_to_the_study_that_replaced_a_discarded_one(tmp_path:
         new.want([task(1)], new.all())
         assert new._number(new.all()[0]) == old._number(late)  # the new trial has the same number
         old.finish(late, Outcome(status="ok", validation={"loss": 1.0}), "loss")
-        old.fail(late, None)
+        old.fail(late)
         assert [trial.state for trial in new.all()] == [TrialState.WAITING]
         assert old.claim() is None
 
@@ -266,7 +285,7 @@ def test_an_interrupted_task_is_claimed_again_for_its_missing_runs(tmp_path: Pat
         finished_run, *interrupted = whole.runs
         trials.finish(first.trials[finished_run.key], Outcome(status="ok", validation={"loss": 1.0}), "loss")
         for lost in interrupted:
-            trials.fail(first.trials[lost.key], None)
+            trials.fail(first.trials[lost.key])
         trials.want([whole], trials.all())
         again = trials.claim()
         assert again is not None
@@ -347,7 +366,7 @@ def test_a_database_that_fails_is_no_fault_of_the_job(tmp_path: Path, monkeypatc
         with pytest.raises(StorageInternalError, match="away"):
             Worker(trials, given.workload, given.trained_arms)._train(claim)
         assert [trial.state for trial in trials.all()] == [TrialState.RUNNING]
-        assert errors(trials.all(), after=-1) == []
+        assert errors(trials.all()) == []
 
 
 @pytest.mark.parametrize("error", [StorageInternalError("away"), DBAPIError("beat", {}, Exception("away"))])

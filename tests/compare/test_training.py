@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -36,7 +37,8 @@ def test_arms_train_with_our_optimizers() -> None:
     params = [torch.nn.Parameter(torch.zeros(3))]
     kinds = {name: type(arm.build(params, 1e-3, 0.0)) for name, arm in ARMS.items()}
     ours = {"none": adamas.torch.Adam, "adam_l2": adamas.torch.Adam, "adamw": adamas.torch.AdamW}
-    assert kinds == {**ours, "adamw_independent": adamas.torch.AdamW}
+    variants = ("independent", "corrected", "cautious", "scheduled")
+    assert kinds == {**ours, **{f"adamw_{name}": adamas.torch.AdamW for name in variants}}
     assert ARMS["adamw"].build(params, 1e-3, 0.0).param_groups[0]["weight_decay"] == 0.0
 
 
@@ -106,10 +108,39 @@ def test_the_pilot_measures_the_gradients() -> None:
 def test_divergence_is_an_outcome_not_an_error() -> None:
     made = job(0, "cpu")
     outcome = train_made(replace(made, loss=lambda batch: made.loss(batch) * math.inf), ARMS["adamw"], SEARCH)
-    assert not outcome.ok
-    assert outcome.validation == {}
+    assert (outcome.status, outcome.validation) == ("diverged", {})
+    assert outcome.message == "the training loss became inf at step 1"
     outcome = train_made(replace(made, evaluate=lambda split: {"loss": math.nan}), ARMS["adamw"], SEARCH)
-    assert not outcome.ok
+    assert (outcome.status, outcome.message) == ("failed", "evaluate('validation') returned loss=nan")
+    assert train_made(made, ARMS["adamw"], SEARCH).message == ""
+
+
+def test_the_step_of_a_divergence_is_told() -> None:
+    made, count = job(0, "cpu"), iter(range(20))
+    outcome = train_made(
+        replace(made, loss=lambda batch: made.loss(batch) * (math.nan if next(count) == 6 else 1)),
+        ARMS["adamw"],
+        SEARCH,
+    )
+    assert (outcome.status, outcome.message) == ("diverged", "the training loss became nan at step 7")
+
+
+def test_a_test_figure_that_is_nan_alone_is_told_as_that() -> None:
+    made = job(0, "cpu")
+    spoilt = replace(made, evaluate=lambda split: {"loss": 1.0, "top1": math.nan if split == "test" else 0.5})
+    (outcome,) = training.train({0: spoilt}, ARMS, Task((replace(SEARCH, stage="final"),), "-top1"))
+    assert outcome.status == "failed"
+    assert outcome.message == "evaluate('test') returned top1=nan, while every validation figure was finite"
+
+
+def test_the_negative_of_a_figure_is_among_all_figures_of_a_run() -> None:
+    made = job(0, "cpu")
+    counted = replace(made, evaluate=lambda split: {"top1": 0.25 if split == "validation" else 0.5})
+    (pilot,) = training.train({0: counted}, ARMS, Task((Run("pilot", "none", 1e-2, 0.0, 0),), "-top1"))
+    (final,) = training.train({0: counted}, ARMS, Task((replace(SEARCH, stage="final"),), "-top1"))
+    assert pilot.untrained == pilot.validation == {"top1": 0.25, "-top1": -0.25}
+    assert final.test == {"top1": 0.5, "-top1": -0.5}
+    assert {moment.validation for moment in final.curve} == {-0.25}
 
 
 @pytest.mark.parametrize("promised", [4, 6])
@@ -201,6 +232,7 @@ def test_a_run_that_fits_nothing_half_way_is_pruned_and_changes_no_other() -> No
     crushed, sound = on_digits(12, True, CRUSHED, SOUND)
     assert crushed.pruned
     assert not crushed.ok
+    assert re.fullmatch(r"half-way, the training loss was still [\d.]+ of the loss at the start", crushed.message)
     assert crushed.fit is not None
     assert crushed.fit > 0.98
     assert not sound.pruned
@@ -240,3 +272,26 @@ def test_a_pruned_run_would_have_learned_nothing() -> None:
 def test_only_runs_of_the_search_are_pruned(stage: str) -> None:
     (outcome,) = on_digits(4, True, replace(CRUSHED, stage=stage))  # type: ignore[arg-type]
     assert outcome.ok
+
+
+def test_the_variants_of_decay_act_as_they_are_named() -> None:
+    """A weight of 1 without gradient, whose learning rate halves after the first step."""
+
+    def after(name: str) -> list[float]:
+        param = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+        optimizer = ARMS[name].build([param], 0.1, 0.5)
+        found = []
+        for lr in (0.1, 0.05):
+            optimizer.param_groups[0]["lr"] = lr
+            param.grad = torch.zeros_like(param)
+            before = param.item()
+            optimizer.step()
+            found.append(1 - param.item() / before)
+        return found
+
+    assert after("adamw") == pytest.approx([0.05, 0.025])
+    assert after("adamw_independent") == pytest.approx([0.05, 0.025])  # a schedule scales this number too
+    assert after("adamw_corrected") == pytest.approx([0.05, 0.0125])
+    assert after("adamw_scheduled") == pytest.approx([0.05, 0.05])
+    assert after("adamw_cautious") == pytest.approx([0.05, 0.025])  # a step of 0 does not oppose the weight
+    assert [ARMS[name].decay_power for name in ("adamw", "adamw_corrected", "adamw_scheduled")] == [1, 2, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from typer.testing import CliRunner
 
 from adamas.cli import app
 from adamas.compare import Job, OwnLoop
-from adamas.compare.runner import training
-from adamas.compare.runner.copies import groups_of
+from adamas.compare.job.check import inspect_job
+from adamas.compare.job.evaluate import groups_of
+from adamas.compare.job.load import from_function
+from adamas.compare.runner import history, training
+from adamas.compare.runner.copies import clip_gradients
 from adamas.compare.runner.tasks import Task
 from adamas.compare.study import arms
 from adamas.compare.study.run import Outcome, Run, Stage
@@ -179,15 +183,12 @@ def groups_in(style: str, model: nn.Module) -> object:
     matrices, others = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
     if style == "generators":
         return ({"params": iter(params), **more} for params, more in ((matrices, {}), (others, {"weight_decay": 0})))
-    if style == "names":
-        groups = param_groups(model, weight_decay=1.0)
-        return [
-            {"params": group["params"], **({} if group["weight_decay"] else {"weight_decay": 0})} for group in groups
-        ]
+    if style == "param_groups":
+        return param_groups(model, weight_decay=0.7)  # the study replaces this number
     return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
 
 
-@pytest.mark.parametrize("style", ["generators", "names"])
+@pytest.mark.parametrize("style", ["generators", "param_groups"])
 def test_groups_may_be_given_in_any_way_torch_takes(style: str) -> None:
     expected = trained(replace(made := job(3), parameter_groups=groups_in("lists", made.model)), *RUNS[1:4])
     found = trained(replace(made := job(3), parameter_groups=groups_in(style, made.model)), *RUNS[1:4])
@@ -195,6 +196,53 @@ def test_groups_may_be_given_in_any_way_torch_takes(style: str) -> None:
     for one, other, undivided in zip(found, expected, everything, strict=True):
         same(one, other)
         assert one.validation != undivided.validation  # biases decay there
+
+
+def test_a_group_may_train_at_a_multiple_of_the_learning_rate() -> None:
+    def with_rate(**rate: float) -> Job:
+        made = job(3)
+        groups = [{"params": made.model[2].parameters(), **rate}, {"params": made.model[8].parameters()}]
+        return replace(made, parameter_groups=groups)
+
+    for chosen in (RUNS[2:3], RUNS[1:3]):  # all at the learning rate 1e-2
+        found, expected = trained(with_rate(lr_scale=0.5), *chosen), trained(with_rate(lr=5e-3), *chosen)
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+
+
+@pytest.mark.parametrize("max_norm", [0.05, 1e3])
+def test_gradients_are_clipped_as_torch_clips_them(max_norm: float) -> None:
+    """Alone to the bit, and together each copy by the norm of its own gradients."""
+    runs = [("torch.optim:SGD(momentum=0.9)", lr, 1e-2) for lr in (1e-2, 0.3)]
+    together = trained(replace(job(3), max_norm=max_norm), *runs)
+    unclipped = trained(job(3), *runs)
+    for run, one, free in zip(runs, together, unclipped, strict=True):
+        (alone,) = trained(replace(job(3), max_norm=max_norm), run)
+        same(one, alone)
+        made = job(3)
+        optimizer = torch.optim.SGD(made.model.parameters(), run[1], momentum=0.9, weight_decay=run[2])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: made.schedule(step / STEPS))
+        for batch in (batch for epoch in range(EPOCHS) for batch in made.batches(epoch)):
+            optimizer.zero_grad()
+            made.loss(batch).backward()
+            torch.nn.utils.clip_grad_norm_(made.model.parameters(), max_norm)
+            optimizer.step()
+            scheduler.step()
+        made.model.eval()
+        assert alone.validation == pytest.approx(made.evaluate("validation"), rel=1e-12)
+        assert (one.validation == free.validation) == (max_norm > 1)
+
+
+def test_clipping_does_not_scale_memory_that_gradients_share_twice() -> None:
+    """The gradients of two weights that are added up may be one tensor."""
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = torch.optim.SGD(weights, 1.0)
+    weights[0].grad = weights[1].grad = torch.full((3,), 4.0)
+    expected = [4.0 / (96**0.5 + 1e-6)] * 3
+    clip_gradients(optimizer, 1.0)
+    for weight in weights:
+        assert weight.grad is not None
+        assert weight.grad.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("names", [False, True])
@@ -252,6 +300,115 @@ def test_an_own_loop_is_watched() -> None:
         assert outcome.gradient_scale is None
     driven = trained(replace(job(3), schedule=lambda progress: 1 - 0.5 * progress))[0]
     assert trained(own_loop(3))[0].validation == pytest.approx(driven.validation, rel=1e-12)
+
+
+def with_closures(made: Job, optimizer: Optimizer) -> None:
+    """Train as Lightning does: the step calls a function that clears and computes the gradients."""
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.5, total_iters=STEPS)
+    for epoch in range(made.epochs):
+        for batch in made.batches(epoch):
+
+            def closure(batch: Tensor = batch) -> Tensor:
+                optimizer.zero_grad()
+                loss = made.loss(batch)
+                assert isinstance(loss, Tensor)
+                loss.backward()
+                return loss
+
+            if epoch % 2:
+                optimizer.step(closure)
+            else:
+                optimizer.step(closure=closure)
+            scheduler.step()
+
+
+@pytest.mark.parametrize("stage", ["pilot", "final"])
+def test_a_step_with_a_closure_is_a_step(stage: Stage) -> None:
+    for run in RUNS:
+        made = job(3)
+        loop = OwnLoop(made.model, lambda optimizer, made=made: with_closures(made, optimizer), made.evaluate, EPOCHS)
+        (found,), (expected,) = trained(loop, run, stage=stage), trained(own_loop(3), run, stage=stage)
+        assert found.validation == expected.validation
+        assert (found.steps, found.total_decay) == (expected.steps, expected.total_decay)
+        assert found.gradient_scale == expected.gradient_scale
+
+
+def adversaries(seed: int, device: str = "cpu", every: int = 1, forget: bool = False) -> OwnLoop:
+    """Return a job with two optimizers; the second one steps in every step or in one of `every`, or never."""
+    torch.manual_seed(seed)
+    nets = nn.ModuleDict({"generator": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)})
+    generator, discriminator = nets["generator"], nets["discriminator"]
+
+    def fit(optimizers: dict[str, Optimizer]) -> None:
+        assert list(optimizers) == ["generator", "discriminator"]
+        for step in range(STEPS):
+            fake, real = generator(torch.randn(8, 2)), torch.randn(8, 2) + 1
+            if step % every == every - 1 and not forget:
+                optimizers["discriminator"].zero_grad()
+                (discriminator(fake.detach()).mean() - discriminator(real).mean()).backward()
+                optimizers["discriminator"].step()
+            optimizers["generator"].zero_grad()
+            (-discriminator(fake).mean()).backward()
+            optimizers["generator"].step()
+
+    groups = {
+        "generator": generator.parameters(),
+        "discriminator": {"params": discriminator.parameters(), "lr_scale": 4, "betas": (0.5, 0.99)},
+    }
+
+    def evaluate(split: str) -> dict[str, float]:
+        return {"loss": (generator(torch.zeros(1, 2)) - 1).square().mean().item()}
+
+    return OwnLoop(nets, fit, evaluate, EPOCHS, parameter_groups=groups)
+
+
+def test_two_optimizers_are_given_by_name() -> None:
+    made = adversaries(3)
+    seen: dict[str, Optimizer] = {}
+    loop = replace(made, fit=lambda optimizers: (seen.update(optimizers), made.fit(optimizers)))
+    (outcome,) = trained(loop, RUNS[2])
+    assert outcome.steps == STEPS
+    assert [type(optimizer).__name__ for optimizer in seen.values()] == ["AdamW", "AdamW"]
+    first, second = (optimizer.param_groups[0] for optimizer in seen.values())
+    assert (first["lr"], second["lr"]) == (1e-2, 4e-2)
+    assert first["weight_decay"] == second["weight_decay"] == 0.3
+    assert second["betas"] == (0.5, 0.99)
+    expected = adversaries(3)
+    expected.fit(
+        {
+            "generator": torch.optim.AdamW(expected.model["generator"].parameters(), 1e-2, weight_decay=0.3),
+            "discriminator": torch.optim.AdamW(
+                expected.model["discriminator"].parameters(), 4e-2, betas=(0.5, 0.99), weight_decay=0.3
+            ),
+        }
+    )
+    assert outcome.validation == pytest.approx(expected.evaluate("validation"), rel=1e-5)
+
+
+def test_the_gradients_of_all_optimizers_are_measured() -> None:
+    """Each weight by the steps that its own optimizer took: here the second took a tenth of the first's."""
+    made = adversaries(3, every=STEPS // 2)
+    seen: dict[str, Optimizer] = {}
+    loop = replace(made, fit=lambda optimizers: (seen.update(optimizers), made.fit(optimizers)))
+    (outcome,) = trained(loop, RUNS[0], stage="pilot")
+    assert outcome.gradient_scale is not None
+    probe = history._root_second_moments(seen.values(), STEPS)
+    assert probe.numel() == 6 + 2  # the bias of the discriminator has no gradient: its two means cancel
+    weight = made.model["discriminator"].weight
+    state = seen["discriminator"].state[weight]
+    assert torch.equal(probe[-2:], (state["exp_avg_sq"] / (1 - 0.99**2)).sqrt().flatten())
+
+
+def test_an_optimizer_that_never_steps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"never called optimizer\.step\(\) of 'discriminator'"):
+        trained(adversaries(3, forget=True))
+    with pytest.raises(ValueError, match="took no step of the optimizer 'discriminator'"):
+        inspect_job(from_function(partial_job(forget=True)), None, {})
+    assert inspect_job(from_function(partial_job(every=10)), None, ARMS).metric == "loss"
+
+
+def partial_job(**options: object) -> Callable[[int, str], OwnLoop]:
+    return lambda seed, device: adversaries(seed, device, **options)  # type: ignore[arg-type]
 
 
 def test_an_own_loops_pilot_measures_what_a_jobs_does() -> None:

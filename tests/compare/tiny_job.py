@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamas.compare.job.job import Job, Split
-from adamas.compare.runner import pool, storage
+from adamas.compare.runner import pool, process, storage
 from adamas.compare.study.budgets import Budget
 from adamas.compare.study.settings import Settings
 from adamas.compare.study.workload import Workload
@@ -29,12 +29,12 @@ TINY = Budget(
     foreign_pilot=(-4, -2),
     lrs=(0, 1),
     timescales=(1, 1 / 10),
-    lines=1,
-    line=1,
-    refined=1,
+    rounds=(1, 1),
     confirmed=1,
+    alone=1,
+    pairs=3,
 )
-RUNS = 2 + 4 + 3 * (8 + 3)  # the pilot and its extensions, then of each of three arms 4 + 2 + 2 runs and three seeds
+RUNS = 2 + 1 + 2 * 8 + 3 + 3 * 3  # the pilot and its extension, two arms with decay, the arm without, three seeds each
 
 
 def job(seed: int, device: str) -> Job:
@@ -89,9 +89,9 @@ def main() -> None:
     barrier = Barrier.of_environment()
     if barrier:
         barrier.tool_arrives()
-    pool._WORKER, pool._REPLACEMENTS = "tests.compare.tiny_worker", 100
+    pool._WORKER, pool._REPLACEMENTS, pool._KILLS = "tests.compare.tiny_worker", 100, 100
     if fork_server.ADDRESS in os.environ:
-        pool.subprocess.Popen = fork_server.ForkedProcess  # type: ignore[assignment,misc]
+        process.subprocess.Popen = fork_server.ForkedProcess  # type: ignore[assignment,misc]
     from adamas.compare.api import run_study
 
     if barrier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -11,6 +12,7 @@ from adamas.compare.api import look_over, run_study
 from adamas.compare.report import write_report
 from adamas.compare.report.live import Progress
 from adamas.compare.report.terminal import print_verdict
+from adamas.compare.study.errors import StudyError
 from adamas.compare.study.settings import Options, Settings
 from adamas.compare.study_result import StudyResult
 from adamas.compare.verdict.contract import to_json
@@ -34,19 +36,28 @@ def run_command(names: list[str], options: Options, consoles: Consoles, as_json:
         as_json: Whether to print one JSON object in place of the tables.
     """
     results: list[StudyResult] = []
+    page, unwritten = Path(), ""
     all_settings = _all_settings(names, options)
     for number, settings in enumerate(all_settings, start=1):
         if len(all_settings) > 1:
             title = f"{settings.workload.name} ({number} of {len(all_settings)})"
             consoles.err.print(title, highlight=False, markup=False)
         results.append(run_study(settings, Progress(consoles.err)))
+        try:  # before anything is printed: a terminal that fails may not cost the page
+            page, unwritten = write_report([result.summary for result in results]), ""
+        except OSError as error:
+            unwritten = (
+                f"out={settings.out} cannot take the report ({error.strerror}); free space, or mend its permissions"
+            )
         if not as_json:  # the table is printed as soon as a study is finished
             print_verdict(consoles.out, results[-1].summary)
-    summaries = [result.summary for result in results]
-    page = write_report(summaries)
     if as_json:
-        consoles.out.file.write(json.dumps(to_json(summaries), allow_nan=False, ensure_ascii=False, indent=2) + "\n")
+        lossless = consoles.out.encoding.startswith("utf")
+        found = {**to_json([result.summary for result in results]), "report": "" if unwritten else str(page)}
+        consoles.out.file.write(json.dumps(found, allow_nan=False, ensure_ascii=not lossless, indent=2) + "\n")
         consoles.out.file.flush()
+    if unwritten:
+        raise StudyError(f"{unwritten}: every run is kept, and the same command then writes it without training")
     consoles.err.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
     return results
 

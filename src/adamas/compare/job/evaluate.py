@@ -1,17 +1,21 @@
-"""Evaluate a job, seed it, and add up its losses: what checking a job and training it have in common."""
+"""Seed a job, build its optimizers, add up its losses, evaluate it: what checking and training have in common."""
 
 from __future__ import annotations
 
 import contextlib
 import random
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from adamas.compare.job.groups import PlainGroups
 from adamas.compare.job.job import Job, OwnLoop, Split
+from adamas.compare.study.arms import Arm
+from adamas.compare.study.direction import with_negated
 
 Evaluate = Callable[[Split], Mapping[str, float]]
 
@@ -45,8 +49,38 @@ def one_thread() -> Generator[None]:
 
 def groups_of(job: Job | OwnLoop) -> list[dict[str, Any]]:
     """Return copies of the job's parameter groups, or one group of all parameters where the job has no groups."""
-    groups = [{"params": list(job.model.parameters())}] if job.parameter_groups is None else job.parameter_groups
-    return [{**group, "params": list(group["params"])} for group in groups]
+    return [group for groups in named_groups(job).values() for group in groups]
+
+
+def named_groups(job: Job | OwnLoop) -> dict[str, list[dict[str, Any]]]:
+    """Return copies of the parameter groups of each optimizer by its name; a single optimizer has the name ""."""
+    given = cast("PlainGroups | None", job.parameter_groups)
+    if given is None:
+        given = [{"params": list(job.model.parameters())}]
+    named = given if isinstance(given, dict) else {"": given}
+    return {name: [{**group, "params": list(group["params"])} for group in groups] for name, groups in named.items()}
+
+
+def build(arm: Arm, groups: Iterable[Mapping[str, Any]], lr: float, weight_decay: float) -> Optimizer:
+    """Return an arm's optimizer; a group with `lr_scale` trains at this multiple of the learning rate."""
+    scaled: list[dict[str, Any]] = []
+    for group in groups:
+        own = dict(group)
+        if (scale := own.pop("lr_scale", None)) is not None:
+            own["lr"] = lr * float(scale)
+        scaled.append(own)
+    return arm.build(scaled, lr, weight_decay)
+
+
+def build_all(job: Job | OwnLoop, arm: Arm, lr: float, weight_decay: float) -> dict[str, Optimizer]:
+    """Return an arm's optimizers on the weights of a job by name; a single optimizer has the name ""."""
+    return {name: build(arm, groups, lr, weight_decay) for name, groups in named_groups(job).items()}
+
+
+def fit(job: OwnLoop, optimizers: Mapping[str, Optimizer]) -> None:
+    """Let a job train itself, with its only optimizer or with a dictionary of its optimizers."""
+    job.model.train()
+    job.fit(dict(optimizers) if isinstance(job.parameter_groups, dict) else optimizers[""])
 
 
 def total(loss: Any) -> Tensor:
@@ -78,10 +112,11 @@ def figures(job: Job | OwnLoop, evaluate: Evaluate, split: Split) -> dict[str, f
 
 
 def primary(found: dict[str, float], split: Split, metric: str) -> dict[str, float]:
-    """Return the figures of a split after a check that the primary metric is among them."""
+    """Return the figures of a split, the primary metric among them; "-top1" is the negative of the figure "top1"."""
+    found = with_negated(found, metric)
     if metric not in found:
         raise ValueError(
-            f"evaluate({split!r}) returned {', '.join(found) or 'nothing'}, but not {metric!r}, which the comparison "
-            "judges by; every split must be given the same names"
+            f"evaluate({split!r}) returned {', '.join(found) or 'nothing'}, but not {metric.removeprefix('-')!r}, "
+            "which the comparison judges by; every split must be given the same names"
         )
     return found

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from adamas.compare.job.groups import Groups, plain_groups
+
 Split = Literal["validation", "test"]
 Loss = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-Groups = Iterable[Any]  # parameter groups as a torch optimizer takes them; a job turns them into a list
 
 
 def cosine(progress: float) -> float:
@@ -51,12 +52,17 @@ class Job:
         steps_per_epoch: The number of batches in an epoch.
         metric: The primary metric among the figures; a built-in workload and `--metric` overrule it.
         parameter_groups: Parameter groups, as a torch optimizer takes them; None takes all parameters of the model. A
-            group with weight_decay=0 does not decay.
+            group with weight_decay=0 does not decay; every other group gets the weight decay of the run, also in place
+            of one that it sets. A group with `lr_scale` trains at this multiple of the learning rate.
         schedule: A function of the fraction of the steps done that returns the multiplier of the learning rate.
         scheduler: A function of the optimizer that returns a torch scheduler, to be stepped after every step; it
             replaces `schedule`.
         stackable: Whether several replicas of the weights may train together through `torch.func`. Then `loss` must use
             the model and the batch alone, without `.item()` or branches on tensors.
+        max_norm: The largest norm of the gradients of all weights together; before each step, larger gradients are
+            scaled down to it, as `torch.nn.utils.clip_grad_norm_` does. None does not clip.
+        maximize: Whether a higher figure is better. Then the study minimizes the negative of the figure, under the
+            name "-" + metric. `metric="-top1"` means the same as `metric="top1", maximize=True`.
     """
 
     model: nn.Module
@@ -70,6 +76,8 @@ class Job:
     schedule: Callable[[float], float] = cosine
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     stackable: bool = False
+    max_norm: float | None = None
+    maximize: bool = False
 
     def __post_init__(self) -> None:
         """Refuse attributes of a wrong kind, while the function that made them is still in the traceback."""
@@ -87,23 +95,33 @@ class OwnLoop:
 
     Attributes:
         model: The model that is trained.
-        fit: A function of the optimizer that trains the model to the end and sets the learning rates.
+        fit: A function of the optimizer that trains the model to the end and sets the learning rates. If
+            `parameter_groups` names several optimizers, it is given a dictionary of them.
         evaluate: The figures of a split, as in `Job`; called before `fit` too, for the figures of the untrained model.
         epochs: The number of passes over the training data that `fit` makes.
         metric: The primary metric, as in `Job`.
-        parameter_groups: Parameter groups, as in `Job`.
+        parameter_groups: Parameter groups, as in `Job`; or a mapping from names to groups, one entry for each of
+            several optimizers, as in {"generator": ..., "discriminator": ...}. All of them are of the same arm, with
+            the same learning rate and weight decay. The first one counts the steps of the run.
+        maximize: Whether a higher figure is better, as in `Job`.
     """
 
     model: nn.Module
-    fit: Callable[[Optimizer], object]
+    fit: Callable[[Any], object]
     evaluate: Callable[[Split], Mapping[str, float]]
     epochs: int
     metric: str = "loss"
     parameter_groups: Groups | None = None
+    maximize: bool = False
 
     def __post_init__(self) -> None:
         """Refuse attributes of a wrong kind, while the function that made them is still in the traceback."""
         _check(self)
+
+
+def primary_metric(job: Job | OwnLoop) -> str:
+    """Return the metric that the study minimizes: the job's own, with a minus in front if higher is better."""
+    return f"-{job.metric}" if job.maximize else job.metric
 
 
 JobFactory = Callable[[int, str], Job | OwnLoop]
@@ -135,41 +153,19 @@ def _check(job: Job | OwnLoop) -> None:
         if value < 1:
             raise ValueError(f"{kind}.{name}={value} must be >= 1")
         object.__setattr__(job, name, int(value))
+    if (max_norm := given.get("max_norm")) is not None and not (
+        isinstance(max_norm, Real) and 0 < float(max_norm) < math.inf
+    ):
+        raise ValueError(f"{kind}.max_norm={max_norm!r} must be a finite number above 0; leave it out not to clip")
+    if job.maximize and job.metric.startswith("-"):
+        raise ValueError(
+            f"{kind}.metric={job.metric!r} is negated, and maximize=True negates it again; give one of the two"
+        )
     if job.parameter_groups is not None:
-        groups = _plain_groups(f"{kind}.parameter_groups", list(job.parameter_groups))
-        object.__setattr__(job, "parameter_groups", groups)
-
-
-def _plain_groups(where: str, entries: list[Any]) -> list[dict[str, Any]]:
-    """Return parameter groups with their weights in lists, which can be read more than once, without names."""
-    if not entries:
-        raise ValueError(f"{where} is empty; leave it out to train every weight of the model")
-    if not isinstance(entries[0], dict):
-        entries = [{"params": entries}]
-    groups: list[dict[str, Any]] = []
-    for number, group in enumerate(entries):
-        if not isinstance(group, dict) or "params" not in group:
+        groups = plain_groups(f"{kind}.parameter_groups", job.parameter_groups)
+        if isinstance(job, Job) and isinstance(groups, dict):
             raise TypeError(
-                f"{where}[{number}] is {group!r:.60}; it must be a dictionary with 'params', as torch's are"
+                "Job.parameter_groups names several optimizers, and a Job trains with one; give a list of groups, or "
+                "return an OwnLoop, whose fit gets the optimizers by name"
             )
-        params = _weights_of(group["params"])
-        if strange := [param for param in params if not isinstance(param, Tensor)]:
-            kind = type(strange[0]).__name__
-            raise TypeError(f"{where}[{number}] holds a {kind}; it must hold parameters of the model")
-        if group.get("weight_decay"):
-            raise ValueError(
-                f"{where}[{number}] sets weight_decay={group['weight_decay']}, which the comparison is to choose; "
-                "leave it out, or give 0 where weights must not decay"
-            )
-        groups.append({**group, "params": params})
-    for key, effect in (("weight_decay", "nothing would decay"), ("lr", "no learning rate would be left to tune")):
-        if all(key in group for group in groups):
-            raise ValueError(f"{where}: every group sets its {key}, so {effect}; leave it out of one at least")
-    return groups
-
-
-def _weights_of(params: Any) -> list[Any]:
-    """Return the weights of a group, which may hold one weight, several, or pairs of name and weight."""
-    if isinstance(params, Tensor):
-        return [params]
-    return [cast(Any, param)[1] if isinstance(param, tuple) else param for param in params]
+        object.__setattr__(job, "parameter_groups", groups)

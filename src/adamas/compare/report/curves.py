@@ -94,9 +94,9 @@ def milestones(result: Summary) -> dict[str, Any] | None:
         rows.append(
             {
                 "arm": result.record.title[name],
-                "steps": f"{time.steps:.0f}" if time.steps is not None else "half or more never",
+                "steps": f"{time.steps:.0f}" if time.steps is not None else "not reached",
                 "steps_never": _never(time.never, time.runs),
-                "matched": f"{figure(at.mean)}{spread}" if math.isfinite(at.mean) else "none got there",
+                "matched": f"{figure(at.mean)}{spread}" if math.isfinite(at.mean) else "not reached",
                 "matched_never": _never(at.never, at.runs),
             }
         )
@@ -105,7 +105,7 @@ def milestones(result: Summary) -> dict[str, Any] | None:
 
 def _never(count: int, runs: int) -> str:
     """Return how many runs ended before they got there."""
-    return f"{count} of {runs} never" if count else f"all {runs} got there"
+    return f"not reached by {count} of {runs} seeds" if count else f"reached by all {runs} seeds"
 
 
 def _best_so_far(result: Summary) -> dict[str, list[float]]:

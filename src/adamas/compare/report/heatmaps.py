@@ -1,4 +1,4 @@
-"""The heat maps of the search: each arm's validation figures over learning rate and weight decay.
+"""The maps of the search: the surface through an arm's runs over learning rate and weight decay, and the runs on it.
 
 All maps share one colour scale. Figures are plain Plotly data. Colours are names of the page's CSS variables; the
 script of the page replaces them by the colours of light or dark mode.
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from adamas.compare.report.text import Cells, short_number
-from adamas.compare.search.grids import Grid
 from adamas.compare.search.selection import scores
 from adamas.compare.study.run import Config
 from adamas.compare.verdict.result import Summary
@@ -22,7 +21,10 @@ from adamas.decay import from_independent, to_independent
 
 _WORST_SHOWN = 0.5  # quantile of all figures; higher figures all have the last colour of the scale
 _COLOURS = [[i / 4, f"var(--scale-{i})"] for i in range(5)]
-_Trace = dict[str, Any]
+_ROOM = (0.11, 0.06)  # of a label, as fractions of the map's width and height
+_Ends = list[tuple[float, float]]  # of the axis of weight decay, and of that of learning rate
+_PAD = 0.2  # decades beyond the outermost runs
+_NONE_PLACE = 0.0  # of runs without decay on a map that has no decay
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Map:
         caption: The text above the figure.
         narrow: Whether the map has one column, because the arm has no decay.
         figure: The figure as Plotly data.
-        rows: The cells as rows of text.
+        rows: The settings as rows of text.
     """
 
     arm: str
@@ -67,161 +69,151 @@ def maps(result: Summary) -> tuple[Scale, list[Map]]:
             record.title[cells.arm],
             "No decay" if cells.arm == "none" else record.title[cells.arm],
             record.grids[cells.arm].decays == (0.0,),
-            _figure(cells, scale, _rate_range(cells, found)),
+            _figure(cells, scale),
             cells.rows(),
         )
         for cells in found
     ]
 
 
-def _grid(cells: Cells) -> Grid:
-    """Return the first runs of an arm."""
-    return cells.result.record.grids[cells.arm]
-
-
-def _rate_range(cells: Cells, found: list[Cells]) -> tuple[float, float]:
-    """Return the ends of the axis of learning rates, which arms with equal learning rates in their grids share."""
-    grid = _grid(cells)
-    lrs = [config.lr for other in found if _grid(other).lrs == grid.lrs for config in other.values]
-    pad = 0.5 * math.log10(grid.lr_step)
-    return math.log10(min(lrs)) - pad, math.log10(max(lrs)) + pad
-
-
-def _figure(cells: Cells, scale: Scale, rates: tuple[float, float]) -> dict[str, Any]:
-    """Return one arm's map: the grid as cells, later runs as small squares, a ring around the chosen config."""
-    grid, winner = _grid(cells), cells.result.record.winners[cells.arm]
-    first = {run.config for run in grid.runs()}
-    later = [config for config in cells.values if config not in first]
-    ring = {"symbol": "circle-open", "size": 18, "color": "var(--mark)", "line": {"width": 3}}
+def _figure(cells: Cells, scale: Scale) -> dict[str, Any]:
+    """Return one arm's map: the surface, a marker for each setting that was tried, a ring around the chosen one."""
+    record = cells.result.record
+    winner = record.winners[cells.arm]
     chosen = Config(winner.lr, winner.weight_decay)
-    columns = [_column(decay) for decay in grid.decays]
-    shown = [_place(config)[0] for config in cells.values]
-    half = 0.5 if len(columns) == 1 else 0.5 * (columns[1] - columns[0])
+    ring = {"symbol": "circle-open", "size": 20, "color": "var(--mark)", "line": {"width": 3}}
+    drawn = [config for config in cells.values if math.isfinite(cells.values[config])]
+    signs = [config for config in cells.values if math.isinf(cells.values[config])]
+    places = [_place(config) for config in (*cells.values, chosen)]
+    ends = [(min(each) - _PAD, max(each) + _PAD) for each in zip(*places, strict=True)]
     return {
         "data": [
-            _grid_trace(cells, scale),
-            _grid_text(cells, scale),
-            _squares(cells, scale, [config for config in later if math.isfinite(cells.values[config])]),
-            _signs(cells, [config for config in later if math.isinf(cells.values[config])]),
+            _surface(cells, scale, ends),
+            _runs(cells, scale, drawn, ends),
+            _scatter(signs, mode="text", text=[cells.text(config) for config in signs], **_hover(cells, signs)),
             _scatter([chosen], mode="markers", marker=ring, hoverinfo="skip"),
             # Plotly draws an axis only if a trace uses it; this trace is invisible.
             _scatter([chosen], xaxis="x2", opacity=0, hoverinfo="skip"),
         ],
-        "layout": _layout(grid, winner.lr, rates, (min(shown) - half, max(shown) + half)),
+        "layout": _layout(record.grids[cells.arm].decays == (0.0,), winner.lr, ends),
     }
 
 
-def _column(decay: float) -> float:
-    """Return the place of a weight decay of the paper's convention: its logarithm, or 0 where there is no decay."""
-    return math.log10(decay) if decay > 0 else 0.0
-
-
 def _place(config: Config) -> tuple[float, float]:
-    """Return the coordinates of a config on a map."""
-    return _column(to_independent(config.weight_decay, config.lr)), math.log10(config.lr)
+    """Return the coordinates of a config on a map: the logarithms of the paper's weight decay and of the lr."""
+    decay = to_independent(config.weight_decay, config.lr)
+    return math.log10(decay) if decay > 0 else _NONE_PLACE, math.log10(config.lr)
 
 
-def _scatter(configs: list[Config], **more: Any) -> _Trace:
+def _scatter(configs: list[Config], **more: Any) -> dict[str, Any]:
     """Return a trace with a marker or a text at each config."""
     places = [_place(config) for config in configs]
     return {"type": "scatter", "x": [x for x, _ in places], "y": [y for _, y in places], **more}
 
 
-def _grid_trace(cells: Cells, scale: Scale) -> _Trace:
-    """Return the grid as a heat map."""
-    grid = _grid(cells)
-    configs = [[grid.run(lr, decay).config for decay in grid.decays] for lr in grid.lrs]
-    values = [[cells.values[config] for config in row] for row in configs]
+def _hover(cells: Cells, configs: list[Config]) -> dict[str, Any]:
+    """Return the texts that appear when the mouse is over a config."""
+    texts = [cells.hover(config) for config in configs]
+    return {"customdata": texts, "hovertemplate": "%{customdata}<extra></extra>"}
+
+
+def _surface(cells: Cells, scale: Scale, ends: _Ends) -> dict[str, Any]:
+    """Return the surface through the arm's runs as a heat map."""
+    record = cells.result.record
+    narrow = record.grids[cells.arm].decays == (0.0,)
+    decays = [_NONE_PLACE] if narrow else np.linspace(*ends[0], 48).tolist()
+    rates = np.linspace(*ends[1], 32).tolist()
+    values = record.candidates(cells.arm).figures_at([(rate, decay) for rate in rates for decay in decays])
     return {
         "type": "heatmap",
-        "x": [_column(decay) for decay in grid.decays],
-        "y": [math.log10(lr) for lr in grid.lrs],
-        "z": [[min(value, scale.worst) if math.isfinite(value) else None for value in row] for row in values],
-        "customdata": [[cells.hover(config) for config in row] for row in configs],
-        "hovertemplate": "%{customdata}<extra></extra>",
+        "x": decays,
+        "y": rates,
+        "z": np.clip(values, scale.best, scale.worst).reshape(len(rates), len(decays)).tolist(),
         "zmin": scale.best,
         "zmax": scale.worst,
         "colorscale": _COLOURS,
         "showscale": False,
-        "xgap": 2,
-        "ygap": 2,
-    }
-
-
-def _grid_text(cells: Cells, scale: Scale) -> _Trace:
-    """Return the figures of the grid, in the upper part of their cells; squares of later runs may cover the middle."""
-    grid = _grid(cells)
-    up = 0.26 * math.log10(grid.lr_step)
-    configs = [grid.run(lr, decay).config for lr in grid.lrs for decay in grid.decays]
-    half = 0.5 * (scale.best + scale.worst)
-    colours = [f"var(--on-{'strong' if cells.values[config] < half else 'weak'})" for config in configs]
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [_column(decay) for _ in grid.lrs for decay in grid.decays],
-        "y": [math.log10(lr) + up for lr in grid.lrs for _ in grid.decays],
-        "text": [cells.text(config) for config in configs],
-        "textfont": {"size": 11, "color": colours},
         "hoverinfo": "skip",
     }
 
 
-def _squares(cells: Cells, scale: Scale, configs: list[Config]) -> _Trace:
-    """Return small squares for the runs after the grid, on the same colour scale."""
+def _runs(cells: Cells, scale: Scale, configs: list[Config], ends: _Ends) -> dict[str, Any]:
+    """Return a marker for each setting: a circle for a mean over seeds, a square for one run."""
+    labelled = _spaced(sorted(configs, key=lambda config: cells.values[config]), ends)
+    half = 0.5 * (scale.best + scale.worst)
+    ink = [f"var(--on-{'strong' if cells.values[config] < half else 'weak'})" for config in configs]
     return _scatter(
         configs,
-        mode="markers",
-        customdata=[cells.hover(config) for config in configs],
-        hovertemplate="%{customdata}<extra></extra>",
+        mode="markers+text",
+        text=[cells.text(config) if config in labelled else "" for config in configs],
+        textposition="top center",
+        textfont={"size": 10, "color": ink},
         marker={
-            "symbol": "square",
-            "size": 9,
+            "symbol": ["circle" if cells.seeds(config) > 1 else "square" for config in configs],
+            "size": [11 if cells.seeds(config) > 1 else 8 for config in configs],
             "color": [min(cells.values[config], scale.worst) for config in configs],
             "cmin": scale.best,
             "cmax": scale.worst,
             "colorscale": _COLOURS,
             "line": {"width": 1.5, "color": "var(--square)"},
         },
+        **_hover(cells, configs),
     )
 
 
-def _signs(cells: Cells, configs: list[Config]) -> _Trace:
-    """Return signs for the runs after the grid that have no figure; each sign says why."""
-    return _scatter(
-        configs,
-        mode="text",
-        text=[cells.text(config) for config in configs],
-        textfont={"size": 11, "color": "var(--muted)"},
-        customdata=[cells.hover(config) for config in configs],
-        hovertemplate="%{customdata}<extra></extra>",
-    )
+def _spaced(configs: list[Config], ends: _Ends) -> list[Config]:
+    """Return the configs whose labels do not cover the label of an earlier one."""
+    sizes = [room * (high - low) for room, (low, high) in zip(_ROOM, ends, strict=True)]
+    found: list[Config] = []
+    for config in configs:
+        x, y = _place(config)
+        others = (_place(other) for other in found)
+        if all(abs(x - one) > sizes[0] or abs(y - other) > sizes[1] for one, other in others):
+            found.append(config)
+    return found
 
 
-def _layout(grid: Grid, lr: float, rates: tuple[float, float], columns: tuple[float, float]) -> dict[str, Any]:
+def _layout(narrow: bool, lr: float, ends: _Ends) -> dict[str, Any]:
     """Return the axes: learning rate on the left, the paper's weight decay below, torch's weight decay above.
 
     Args:
-        grid: The first runs of the arm.
+        narrow: Whether the arm has no decay.
         lr: The chosen learning rate, at which the upper axis holds.
-        rates: The ends of the axis of learning rates.
-        columns: The ends of the axes of weight decay.
+        ends: The ends of the axis of weight decay, and of that of learning rate.
     """
-    decays, narrow = grid.decays, len(grid.decays) == 1
-    x = {"range": list(columns), "tickvals": [_column(decay) for decay in decays], "tickangle": 0, "showgrid": False}
-    below = ["0"] if narrow else [short_number(decay) for decay in decays]
-    above = [""] if narrow else [short_number(from_independent(decay, lr)) for decay in decays]
-    below_title = "no decay" if narrow else f"lr {TIMES} weight_decay (paper)"
-    above_title = "" if narrow else f"weight_decay (torch) at lr {short_number(lr)}"
+    decades, rates = (_ticks(*each) for each in ends)
+    x = {"range": list(ends[0]), "tickvals": [_NONE_PLACE] if narrow else decades, "tickangle": 0, "showgrid": False}
+    below = ["0"] if narrow else [short_number(10**decade) for decade in decades]
+    above = [""] if narrow else [short_number(from_independent(10**decade, lr)) for decade in decades]
     return {
         "height": 380,
         "margin": {"l": 58, "r": 8, "t": 62, "b": 62},
-        "xaxis": {**x, "ticktext": below, "title": {"text": below_title}},
-        "xaxis2": {**x, "ticktext": above, "title": {"text": above_title}, "overlaying": "x", "side": "top"},
+        "xaxis": {
+            **x,
+            "ticktext": below,
+            "title": {"text": "no decay" if narrow else f"lr {TIMES} weight_decay (paper)"},
+        },
+        "xaxis2": {
+            **x,
+            "ticktext": above,
+            "title": {"text": "" if narrow else f"weight_decay (torch) at lr {short_number(lr)}"},
+            "overlaying": "x",
+            "side": "top",
+        },
         "yaxis": {
-            "range": list(rates),
-            "tickvals": [math.log10(rate) for rate in grid.lrs],
-            "ticktext": [short_number(rate) for rate in grid.lrs],
+            "range": list(ends[1]),
+            "tickvals": rates,
+            "ticktext": [short_number(10**rate) for rate in rates],
             "showgrid": False,
             "title": {"text": "learning rate"},
         },
     }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return the powers of ten between two logarithms, and 3 times them where there are few."""
+    whole = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
+    if len(whole) > 2:
+        return whole
+    return sorted(each for power in range(math.floor(low), math.ceil(high) + 1)
+                  for each in (float(power), power + math.log10(3)) if low <= each <= high)  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from adamas.compare.report.page import environment
 from adamas.compare.report.tables import arms_table
-from adamas.compare.report.text import unbroken
+from adamas.compare.report.text import capitalised
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import MINUS, words
 
@@ -18,11 +18,11 @@ _LABELS, _PLOT, _ROW = 190, 450, 44  # in pixels: least width of the labels, wid
 
 def notebook_html(result: Summary) -> str:
     """Return HTML without scripts that shows a study."""
-    sentences = [result.verdict.evidence, result.verdict.note, result.settings_sentence]
+    sentences = [result.verdict.evidence, result.verdict.note, result.errors_sentence]
     return environment().get_template("notebook.html").render(
         advice=result.verdict.advice,
-        sentences=[unbroken(sentence) for sentence in sentences if sentence],
-        warnings=[unbroken(sentence) for sentence in result.warnings],
+        sentences=[capitalised(sentence) for sentence in sentences if sentence],
+        warnings=[capitalised(sentence) for sentence in result.warnings],
         arms=arms_table(result),
         code=result.code,
         figure=_figure(result),
@@ -62,6 +62,6 @@ def _figure(result: Summary) -> dict[str, Any] | None:
             }
             for number, (label, found) in enumerate(named)
         ],
-        "caption": f"difference in {unit}; the band is the margin of {band}; bars are 95 % intervals",
+        "caption": f"difference in {unit}; the band is the margin of {band}; bars are 95% intervals",
         "ticks": [(place(part * reach), f"{part * reach * factor:.2g}".replace("-", MINUS)) for part in (-0.9, 0, 0.9)],
     }

@@ -58,7 +58,7 @@ def seed_lines(result: Summary) -> dict[str, Any]:
 
 
 def differences(result: Summary) -> dict[str, Any]:
-    """Return a figure of the differences of all pairs, with means and 95 % intervals, over the band of the margin."""
+    """Return a figure of the differences of all pairs, with means and 95% intervals, over the band of the margin."""
     title = result.record.title
     rows = [(f"{wrapped(title[arm])}<br>{MINUS} no decay", found) for arm, found in result.over_none.items()]
     if result.difference is not None:
@@ -127,7 +127,7 @@ def _row_traces(found: Difference, row: int, factor: float) -> list[dict[str, An
             },
             "marker": {"symbol": "diamond", "size": 12, "color": "var(--mark)"},
             "hovertemplate": (
-                f"mean {found.mean * factor:.3g}<br>95 % interval {found.low * factor:.3g} to {found.high * factor:.3g}"
+                f"mean {found.mean * factor:.3g}<br>95% interval {found.low * factor:.3g} to {found.high * factor:.3g}"
                 "<extra></extra>"
             ),
         },

@@ -9,7 +9,7 @@ from adamas.compare.report.curves import best_figure, best_rows, curve_figures, 
 from adamas.compare.report.heatmaps import maps
 from adamas.compare.report.pairs import differences, seed_lines
 from adamas.compare.report.tables import arms_table, differences_table, repetition, runs_csv, separability_table
-from adamas.compare.report.text import anchors, unbroken
+from adamas.compare.report.text import anchors, capitalised
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import figure, words
 
@@ -46,11 +46,13 @@ def section(result: Summary, anchor: str) -> dict[str, Any]:
 
 def _verdict(result: Summary) -> dict[str, Any]:
     """Return the verdict, its warnings, the code to paste and the findings."""
-    sentences = (result.verdict.evidence, result.verdict.note, result.settings_sentence)
+    sentences = (result.verdict.evidence, result.verdict.note, result.errors_sentence)
     return {
         "advice": result.verdict.advice,
-        "sentences": [unbroken(text) for text in sentences if text],
-        "warnings": [unbroken(text) for text in result.warnings],
+        "sentences": [capitalised(text) for text in sentences if text],
+        "warnings": [capitalised(text) for text in result.warnings],
+        "extend": result.extend,
+        "tuned_under": result.tuned_under,
         "code": result.code,
         "groups": result.record.settings.workload.groups,
         "findings": result.findings,
@@ -64,7 +66,8 @@ def _method(result: Summary) -> dict[str, Any]:
         "workload": settings.workload,
         "metric": words(settings.workload.metric),
         "margin": f"±{settings.margin}".removesuffix("abs"),
-        "seeds": settings.seeds,
+        "seeds": record.pairs,
+        "planned": record.planned,
         "runs": len(record.outcomes),
         "pruned": any(arm.pruned for arm in result.arms.values()),
         "without_figures": any(arm.without_figures for arm in result.arms.values()),

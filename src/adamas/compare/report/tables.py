@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adamas.compare.report.terminal import percent, show_figures, weight_decays
-from adamas.compare.report.text import STOPPED, unbroken
+from adamas.compare.report.text import STOPPED, capitalised
 from adamas.compare.search.grids import SEED
 from adamas.compare.search.selection import FIRST_FINAL_SEED, scores
 from adamas.compare.study.run import Run
@@ -46,8 +46,8 @@ def _chosen(arms: list[ArmResult]) -> list[_Row]:
     if any(arm.total_decay for arm in arms):
         rows.append(
             (
-                "D",
-                "decay over the run",
+                "Total decay D",
+                "over the run",
                 [_NONE if arm.total_decay is None else f"{arm.total_decay:.2g}" for arm in arms],
             )
         )
@@ -90,7 +90,7 @@ def _split(figure: str) -> tuple[str, str]:
     value, sign, spread = figure.partition(" ± ")
     if not sign:
         return value, ""
-    return value + (" %" if spread.endswith("%") else ""), f"± {spread}"
+    return value + ("%" if spread.endswith("%") else ""), f"± {spread}"
 
 
 def differences_table(result: Summary) -> list[dict[str, str]]:
@@ -101,7 +101,10 @@ def differences_table(result: Summary) -> list[dict[str, str]]:
     return [
         {
             "title": text,
-            **{end: unbroken(show(getattr(entry, end), entry.relative, sign=True)) for end in ("mean", "low", "high")},
+            **{
+                end: capitalised(show(getattr(entry, end), entry.relative, sign=True))
+                for end in ("mean", "low", "high")
+            },
             "p": f"{entry.p_sign_flip:.2g}",
             "better": f"{entry.p_better * len(entry.values):g}",
         }
@@ -126,21 +129,21 @@ def separability_table(result: Summary, worst: float) -> list[dict[str, str]]:
         found = separability(values, worst, arm.validation.sd, _grid_rates(runs))
         if found is None:
             continue
-        near = _NONE if found.near_best is None else f"{found.near_best * 100:.0f} %"
+        near = _NONE if found.near_best is None else f"{found.near_best * 100:.0f}%"
         for axis, figures in ((f"lr {TIMES} weight_decay", found.paper), ("weight_decay", found.torch)):
             rows.append({"arm": arm.arm.title, "axis": axis, **_axis_figures(figures), "near": near})
     return rows
 
 
 def _grid_rates(runs: list[Run]) -> list[float]:
-    """Return the learning rates of a grid and of its extensions, without the rates between them."""
-    return sorted({run.lr for run in runs if run.stage in ("search", "extend")})
+    """Return the learning rates of a grid, without the rates of later runs."""
+    return sorted({run.lr for run in runs if run.stage == "search"})
 
 
 def _axis_figures(figures: OnAxis) -> dict[str, str]:
     """Return the figures of an axis as text."""
     return {
-        "interaction": _NONE if figures.interaction is None else f"{figures.interaction * 100:.0f} %",
+        "interaction": _NONE if figures.interaction is None else f"{figures.interaction * 100:.0f}%",
         "tilt": _NONE if figures.tilt is None else f"{figures.tilt:+.2f}".replace("-", MINUS),
         "regret": _NONE if figures.regret is None else f"{figures.regret:.2g}",
     }
@@ -151,7 +154,7 @@ def repetition(result: Summary) -> list[tuple[str, str]]:
     settings, spec = result.record.settings, result.record.specification
     workload = settings.workload
     versions = {**spec["versions"], **{name: version(name) for name in ("optuna", "scipy", "plotly")}}
-    finals = f"finals {FIRST_FINAL_SEED} to {FIRST_FINAL_SEED + settings.seeds - 1}"
+    finals = f"finals {FIRST_FINAL_SEED} to {FIRST_FINAL_SEED + result.record.pairs - 1}"
     workers = f"{settings.workers} process{'' if settings.workers == 1 else 'es'}, one thread each"
     if not settings.workers:
         workers = "none, all runs trained in one process"

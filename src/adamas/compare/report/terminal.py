@@ -27,15 +27,20 @@ def print_verdict(console: Console, result: Summary) -> None:
     console.print("weight decay: torch's convention; lr x weight decay: the paper's convention", style="dim italic")
     console.print()
     console.print(Text(result.verdict.text, style="bold"))
-    for sentence in (result.verdict.note, result.settings_sentence, *result.warnings):
+    for sentence in (result.verdict.note, result.errors_sentence, *result.warnings):
         if sentence:
             console.print(Text(sentence))
+    if result.extend:
+        console.print(Text("To go on:"))
+        console.print(Text(result.extend, style="green"), soft_wrap=True)
     for finding in result.findings:
         holds = {True: "as expected", False: "NOT as expected", None: "cannot be told"}[finding.holds]
         console.print(Text(f"{holds}: {finding.expected} Measured: {finding.measured}"))
     console.print()
     if result.record.settings.workload.groups:
         console.print(Text("parameter_groups stands for the parameter groups of your job:"))
+    if result.tuned_under:
+        console.print(Text(result.tuned_under))
     for code in result.code:  # not wrapped, so that a line can be pasted
         console.print(Text(code, style="green"), soft_wrap=True)
 
@@ -44,7 +49,7 @@ def _table(result: Summary, arms: Sequence[ArmResult], titled: bool) -> Table:
     """Return a table with a column for each arm: its chosen config, and its figures on fresh seeds."""
     settings = result.record.settings
     metric = settings.workload.metric
-    title = f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {settings.seeds} seeds"
+    title = f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {result.record.pairs} seeds"
     table = Table(title=Text(title) if titled else None, title_justify="left", title_style="bold")
     table.add_column("", min_width=_LABEL_WIDTH)
     for arm in arms:
@@ -61,7 +66,7 @@ def _table(result: Summary, arms: Sequence[ArmResult], titled: bool) -> Table:
     row("test", lambda arm: show_figures(arm.test.get(metric)))
     if any("accuracy" in arm.test for arm in result.arms.values()):
         row("test accuracy", lambda arm: percent(arm.test.get("accuracy")))
-    row("runs, no figure", lambda arm: f"{arm.trials}, {arm.without_figures}")
+    row("search runs", lambda arm: f"{arm.trials} ({arm.trials_without_figures} failed)")
     return table
 
 
@@ -81,4 +86,4 @@ def show_figures(figures: Figures | None) -> str:
 
 def percent(figures: Figures | None) -> str:
     """Return mean and standard deviation of a fraction as text in per cent."""
-    return "diverged" if figures is None else f"{figures.mean * 100:.1f} ± {figures.sd * 100:.1f} %"
+    return "diverged" if figures is None else f"{figures.mean * 100:.1f} ± {figures.sd * 100:.1f}%"

@@ -35,17 +35,15 @@ def anchors(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def unbroken(text: str) -> str:
-    """Return a sentence that starts with a capital and has no line break between a number and its unit.
-
-    The name of a module keeps its small letter.
+def capitalised(text: str) -> str:
+    """Return a sentence that starts with a capital; the name of a module keeps its small letter.
 
     Example:
-        >>> unbroken("one run diverged."), unbroken("torch.optim.SGD's best cell")
-        ('One run diverged.', "torch.optim.SGD's best cell")
+        >>> capitalised("one run diverged."), capitalised("torch.optim.SGD's best setting")
+        ('One run diverged.', "torch.optim.SGD's best setting")
     """
     is_module = "." in text.split()[0].rstrip(".")
-    return (text if is_module else text[0].upper() + text[1:]).replace(" %", "\N{NO-BREAK SPACE}%")
+    return text if is_module else text[0].upper() + text[1:]
 
 
 def wrapped(title: str) -> str:
@@ -88,6 +86,10 @@ class Cells:
     arm: str
     values: dict[Config, float]
 
+    def seeds(self, config: Config) -> int:
+        """Return the number of seeds that a config ran on."""
+        return len({run.seed for run in self.result.record.searched[self.arm] if run.config == config})
+
     def text(self, config: Config) -> str:
         """Return a figure that fits into a cell, or the sign that says why there is none."""
         value = self.values[config]
@@ -116,6 +118,7 @@ class Cells:
                 "torch": f"{config.weight_decay:.3g}",
                 "paper": f"{to_independent(config.weight_decay, config.lr):.3g}",
                 "value": figure(value) if math.isfinite(value) else self._why_no_figure(config),
+                "seeds": str(self.seeds(config)),
                 "chosen": "chosen" if config == (winner.lr, winner.weight_decay) else "",
             }
             for config, value in sorted(self.values.items(), key=lambda item: item[1])

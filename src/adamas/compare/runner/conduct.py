@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
-from adamas.compare.runner.pool import Runner
+from adamas.compare.runner.pool import Lost, Runner
 from adamas.compare.runner.snapshot import snapshot
-from adamas.compare.runner.storage import close_storage, open_storage, reason, set_once
-from adamas.compare.runner.tasks import Schedule
-from adamas.compare.runner.trials import Trials, errors, outcomes
+from adamas.compare.runner.storage import close_storage, explained, open_storage, reason, remedy, set_once
+from adamas.compare.runner.tasks import Schedule, Task
+from adamas.compare.runner.trials import RUN, TASK, Trials, errors, outcomes, run_of
 from adamas.compare.study.errors import ChangedError, DiscardedError, JobFailedError, WorkersDiedError
-from adamas.compare.study.run import Requests
+from adamas.compare.study.run import Outcome, Requests
 from adamas.compare.study.settings import Settings, default_workers
 from adamas.compare.study.snapshot import Snapshot
 from adamas.compare.study.specification import differences
@@ -26,7 +29,12 @@ from adamas.compare.study.specification import differences
 Watch = Callable[[Snapshot], None]
 
 _LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
-_SPECIFICATION, _SHARES = "specification", "shares"  # user attributes of the Optuna study
+_SHOWN_SECONDS = 5.0  # after which the watch is called again although no run has ended: one may be hanging
+# A study ends if the first three runs all raised an error: the job is broken. It also ends if more than a third of at
+# least nine did. A job that raises an error where others diverge may lose the highest of the three learning rates that
+# `quick` searches, which is a third; more than that is no matter of the learning rate.
+_FIRST, _SHARE, _LEAST = 3, 1 / 3, 9
+_SPECIFICATION, _SHARES, _PLANNED = "specification", "shares", "planned pairs"  # user attributes of the Optuna study
 
 
 @contextlib.contextmanager
@@ -61,10 +69,10 @@ def _open_trials(settings: Settings) -> RDBStorage:
     except ValueError as error:
         if settings.storage:
             raise
-        raise ValueError(
-            f"out={settings.out} cannot hold the trials ({reason(error.__cause__ or error)}); it must be a folder that "
-            "can be written to, and trials.db in it, if it is there, one of an earlier comparison"
-        ) from error
+        general = "it must be a folder that can be written to, and trials.db in it, if it is there, one of an earlier "
+        found = reason(error.__cause__ or error)
+        advice = remedy(found, f"{general}comparison")
+        raise ValueError(f"out={settings.out} cannot hold the trials ({found}); {advice}") from error
 
 
 class Driver:
@@ -87,34 +95,46 @@ class Driver:
         self._expected = expected
         self._watch = watch
         self._started = False
-        self._next_look = 0.0
+        self._next_look = self._next_show = 0.0
         self._since = datetime.now()  # naive and local, as Optuna's times of trials are
+        self._ends: Counter[frozenset[str]] = Counter()  # how often a worker has ended while it trained these runs
 
     def open(self, spec: dict[str, Any]) -> None:
         """Make the study or continue it; refuse a study with another specification."""
+        with explained(self._storage, content=True):
+            lines = self._open(spec)
+            known = outcomes(self._trials.all())
+        if lines:
+            raise ChangedError(
+                f"{self._settings.storage_shown} holds a study that {_made_from(lines, self._settings)}, and the two "
+                "would not mix:\n  "
+                + "\n  ".join(lines)
+                + "\nUse the same options to continue it, --fresh to discard it, or another --out to keep both."
+            )
+        self._shown = set(known)  # the runs that ended in earlier calls, or that the watch was told of
+
+    def _open(self, spec: dict[str, Any]) -> list[str]:
+        """Make the study or continue it; return the differences of the specifications."""
         name = self._settings.study_name
         if self._settings.fresh:
             discard(name, self._storage)
         study = optuna.create_study(study_name=name, storage=self._storage, load_if_exists=True)
         number = self._storage.get_study_id_from_name(name)
         before = study.user_attrs.get(_SPECIFICATION) or set_once(self._storage, number, _SPECIFICATION, spec)
-        if lines := differences(before, spec):
-            raise ChangedError(
-                f"{self._settings.storage_shown} holds a study of another specification, and the two would not mix:\n  "
-                + "\n  ".join(lines)
-                + "\nUse the same options to continue it, --fresh to discard it, or another --out to keep both."
-            )
         # The machine decides, not --workers, on which no result may depend. If others continue, the first decides.
         own = max(2, default_workers(self._settings.workload.device))
         self._shares = study.user_attrs.get(_SHARES) or set_once(self._storage, number, _SHARES, own)
+        planned = study.user_attrs.get(_PLANNED) or set_once(self._storage, number, _PLANNED, self._settings.pairs)
+        self.planned_pairs: int = planned
         self._trials = Trials(study, self._storage)
-        self._first = len(self._trials.all())  # trials of earlier calls have lower numbers
+        return differences(before, spec)
 
     def follow(self, searches: list[Requests]) -> None:
         """Go through searches to their ends: together if their runs can share passes, else each at its own pace.
 
         Raises:
-            JobFailedError: the job raised an error.
+            JobFailedError: too many runs failed.
+            StorageError: the database cannot be used any more.
             DiscardedError: another process discarded the study meanwhile.
         """
         workload = self._settings.workload
@@ -147,19 +167,58 @@ class Driver:
             if not self._started:
                 self._started = True
                 self._runner.start(self._settings, self._trials.study_id)
-            self._runner.wait()
+            for lost in self._runner.wait():
+                self._take_back(lost)
 
     def _advance(self, waiting: list[Schedule]) -> list[Schedule]:
         """Advance the searches, store their requests, and return the searches that are not at their ends."""
         now = self._trials.all()
-        if found := errors(now, after=self._first - 1):
-            raise JobFailedError(found[0]) from self._runner.error
-        done = outcomes(now)
+        with explained(self._storage, content=True):
+            done = outcomes(now)
+        failed = errors(now)
+        if len(failed) == len(done) >= _FIRST or (len(done) >= _LEAST and len(failed) > _SHARE * len(done)):
+            self._show(now, done)
+            self._trials.forget_failures()
+            raise JobFailedError(
+                f"{len(failed)} of {len(done)} finished runs failed. Repair the job; the same command then trains them "
+                f"again. The first that failed: {failed[0]}"
+            ) from self._runner.error
         still = [each for each in waiting if each.advance(done)]
         if self._trials.want([task for each in still for task in each.tasks], now):
             now = self._trials.all()
-        self._watch(snapshot(self._settings, self._expected, now, self._since))
+        self._show(now, done)
         return still
+
+    def _show(self, now: list[FrozenTrial], done: dict[str, Outcome]) -> None:
+        """Call the watch with the present state, and with the runs that ended since the last time."""
+        with explained(self._storage, content=True):
+            new = done.keys() - self._shown
+            complete = [trial for trial in now if trial.state == TrialState.COMPLETE]
+            ended = {run_of(trial): done[key] for trial in complete if (key := trial.user_attrs[RUN]["key"]) in new}
+            found = snapshot(self._settings, self._expected, now, self._since)
+        self._shown |= new
+        self._next_show = time.monotonic() + _SHOWN_SECONDS
+        self._watch(replace(found, ended=ended))
+
+    def _take_back(self, lost: Lost) -> None:
+        """Let the runs of a worker that is gone wait again; a run that ended its workers too often has failed.
+
+        Runs that ended a worker together too often wait again one by one.
+        """
+        held = [trial for trial in self._trials.all() if trial.number in lost.work.held]
+        held = [trial for trial in held if trial.state == TrialState.RUNNING]
+        together = frozenset(trial.user_attrs[RUN]["key"] for trial in held if trial.number in lost.work.training)
+        self._ends[together] += 1
+        enough = self._ends[together] >= lost.patience
+        for trial in held:
+            run, task = run_of(trial), Task.from_json(trial.user_attrs[TASK])
+            if enough and lost.work.size == 1 and trial.number in lost.work.training:
+                outcome = Outcome("failed", seconds=lost.seconds, message=lost.reason)
+                self._trials.finish(trial, outcome, task.metric, f"{run.key}\n{lost.reason}")
+                continue
+            self._trials.fail(trial)
+            if enough or lost.work.size < len(task.runs):
+                self._trials.want([replace(task, runs=(run,))], [])
 
     def _return_lost(self) -> None:
         """Look once a second for trials of dead workers, and for the study itself."""
@@ -168,6 +227,16 @@ class Driver:
                 raise KeyError(self._settings.study_name)
             self._trials.return_lost()
             self._next_look = time.monotonic() + _LOST_SECONDS
+        if self._started and time.monotonic() >= self._next_show:
+            self._show(self._trials.all(), {})
+
+
+def _made_from(lines: list[str], settings: Settings) -> str:
+    """Return in words what an earlier study was made from."""
+    if all(line.startswith("workload.revision") for line in lines):
+        workload = settings.workload
+        return f"was made from a different version of {workload.typed.partition(':')[0] or workload.name}"
+    return "was made with other options or versions"
 
 
 def discard(name: str, storage: RDBStorage) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from adamas.compare.job.evaluate import groups_of, total
-from adamas.compare.job.job import Job, OwnLoop, Split
+from adamas.compare.job.evaluate import build, groups_of, total
+from adamas.compare.job.job import Job, Split
 from adamas.compare.job.stacked import StackedWeights
 from adamas.compare.runner.history import History
 from adamas.compare.study.arms import Arm
@@ -26,12 +27,15 @@ class Copy:
     rates: list[float]
     scheduler: LRScheduler | None
     history: History
+    max_norm: float | None = None
 
     def step(self, factor: float) -> None:
         """Step at `factor` times the learning rate, or at the rate that the job's own scheduler has set."""
         if self.scheduler is None:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
+        if self.max_norm is not None:
+            clip_gradients(self.optimizer, self.max_norm)
         self.history.before_step()
         self.optimizer.step()
         self.history.after_step()
@@ -39,13 +43,25 @@ class Copy:
             self.scheduler.step()
 
 
-def make_copy(job: Job | OwnLoop, arm: Arm, run: Run, groups: Any) -> Copy:
+def make_copy(job: Job, arm: Arm, run: Run, groups: Any) -> Copy:
     """Build the optimizer of a run on the weights in `groups`."""
-    optimizer = arm.build(groups, run.lr, run.weight_decay)
+    optimizer = build(arm, groups, run.lr, run.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
-    history = History(run, optimizer, job.steps if isinstance(job, Job) else None)
-    scheduler = job.scheduler(optimizer) if isinstance(job, Job) and job.scheduler else None
-    return Copy(run, optimizer, rates, scheduler, history)
+    history = History(run, optimizer, job.steps, power=arm.decay_power)
+    scheduler = job.scheduler(optimizer) if job.scheduler else None
+    return Copy(run, optimizer, rates, scheduler, history, job.max_norm)
+
+
+def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:
+    """Scale the gradients of all weights down to the norm `max_norm`, to the bits of torch's `clip_grad_norm_`.
+
+    The scaled gradients are new tensors: the gradients of several weights, or of several copies, may share memory.
+    """
+    params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
+    grads = [param.grad for param in params]
+    factor = torch.clamp(max_norm / (torch.nn.utils.get_total_norm(grads) + 1e-6), max=1.0)
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad * factor.to(grad.device)
 
 
 class Single:

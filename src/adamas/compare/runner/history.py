@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ class History:
         run: The run that is trained.
         optimizer: The optimizer of the run, with the learning rate before any schedule.
         steps: The number of steps of the whole run; None where the job's own loop decides.
+        others: Further optimizers of the run, whose sqrt(v_hat) is read too; the first one counts the steps.
+        power: The power of the scheduled learning rate that a step's decay is proportional to.
 
     Attributes:
         fit: Mean training loss around the middle of the run, as a fraction of the loss at its start; None before the
@@ -35,10 +37,14 @@ class History:
         curve: The points of the run's curve.
     """
 
-    def __init__(self, run: Run, optimizer: Optimizer, steps: int | None) -> None:
+    def __init__(
+        self, run: Run, optimizer: Optimizer, steps: int | None, others: Sequence[Optimizer] = (), power: int = 1
+    ) -> None:
         self._planned = steps or 0
         self._run = run
         self._optimizer = optimizer
+        self._others = tuple(others)
+        self._power = power
         self._rate = optimizer.param_groups[0]["lr"]
         self._first_loss = math.nan
         self._start = math.nan  # the first loss, or the mean of the first twentieth if that is higher
@@ -57,8 +63,8 @@ class History:
 
     @property
     def total_decay(self) -> float:
-        """D so far: the sum of lr_t * weight_decay over the learning rates that the optimizer had."""
-        return math.fsum(self._factors) * self._run.lr * self._run.weight_decay
+        """D so far: the sum over steps of what decay alone takes off a weight, lr_t * weight_decay for most arms."""
+        return math.fsum(factor**self._power for factor in self._factors) * self._run.lr * self._run.weight_decay
 
     @property
     def training_loss(self) -> float | None:
@@ -109,20 +115,25 @@ class History:
 
     def _probe(self) -> None:
         """Add a probe; if the run is longer than was known, drop every second probe and go on at half the rate."""
-        self._probes.append(_root_second_moments(self._optimizer, self.steps))
+        self._probes.append(_root_second_moments((self._optimizer, *self._others), self.steps))
         if len(self._probes) > 2 * _PROBES:
             self._probes = self._probes[1::2]
             self._stride *= 2
 
 
-def _root_second_moments(optimizer: Optimizer, step: int) -> torch.Tensor:
-    """Return sqrt(v_hat) of the weights after `step` steps, without zeros: these weights never had a gradient."""
-    parts = [
-        (optimizer.state[param]["exp_avg_sq"] / (1.0 - group["betas"][1] ** step)).sqrt().flatten()
-        for group in optimizer.param_groups
-        for param in group["params"]
-        if "exp_avg_sq" in optimizer.state.get(param, {})
-    ]
+def _root_second_moments(optimizers: Iterable[Optimizer], steps: int) -> torch.Tensor:
+    """Return sqrt(v_hat) of the weights, without zeros: these weights never had a gradient.
+
+    A weight without a gradient in some steps has taken fewer than `steps`; its state counts them.
+    """
+    parts: list[torch.Tensor] = []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            states = [optimizer.state[param] for param in group["params"] if param in optimizer.state]
+            for state in states:
+                if "exp_avg_sq" in state:
+                    taken = int(state.get("step", steps))
+                    parts.append((state["exp_avg_sq"] / (1.0 - group["betas"][1] ** taken)).sqrt().flatten())
     if not parts:
         return torch.empty(0)
     values = torch.cat(parts).cpu().float()

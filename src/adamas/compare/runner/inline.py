@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from adamas.compare.job.evaluate import one_thread
-from adamas.compare.runner.pool import Runner
+from adamas.compare.runner.pool import Lost, Runner
 from adamas.compare.runner.storage import close_storage
 from adamas.compare.runner.worker import Worker, join_study
 from adamas.compare.study.settings import Settings
@@ -31,10 +31,11 @@ class Inline(Runner):
         if trials is not None:
             self._worker = Worker(trials, settings.workload, settings.trained_arms)
 
-    def wait(self) -> None:
-        """Train one task; if none is waiting, wait a moment for other machines."""
+    def wait(self) -> list[Lost]:
+        """Train one task; if none is waiting, wait a moment for other machines. No run loses its worker."""
         with one_thread():
             if self._worker is None or not self._worker.step():
                 time.sleep(_IDLE_SECONDS)
             else:
                 self.error = self._worker.error
+        return []

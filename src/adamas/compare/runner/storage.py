@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,10 @@ from optuna.trial import TrialState
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
+
+from adamas.compare.study.errors import StorageError, StudyError
 
 # Seconds between two heartbeats, and seconds without one after which a run counts as lost, both by the clock of the
 # database. The numbers are larger for a server, where a slow network must not look like a dead worker.
@@ -29,6 +34,18 @@ SERVER_HEARTBEAT = (10, 60)
 
 _BUSY_SECONDS = 60  # for which a process waits for the transaction of another
 _CREATION_TRIES = 20  # to create the tables while other processes create them too
+_REMEDIES = (  # by words in the reason why a database cannot be used
+    (("locked",), "another program holds it: close that program, and give the same command again"),
+    (
+        ("is full", "disk I/O", "No space left", "File too large"),
+        "free space on the disk, and give the same command again",
+    ),
+    (
+        ("malformed", "not a database", "no such", "cannot be read", "no longer compatible", "decode", "constraint"),
+        "it is damaged, or of another program: move the file away (`sqlite3 FILE .recover` reads what is whole), or "
+        "give another --out",
+    ),
+)
 _INSERTS = {"sqlite": insert_sqlite, "postgresql": insert_postgresql}  # INSERT that can update, by database
 
 
@@ -54,11 +71,13 @@ def open_storage(url: str, create: bool) -> RDBStorage:
         if sqlite := database == "sqlite":
             _make_folder(parsed, create)
         return _create_or_connect(url, sqlite) if create else _connect(url, sqlite, create=False)
-    except (ArgumentError, ImportError, OSError, DBAPIError, StorageInternalError) as error:
-        raise ValueError(
-            f"storage={shown} cannot be opened ({reason(error)}); it must be a database URL with its driver installed, "
-            "as in sqlite:///trials.db or postgresql://user@host/name (pip install 'adamas[postgresql]')"
-        ) from error
+    except _InMemoryError:
+        raise
+    except Exception as error:  # a damaged database fails in many ways
+        general = "it must be a database URL with its driver installed, as in sqlite:///trials.db or "
+        general += "postgresql://user@host/name (pip install 'adamas[postgresql]')"
+        found = reason(error)
+        raise ValueError(f"storage={shown} cannot be opened ({found}); {remedy(found, general)}") from error
 
 
 def close_storage(storage: RDBStorage) -> None:
@@ -69,7 +88,38 @@ def close_storage(storage: RDBStorage) -> None:
 
 def reason(error: BaseException) -> str:
     """Return in one line why a database cannot be used."""
-    return str(error.__cause__ or error).splitlines()[0]
+    cause = error.__cause__ or error
+    cause = getattr(cause, "orig", None) or cause  # without what SQLAlchemy says around it
+    said = str(cause).splitlines()
+    return said[0] if said and not isinstance(cause, KeyError) else repr(cause)
+
+
+def remedy(said: str, general: str = "give the same command again once it can be used") -> str:
+    """Return what to do about a database that cannot be used, from the reason why."""
+    return next((advice for words, advice in _REMEDIES if any(word in said for word in words)), general)
+
+
+@contextlib.contextmanager
+def explained(storage: RDBStorage, content: bool = False) -> Generator[None]:
+    """Raise any error of the block, which uses the database alone, as one sentence that says why and what to do.
+
+    A `KeyError` passes, unless the block reads `content` alone: Optuna raises it for a study that another process has
+    discarded.
+    """
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        if isinstance(error, KeyError) and not content:
+            raise
+        shown = storage.engine.url.render_as_string(hide_password=True)
+        found = reason(error)
+        if not isinstance(error, (SQLAlchemyError, StorageInternalError)):
+            found = f"its contents cannot be read: {found}"
+        raise StorageError(
+            f"storage={shown} cannot be used ({found}); {remedy(found)}. Every finished run that it holds is kept"
+        ) from error
 
 
 def _read_url(url: str) -> URL:
@@ -80,10 +130,16 @@ def _read_url(url: str) -> URL:
         raise ArgumentError("its port is no number") from None
 
 
+class _InMemoryError(ValueError):
+    """The URL names a database in the memory of one process."""
+
+
 def _make_folder(url: URL, create: bool) -> None:
     """Make the folder of an SQLite file; refuse a database in the memory of one process."""
     if url.database in (None, "", ":memory:"):
-        raise ValueError(f"storage={url} must be a file or a server: worker processes cannot see each other's memory")
+        raise _InMemoryError(
+            f"storage={url} must be a file or a server: worker processes cannot see each other's memory"
+        )
     if create:
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
 
@@ -94,18 +150,29 @@ def _create_or_connect(url: str, sqlite: bool) -> RDBStorage:
     Optuna looks for a table and then creates it; it does the same with the row of its version. If several processes
     start together on a new database, one succeeds and the others fail. They try again, and then find the tables.
     """
-    tries = 0
+    tries, began = 0, time.monotonic()
     while True:
         try:
             _connect(url, sqlite, create=True).engine.dispose()
-            return _connect(url, sqlite, create=False)
+            storage = _connect(url, sqlite, create=False)
+            if sqlite:
+                _refuse_damaged(storage.engine)
+            return storage
         except (DBAPIError, StorageInternalError) as error:
             tries += 1
             said = str(error.__cause__ or error)
             by_another = isinstance(error, IntegrityError) or "already exists" in said or "database is locked" in said
-            if tries == _CREATION_TRIES or not by_another:
+            if tries == _CREATION_TRIES or not by_another or time.monotonic() - began > _BUSY_SECONDS:
                 raise
         time.sleep(0.05)
+
+
+def _refuse_damaged(engine: sqlalchemy.Engine) -> None:
+    """Raise an error if pages of an SQLite file are damaged, before anything is built on what it holds."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"the file is malformed: {str(found).splitlines()[-1]}")
 
 
 def _connect(url: str, sqlite: bool, create: bool) -> RDBStorage:
@@ -150,6 +217,14 @@ def count_states(storage: RDBStorage, study: int) -> dict[TrialState, int]:
     rows = sqlalchemy.select(TrialModel.state, sqlalchemy.func.count()).where(TrialModel.study_id == study)
     with storage.engine.connect() as connection:
         return {state: count for state, count in connection.execute(rows.group_by(TrialModel.state))}
+
+
+def read_heartbeats(storage: RDBStorage, study: int) -> dict[int, datetime]:
+    """Return the last heartbeat of each running trial of a study."""
+    beats = sqlalchemy.select(TrialHeartbeatModel.trial_id, TrialHeartbeatModel.heartbeat).join(TrialModel)
+    running = beats.where(TrialModel.study_id == study, TrialModel.state == TrialState.RUNNING)
+    with storage.engine.connect() as connection:
+        return {trial: beat for trial, beat in connection.execute(running)}
 
 
 def record_heartbeats(storage: RDBStorage, trials: Sequence[int]) -> None:

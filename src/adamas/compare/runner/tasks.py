@@ -119,8 +119,11 @@ class Schedule:
     def __init__(self, searches: Iterable[Requests], workload: Workload, shares: int) -> None:
         self._workload = workload
         self._shares = shares
-        self._requests = {search: next(search) for search in searches}
-        self._set_tasks()
+        first = ((search, next(search, None)) for search in searches)
+        self._requests = {search: request for search, request in first if request is not None}
+        self.tasks: list[Task] = []
+        if self._requests:
+            self._set_tasks()
 
     def _set_tasks(self) -> None:
         """Divide the requested runs of the earliest stage into tasks."""

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from adamas.compare.job.evaluate import Evaluate, figures, groups_of, primary, randomness
-from adamas.compare.job.job import Job, JobFactory, OwnLoop
-from adamas.compare.runner.copies import Copy, Single, Stack, make_copy
-from adamas.compare.runner.history import look_steps
+from adamas.compare.job.evaluate import Evaluate, build_all, figures, fit, primary, randomness
+from adamas.compare.job.job import Job, JobFactory, OwnLoop, Split
+from adamas.compare.runner.copies import Copy, Single, Stack
+from adamas.compare.runner.history import History, look_steps
 from adamas.compare.runner.tasks import Task
 from adamas.compare.study.arms import Arm
 from adamas.compare.study.run import SEARCH_STAGES, Outcome, Status
@@ -69,10 +69,9 @@ def train(jobs: Mapping[int, Job], arms: Mapping[str, Arm], task: Task) -> list[
     first, *others = task.runs
     job = jobs[first.seed]
     group = Stack(jobs, arms, task.runs) if others else Single(job, arms[first.arm], first)
-    copies = list(group.copies)
     pilot, final = task.stage == "pilot", task.stage == "final"
-    untrained = figures(job, partial(group.evaluate, copies[0]), "validation") if pilot else None  # of one seed
-    pruned: list[Copy] = []
+    untrained = _figures(job, partial(group.evaluate, group.copies[0]), "validation", task.metric) if pilot else None
+    ended: dict[Copy, tuple[Status, str]] = {}
     looks = set(look_steps(job.steps)) if final else set()
     for each in jobs.values():
         each.model.train()
@@ -80,23 +79,26 @@ def train(jobs: Mapping[int, Job], arms: Mapping[str, Arm], task: Task) -> list[
         losses = group.gradients(of_seeds)
         for copy, loss in zip(group.copies, losses, strict=True):
             copy.history.saw(loss)
-        group.drop([copy for copy, loss in zip(group.copies, losses, strict=True) if not math.isfinite(loss)])
+            if not math.isfinite(loss):
+                ended[copy] = "diverged", f"the training loss became {loss} at step {step}"
+        group.drop([copy for copy in group.copies if copy in ended])
         factor = 1.0 if job.scheduler else job.schedule((step - 1) / job.steps)
         for copy in group.copies:
             copy.step(factor)
         if task.may_prune and task.stage in SEARCH_STAGES:
             useless = [copy for copy in group.copies if copy.history.should_prune]
-            pruned += useless
+            ended |= {copy: ("pruned", _why_pruned(copy.history)) for copy in useless}
             group.drop(useless)
         if not group.copies:
             break
         if step in looks:
             for copy in group.copies:
-                found = figures(jobs[copy.run.seed], partial(group.evaluate, copy), "validation")
-                copy.history.look(primary(found, "validation", task.metric)[task.metric])
-    outcomes = {copy.run: _outcome(job, copy, "pruned" if copy in pruned else "diverged") for copy in copies}
+                found = _figures(jobs[copy.run.seed], partial(group.evaluate, copy), "validation", task.metric)
+                copy.history.look(found[task.metric])
+    outcomes = {copy.run: _outcome(job, copy.history, *why) for copy, why in ended.items()}
     for copy in group.copies:
-        outcomes[copy.run] = _judge(jobs[copy.run.seed], partial(group.evaluate, copy), copy, task.metric, test=final)
+        evaluate = partial(group.evaluate, copy)
+        outcomes[copy.run] = _judge(jobs[copy.run.seed], evaluate, copy.history, task.metric, test=final)
     return [replace(outcomes[run], untrained=untrained) for run in task.runs]
 
 
@@ -115,32 +117,58 @@ def _batches(job: Job) -> Iterator[Any]:
             )
 
 
+def _why_pruned(history: History) -> str:
+    """Return why a run was stopped half-way."""
+    return f"half-way, the training loss was still {history.fit or math.nan:.3g} of the loss at the start"
+
+
 def _train_own_loop(job: OwnLoop, arms: Mapping[str, Arm], task: Task) -> Outcome:
     """Let a job train itself with the optimizer of a run, and record the optimizer's steps."""
     run = task.runs[0]
-    copy = make_copy(job, arms[run.arm], run, groups_of(job))
-    untrained = figures(job, job.evaluate, "validation") if run.stage == "pilot" else None
-    copy.optimizer.register_step_pre_hook(lambda *_: copy.history.before_step())
-    copy.optimizer.register_step_post_hook(lambda *_: copy.history.after_step())
-    job.model.train()
-    job.fit(copy.optimizer)
-    if copy.history.steps == 0:
-        raise ValueError("fit(optimizer) never called optimizer.step(): it must train with the optimizer it is given")
-    return replace(_judge(job, job.evaluate, copy, task.metric, test=run.stage == "final"), untrained=untrained)
+    optimizers = build_all(job, arms[run.arm], run.lr, run.weight_decay)
+    first, *others = optimizers.values()
+    history = History(run, first, None, others, arms[run.arm].decay_power)
+    stepped: set[str] = set()
+    pilot, final = run.stage == "pilot", run.stage == "final"
+    untrained = _figures(job, job.evaluate, "validation", task.metric) if pilot else None
+    first.register_step_pre_hook(lambda *_: history.before_step())
+    first.register_step_post_hook(lambda *_: history.after_step())
+    for name, optimizer in optimizers.items():
+        optimizer.register_step_post_hook(lambda *_, name=name: stepped.add(name))
+    fit(job, optimizers)
+    if missing := [name for name in optimizers if name not in stepped]:
+        which = f" of {', '.join(map(repr, missing))}" if len(optimizers) > 1 else ""
+        raise ValueError(
+            f"fit(optimizer) never called optimizer.step(){which}: it must train with the optimizer it is given"
+        )
+    return replace(_judge(job, job.evaluate, history, task.metric, test=final), untrained=untrained)
 
 
-def _judge(job: Job | OwnLoop, evaluate: Evaluate, copy: Copy, metric: str, test: bool) -> Outcome:
+def _figures(job: Job | OwnLoop, evaluate: Evaluate, split: Split, metric: str) -> dict[str, float]:
+    """Return the figures of a split, the primary metric among them."""
+    return primary(figures(job, evaluate, split), split, metric)
+
+
+def _judge(job: Job | OwnLoop, evaluate: Evaluate, history: History, metric: str, test: bool) -> Outcome:
     """Return the outcome of a run that trained to its end: validate the run, and test it if it is a finalist."""
-    validation = primary(figures(job, evaluate, "validation"), "validation", metric)
-    tested = primary(figures(job, evaluate, "test"), "test", metric) if test else None
-    if not all(map(math.isfinite, [*validation.values(), *(tested or {}).values()])):
-        return _outcome(job, copy, "failed")
-    return replace(_outcome(job, copy, "ok"), validation=validation, test=tested)
+    validation = _figures(job, evaluate, "validation", metric)
+    tested = _figures(job, evaluate, "test", metric) if test else None
+    if wrong := _not_finite(validation):
+        return _outcome(job, history, "failed", f"evaluate('validation') returned {wrong}")
+    if wrong := _not_finite(tested or {}):
+        while_fine = "while every validation figure was finite"
+        return _outcome(job, history, "failed", f"evaluate('test') returned {wrong}, {while_fine}")
+    return replace(_outcome(job, history, "ok"), validation=validation, test=tested)
 
 
-def _outcome(job: Job | OwnLoop, copy: Copy, status: Status) -> Outcome:
+def _not_finite(found: Mapping[str, float]) -> str:
+    """Return the figures that are inf or NaN as text, without the negative of another figure."""
+    own = {name: value for name, value in found.items() if not (name.startswith("-") and name[1:] in found)}
+    return ", ".join(f"{name}={value}" for name, value in own.items() if not math.isfinite(value))
+
+
+def _outcome(job: Job | OwnLoop, history: History, status: Status, message: str = "") -> Outcome:
     """Return an outcome from the history of a run, without validation and test figures."""
-    history = copy.history
     return Outcome(
         status=status,
         total_decay=history.total_decay,
@@ -150,4 +178,5 @@ def _outcome(job: Job | OwnLoop, copy: Copy, status: Status) -> Outcome:
         fit=history.fit,
         training_loss=history.training_loss,
         curve=tuple(history.curve),
+        message=message,
     )

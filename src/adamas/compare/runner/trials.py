@@ -9,11 +9,14 @@ if a worker is killed in between, its trial never returns.)
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import threading
+import time
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -22,17 +25,33 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from adamas.compare.runner.storage import count_states, record_heartbeats
+from adamas.compare.runner.storage import count_states, explained, read_heartbeats, record_heartbeats
 from adamas.compare.runner.tasks import Task
-from adamas.compare.study.run import Outcome, Run
+from adamas.compare.study.run import STAGES, Outcome, Run, Status
 
 RUN, TASK, OUTCOME, ERROR = "run", "task", "outcome", "error"  # user attributes of a trial
+_FORGOTTEN = "forgotten"  # user attribute of a study: runs that failed up to this trial are trained again
 _ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 _DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(0.0, 1e6),
     "weight_decay": FloatDistribution(0.0, 1e30),
     "seed": IntDistribution(0, 2**31 - 1),
 }
+
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
+
+
+def _explained(method: Callable[Concatenate[Any, _Given], _Found]) -> Callable[Concatenate[Any, _Given], _Found]:
+    """Let a method raise the errors of the database as sentences."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
+        with explained(self.storage):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,10 @@ class Trials:
         self.storage = storage
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self._numbers: dict[int, int] = {}
+        self._forgotten: int = study.user_attrs.get(_FORGOTTEN, -1)
+        self._beats: dict[int, tuple[Any, float]] = {}  # the heartbeats, and when this process first saw each of them
 
+    @_explained
     def are_kept(self) -> bool:
         """Return whether the study still exists; another process may have restarted it with --fresh.
 
@@ -72,14 +94,27 @@ class Trials:
         except KeyError:
             return False
 
+    @_explained
     def all(self) -> list[FrozenTrial]:
         """Return every trial in its present state, in the order of the numbers."""
-        return self.study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            given, task = trial.user_attrs.get(RUN, {}), trial.user_attrs.get(TASK, {})
+            if given.get("stage") not in STAGES or not {"key", "arm"} <= given.keys() or "metric" not in task:
+                raise ValueError(f"trial {trial.number} names no run")
+        return [trial for trial in trials if trial.number > self._forgotten or ERROR not in trial.user_attrs]
 
+    @_explained
+    def forget_failures(self) -> None:
+        """Let the runs that failed be trained again by the next call: it may find the job repaired."""
+        self.study.set_user_attr(_FORGOTTEN, max(trial.number for trial in self.all()))
+
+    @_explained
     def ended(self) -> int:
         """Return how many trials have ended, in whatever state; the number never falls."""
         return sum(count for state, count in count_states(self.storage, self.study_id).items() if state.is_finished())
 
+    @_explained
     def want(self, tasks: Iterable[Task], trials: Iterable[FrozenTrial]) -> bool:
         """Add a trial for each run that has none which waits, runs or is complete; return whether any was added."""
         covered = {_key(trial) for trial in trials if trial.state in _ALIVE}
@@ -88,12 +123,27 @@ class Trials:
             self.study.add_trial(trial)
         return bool(missing)
 
+    @_explained
     def return_lost(self) -> None:
-        """Fail the trials of workers that stopped their heartbeats; `want` then adds trials for their runs again."""
+        """Fail the trials of workers that stopped their heartbeats; `want` then adds trials for their runs again.
+
+        By the clock of the database, a heartbeat is too old after the grace period. If that clock was set back, the
+        last heartbeat of a dead worker lies in the future: it is too old if this process saw it unchanged for as long.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study)
+        now, grace, before = time.monotonic(), self.storage.grace_period or math.inf, self._beats
+        self._beats = {
+            trial: before[trial] if trial in before and before[trial][0] == beat else (beat, now)
+            for trial, beat in read_heartbeats(self.storage, self.study_id).items()
+        }
+        for trial, (_, since) in self._beats.items():
+            if now - since > grace:
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial, TrialState.FAIL)
 
+    @_explained
     def claim(self) -> Claim | None:
         """Claim the waiting trials of a task for this process; return None if there is nothing to train.
 
@@ -148,14 +198,24 @@ class Trials:
                 self._end(trial, TrialState.PRUNED)
         return kept
 
-    def finish(self, trial: FrozenTrial, outcome: Outcome, metric: str) -> None:
-        """Store the outcome and complete the trial; the value of a run without figures is infinite."""
-        value = outcome.validation[metric] if outcome.ok else float("inf")
-        self._end(trial, TrialState.COMPLETE, [value], **{OUTCOME: outcome.to_json()})
+    @_explained
+    def finish(self, trial: FrozenTrial, outcome: Outcome, metric: str, error: str = "") -> None:
+        """Store the outcome and complete the trial; the value of a run without figures is infinite.
 
-    def fail(self, trial: FrozenTrial, error: str | None) -> None:
-        """Fail a trial: `error` is the traceback of the job, or None if the run was interrupted."""
-        self._end(trial, TrialState.FAIL, None, **({} if error is None else {ERROR: error}))
+        Args:
+            trial: The trial.
+            outcome: The outcome of its run.
+            metric: The primary metric.
+            error: The traceback, if the job raised an error.
+        """
+        value = outcome.validation[metric] if outcome.ok else float("inf")
+        found = {OUTCOME: outcome.to_json(), **({ERROR: error} if error else {})}
+        self._end(trial, TrialState.COMPLETE, [value], **found)
+
+    @_explained
+    def fail(self, trial: FrozenTrial) -> None:
+        """Fail the trial of an interrupted run; `want` then adds a trial for the run again."""
+        self._end(trial, TrialState.FAIL)
 
     def _end(self, trial: FrozenTrial, state: TrialState, values: list[float] | None = None, **attributes: Any) -> None:
         """Write the last state of a trial, unless the study was discarded."""
@@ -204,16 +264,27 @@ def heartbeat(storage: RDBStorage, numbers: Sequence[int]) -> Generator[None]:
 
 def outcomes(trials: Sequence[FrozenTrial]) -> dict[str, Outcome]:
     """Return the outcomes by the key of their run; if two trials have the same run, the first counts."""
-    return {
-        _key(trial): Outcome.from_json(trial.user_attrs[OUTCOME])
-        for trial in reversed(trials)
-        if trial.state == TrialState.COMPLETE
-    }
+    return {_key(trial): _outcome_of(trial) for trial in reversed(trials) if trial.state == TrialState.COMPLETE}
 
 
-def errors(trials: Iterable[FrozenTrial], after: int) -> list[str]:
-    """Return the tracebacks of the job in trials with a number above `after`."""
-    return [trial.user_attrs[ERROR] for trial in trials if trial.number > after and ERROR in trial.user_attrs]
+def _outcome_of(trial: FrozenTrial) -> Outcome:
+    """Return the outcome of a trial, after a check that the database gave back what was written."""
+    outcome, metric = Outcome.from_json(trial.user_attrs[OUTCOME]), trial.user_attrs[TASK]["metric"]
+    tested = outcome.test or {}
+    sums: list[Any] = [outcome.total_decay, outcome.steps, outcome.epochs, outcome.seconds]
+    numbers = [*outcome.validation.values(), *tested.values(), *(outcome.untrained or {}).values(), *sums]
+    numbers += [*(outcome.gradient_scale or ()), *(value for moment in outcome.curve for value in moment)]
+    numbers += [value for value in (outcome.fit, outcome.training_loss) if value is not None]
+    named = not outcome.ok or (metric in outcome.validation and (not tested or metric in tested))
+    known = outcome.status in get_args(Status) and all(isinstance(number, int | float) for number in numbers)
+    if not named or not known:
+        raise ValueError(f"trial {trial.number} holds no outcome")
+    return outcome
+
+
+def errors(trials: Iterable[FrozenTrial]) -> list[str]:
+    """Return the tracebacks of the runs in which the job raised an error."""
+    return [trial.user_attrs[ERROR] for trial in trials if ERROR in trial.user_attrs]
 
 
 def waiting_trial(run: Run, task: Task) -> FrozenTrial:

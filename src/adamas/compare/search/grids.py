@@ -15,7 +15,7 @@ import numpy as np
 from adamas.compare.search.pilot import SEED, Pilot, ladder
 from adamas.compare.study.arms import Arm
 from adamas.compare.study.budgets import Budget
-from adamas.compare.study.run import Run, Stage
+from adamas.compare.study.run import Config, Run, Stage
 from adamas.decay import from_independent, to_independent, weight_decay_from_timescale
 
 
@@ -27,26 +27,33 @@ class Grid:
         arm: The name of the arm.
         lrs: The learning rates, ascending.
         decays: The weight decays in the paper's convention, ascending; one 0 for the arm without decay.
-        seeds: The seeds on which each config runs.
     """
 
     arm: str
     lrs: tuple[float, ...]
     decays: tuple[float, ...]
-    seeds: tuple[int, ...] = (SEED,)
 
     def run(self, lr: float, weight_decay_paper: float, seed: int = SEED, stage: Stage = "search") -> Run:
         """Return the run with torch's weight decay for the paper's, rounded to three digits for the user to paste."""
         return Run(stage, self.arm, lr, round_to(from_independent(weight_decay_paper, lr), 3), seed)
 
+    def of(self, config: Config, seed: int, stage: Stage) -> Run:
+        """Return the run of a config."""
+        return Run(stage, self.arm, config.lr, config.weight_decay, seed)
+
     def runs(self) -> list[Run]:
         """Return every run of the grid."""
-        return [self.run(lr, decay, seed) for lr in self.lrs for decay in self.decays for seed in self.seeds]
+        return [self.run(lr, decay) for lr in self.lrs for decay in self.decays]
 
     @property
     def lr_step(self) -> float:
-        """The mean ratio of neighbouring learning rates."""
-        return (self.lrs[-1] / self.lrs[0]) ** (1 / (len(self.lrs) - 1))
+        """The mean ratio of neighbouring learning rates; that of the ladder if there is one rate."""
+        return (self.lrs[-1] / self.lrs[0]) ** (1 / (len(self.lrs) - 1)) if len(self.lrs) > 1 else 10**0.5
+
+    @property
+    def inert(self) -> float:
+        """A weight decay a tenth of the weakest: it hardly acts, and stands for training without decay."""
+        return self.decays[0] / 10
 
     @property
     def decay_step(self) -> float:
@@ -70,7 +77,7 @@ def _grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Bud
     """Return the grid of an arm; `scale` holds the 10th, 50th and 90th percentile of sqrt(v_hat)."""
     lrs = _learning_rates(pilot, budget)
     if arm.decay == "none":
-        return Grid(arm.name, lrs, (0.0,), tuple(range(budget.repeats)))
+        return Grid(arm.name, pilot.rates, (0.0,))
     decays = sorted(
         to_independent(weight_decay_from_timescale(factor * pilot.epochs, pilot.lr, pilot.steps_per_epoch), pilot.lr)
         for factor in budget.timescales

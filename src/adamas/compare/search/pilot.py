@@ -16,8 +16,8 @@ from adamas.compare.study.errors import PilotError
 from adamas.compare.study.run import Outcome, Run
 
 SEED = 0  # the first seed of every config of the pilot and of the search
-ROUNDS = 3  # how often the pilot continues beyond an end, at most
-_BEYOND = 2  # how many learning rates it adds each time
+ROUNDS = 6  # how often the pilot continues beyond an end, at most
+_BEYOND = 1  # how many learning rates it adds each time
 _NEARLY = 0.1  # a figure that is worse than the best by less than this fraction may become better once decay acts
 _LEARNED = 0.9  # a run has learned something once its loss is below this fraction of the untrained loss
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from adamas.compare.search.candidates import Candidates
 from adamas.compare.search.grids import Grid
 from adamas.compare.search.pilot import Pilot
 from adamas.compare.search.selection import Winner
@@ -26,6 +27,8 @@ class Record:
         outcomes: The outcome of every run, pilot and finals included.
         sweeps: The runs of the sweeps over weight decay, by arm and variant of the job.
         left_out: The reason why an arm was left out, by arm.
+        pairs: The number of seeds on which every winner ran.
+        planned: The number of seeds that was planned before the finals; more of them may follow.
     """
 
     settings: Settings
@@ -37,6 +40,8 @@ class Record:
     outcomes: dict[Run, Outcome]
     sweeps: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    pairs: int = 0
+    planned: int = 8
 
     @property
     def pilot(self) -> Pilot | None:
@@ -48,6 +53,17 @@ class Record:
         """The name of each arm in sentences."""
         return {name: arm.title for name, arm in self.settings.arms.items()}
 
+    def candidates(self, arm: str) -> Candidates:
+        """Return the settings that an arm tried, with the surface through its runs and those of its pilot."""
+        own = "none" if self.settings.arms[arm].built_in else arm
+        pilots = [run for run in self.outcomes if run.stage == "pilot" and run.arm == own]
+        runs = list(dict.fromkeys([*pilots, *self.searched[arm]]))
+        return Candidates(self.grids[arm], runs, self.outcomes, self.settings.workload.metric)
+
+    def pairs_of(self, arm: str, pairs: int | None = None) -> int:
+        """Return on how many seeds an arm's winner runs, where the others run on `pairs`."""
+        return self.settings.budget.pairs_of(arm, pairs or self.pairs)
+
     def finals(self, arm: str) -> list[Outcome]:
         """Return the outcomes of an arm's finalists in the order of their seeds."""
-        return [self.outcomes[run] for run in self.winners[arm].finals(self.settings.seeds)]
+        return [self.outcomes[run] for run in self.winners[arm].finals(self.pairs_of(arm))]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
+from adamas.compare.search.candidates import Candidates, Regret
 from adamas.compare.study.arms import Arm
 from adamas.compare.study.errors import EveryRunDivergedError
 from adamas.compare.study.run import Config, Outcome, Run
@@ -25,6 +26,7 @@ class Winner:
         weight_decay: The weight decay in torch's convention.
         at_edge: The limit of the explored region that the config lies on, in words; None inside the region.
         confirmed: Whether the config ran on as many seeds as planned; False where each of those has a diverged run.
+        regret: How much worse the config may be than the arm's best.
     """
 
     arm: str
@@ -32,42 +34,47 @@ class Winner:
     weight_decay: float
     at_edge: str | None = None
     confirmed: bool = True
+    regret: Regret = field(default_factory=Regret)
 
     def finals(self, seeds: int) -> list[Run]:
         """Return the final runs; the i-th of every arm has the same seed, and so the same weights, data and noise."""
         return [Run("final", self.arm, self.lr, self.weight_decay, FIRST_FINAL_SEED + i) for i in range(seeds)]
 
 
-def scores(runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str, repeats: int = 1) -> dict[Config, float]:
-    """Return the mean validation figure of each config with `repeats` runs or more; inf if a run has no figure."""
+def scores(runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str) -> dict[Config, float]:
+    """Return the mean validation figure of each config; inf if a run has no figure."""
     values_of: dict[Config, list[float]] = {}
     for run in runs:
         outcome = outcomes[run]
         values_of.setdefault(run.config, []).append(outcome.validation[metric] if outcome.ok else math.inf)
-    return {config: math.fsum(values) / len(values) for config, values in values_of.items() if len(values) >= repeats}
+    return {config: math.fsum(values) / len(values) for config, values in values_of.items()}
 
 
-def winner(arm: Arm, runs: Sequence[Run], outcomes: Mapping[Run, Outcome], metric: str, repeats: int) -> Winner:
-    """Choose the lowest mean of the configs with `repeats` runs; of equals the smaller decay, then the smaller rate.
+def winner(arm: Arm, candidates: Candidates, confirmed: Sequence[Config], runs: Sequence[Run]) -> Winner:
+    """Choose the config that is lowest on the arm's surface, of those that ran on more seeds.
 
-    If each of these configs has a run without a figure, choose among all configs that have none.
+    If each of these has a run without a figure, choose among all configs that have none.
+
+    Args:
+        arm: The arm.
+        candidates: The configs of the arm, with the surface through all runs.
+        confirmed: The configs that ran on more seeds; if empty, all configs may be chosen.
+        runs: The runs of the search.
 
     Raises:
         EveryRunDivergedError: every config has a run without a figure.
     """
-    found = scores(runs, outcomes, metric, repeats)
-    confirmed = any(map(math.isfinite, found.values()))
-    if not confirmed:
-        found = scores(runs, outcomes, metric)
-    best = min(found, key=lambda config: (found[config], config.weight_decay, config.lr))
-    if math.isinf(found[best]):
+    sound = [config for config in confirmed or candidates.tried if config not in candidates.without_figures]
+    chosen = candidates.best(sound)[0] if candidates.own else None
+    if chosen is None or chosen in candidates.without_figures:
         rates = sorted({run.lr for run in runs})
         raise EveryRunDivergedError(
             f"no setting of {arm.title}, at learning rates from {rates[0]:g} to {rates[-1]:g}, gave a finite figure on "
             "each of its seeds: the loss or a figure of evaluate() was inf or NaN, or a run had learned nothing "
             "half-way. A longer warm-up, or clipped gradients, may make the job stable"
         )
-    return Winner(arm.name, *best, _edge(best, runs), confirmed)
+    regret = candidates.regret(chosen)
+    return Winner(arm.name, *chosen, _edge(chosen, runs), bool(sound) or not confirmed, regret)
 
 
 def _edge(best: Config, runs: Sequence[Run]) -> str | None:

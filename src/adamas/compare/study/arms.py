@@ -27,6 +27,7 @@ class Arm:
         decay: "none"; "l2", an L2 term in a gradient that is then divided by its size; "lr", in proportion to weight
             and lr, as in AdamW; or "independent", the same for a class that takes the paper's number.
         options: Further arguments of the class.
+        schedule: The shape of a `WeightDecaySchedule`; empty where the decay is constant.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Arm:
     optimizer: str
     decay: DecayMode
     options: tuple[tuple[str, Any], ...] = ()
+    schedule: str = ""
 
     @property
     def built_in(self) -> bool:
@@ -45,9 +47,20 @@ class Arm:
         """Whether the decay is in proportion to the weight, as in AdamW, in either convention."""
         return self.decay in ("lr", "independent")
 
+    @property
+    def decay_power(self) -> int:
+        """The power of the scheduled learning rate that a step's decay is proportional to."""
+        return 0 if self.schedule else 2 if ("decay", "corrected") in self.options else 1
+
     def build(self, params: Iterable[Any], lr: float, weight_decay: float) -> Optimizer:
         """Return the optimizer; `weight_decay` is torch's, even if the class takes the paper's."""
-        return _load(self.optimizer)(params, **self.arguments(lr, weight_decay))
+        optimizer = _load(self.optimizer)(params, **self.arguments(lr, weight_decay))
+        if self.schedule and weight_decay > 0:
+            from adamas.torch import WeightDecaySchedule
+
+            schedule = WeightDecaySchedule(optimizer, self.schedule)
+            optimizer.register_step_pre_hook(lambda *_: schedule.step())
+        return optimizer
 
     def arguments(self, lr: float, weight_decay: float) -> dict[str, Any]:
         """Return the arguments of the class, also a weight decay of 0, because the default of AdamW is not 0."""
@@ -72,11 +85,16 @@ class Arm:
         arguments = ", ".join(f"{key}={value}" for key, value in numbers.items())
         params = "parameter_groups" if groups else "model.parameters()"
         line = f"from {module} import {kind}; optimizer = {kind}({params}, {arguments})"
+        if self.schedule:
+            line = line.replace(kind, f"{kind}, WeightDecaySchedule", 1)
+            line += f"; schedule = WeightDecaySchedule(optimizer, {self.schedule!r})"
         if self.decay == "none":
             return line
+        where = ", in each group that decays" if groups else ""  # a group's own number would overrule the argument
         if self.decay == "independent":
-            return f"{line}  # torch's weight_decay: {weight_decay:.3g}"
-        return f"{line}  # lr * weight_decay: {to_independent(weight_decay, lr):.3g}"
+            return f"{line}  # torch's weight_decay: {weight_decay:.3g}{where}"
+        step = ", and call schedule.step() after each lr_scheduler.step()" if self.schedule else ""
+        return f"{line}  # lr * weight_decay: {to_independent(weight_decay, lr):.3g}{where}{step}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the arm as plain data."""
@@ -102,6 +120,9 @@ ARMS = {
             "independent",
             (("decay", "independent"),),
         ),
+        Arm("adamw_corrected", "AdamW with corrected decay", "adamas.torch:AdamW", "lr", (("decay", "corrected"),)),
+        Arm("adamw_cautious", "AdamW with cautious decay", "adamas.torch:AdamW", "lr", (("cautious_decay", True),)),
+        Arm("adamw_scheduled", "AdamW with constant lr x decay", "adamas.torch:AdamW", "lr", schedule="inverse_lr"),
     )
 }
 DEFAULT = ("none", "adam_l2", "adamw")

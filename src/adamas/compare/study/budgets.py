@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 SEARCH_SEEDS = 3  # the seeds that a confirmed config ran on
-_LEAST_COLUMNS, _MOST_COLUMNS = 3, 500  # of a grid; with two, every best config would lie on an edge
-_MOST_RATES = 60  # learning rates of the arm without decay
-_MOST_REPEATS = 6  # seeds of each learning rate of that arm, unless it would then have more than 60 rates
+_LEAST_COLUMNS, _MOST_COLUMNS = 3, 200  # of a grid; with two, every best config would lie on an edge
 _SPAN = (10.0, 1 / 100)  # of the decay timescales, as multiples of the length of a run
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The number of runs of an arm: its grid, lines beyond an edge of the grid, closer looks, and confirmation.
+    """The number of runs of an arm: its grid, rounds of runs where the grid was best, and confirmation.
 
-    Every arm has `trials` runs, whatever their outcomes are: runs that no edge needs go into the closer looks. The arm
-    without decay has only its learning rate to choose. It runs each one `repeats` times, and tries more of them.
+    Every arm with decay has `trials` runs, whatever their outcomes are. The arm without decay has its learning rate
+    alone to choose, and begins with the pilot, which is Adam without decay: it has `alone` runs more.
 
     Attributes:
         name: The name that the user types.
@@ -25,10 +22,13 @@ class Budget:
         foreign_pilot: The learning rates of the pilot of an arm that is not built in, as steps of the ladder.
         lrs: The learning rates of every arm, as steps of the ladder above the pilot's best.
         timescales: The decay timescales of AdamW, as multiples of the length of a run; other arms have as many decays.
-        lines: How often a grid is extended beyond an edge that its best config lies on.
-        line: The number of runs of one extension.
-        refined: The number of runs of the closer looks, if the grid was extended as often as possible.
+        rounds: The number of runs of each round after the grid; the runs of a round follow from all runs before it.
         confirmed: How many of the best configs run on two more seeds before one of them is chosen.
+        alone: The number of learning rates that the arm without decay tries after the pilot, in two rounds.
+        pairs: The number of paired seeds of the finals, at most, unless the user gives another.
+        pairs_alone: The number of those that Adam without decay runs on, at most; None lets it run on all of them.
+        most: The number of runs of the whole study, at most; None leaves it open.
+        errors: How often its verdicts were wrong, and how often right, in simulated studies; empty for large budgets.
         base: The name of the budget that this one was made from, with another number of runs.
     """
 
@@ -37,30 +37,19 @@ class Budget:
     foreign_pilot: tuple[int, ...]
     lrs: tuple[int, ...]
     timescales: tuple[float, ...]
-    lines: int
-    line: int
-    refined: int
+    rounds: tuple[int, ...]
     confirmed: int
+    alone: int
+    pairs: int
+    pairs_alone: int | None = None
+    most: int | None = None
+    errors: str = ""
     base: str = ""
 
     @property
     def grid(self) -> int:
         """The number of runs of an arm's grid."""
         return len(self.lrs) * len(self.timescales)
-
-    @property
-    def repeats(self) -> int:
-        """The number of seeds of each learning rate of the arm without decay.
-
-        It is equal for all rates, so that luck does not choose; it leaves two thirds of the runs for rates after the
-        grid; and it is seldom above six, because a rate with a diverged run is not chosen.
-
-        Example:
-            >>> [(budget.name, budget.trials, budget.repeats) for budget in BUDGETS.values()]
-            [('quick', 32, 3), ('standard', 59, 3), ('thorough', 129, 6)]
-        """
-        share = self.trials // (3 * len(self.lrs))
-        return max(SEARCH_SEEDS, min(_MOST_REPEATS, share), math.ceil(self.trials / _MOST_RATES))
 
     @property
     def confirmations(self) -> int:
@@ -70,12 +59,26 @@ class Budget:
     @property
     def after_grid(self) -> int:
         """The number of runs of an arm after its grid, pilot and finals not counted."""
-        return self.lines * self.line + self.refined + self.confirmations
+        return sum(self.rounds) + self.confirmations
 
     @property
     def trials(self) -> int:
-        """The number of runs of an arm, pilot and finals not counted."""
+        """The number of runs of an arm with decay, pilot and finals not counted.
+
+        Example:
+            >>> [(budget.name, budget.trials) for budget in BUDGETS.values()]
+            [('scout', 9), ('quick', 18), ('standard', 38), ('thorough', 79)]
+        """
         return self.grid + self.after_grid
+
+    @property
+    def trials_alone(self) -> int:
+        """The number of runs of the arm without decay, pilot and finals not counted."""
+        return self.alone + self.confirmations
+
+    def pairs_of(self, arm: str, pairs: int) -> int:
+        """Return on how many seeds an arm's winner runs in the finals, where most arms run on `pairs`."""
+        return min(pairs, self.pairs_alone or pairs) if arm == "none" else pairs
 
     def with_trials(self, trials: int) -> Budget:
         """Return this budget with another number of runs for each arm, and as many decays as that number leaves.
@@ -90,7 +93,7 @@ class Budget:
             raise ValueError(
                 f"trials={trials} must be >= {self.after_grid + _LEAST_COLUMNS * rows} with the budget {self.name}: "
                 f"{rows} learning rates, {_LEAST_COLUMNS} decays, and {self.after_grid} runs after the grid"
-                + ("" if self.name == "quick" else "; --budget quick needs fewer")
+                + ("" if self.name == "scout" else "; --budget scout needs fewer")
             )
         if columns > _MOST_COLUMNS:
             raise ValueError(
@@ -100,7 +103,8 @@ class Budget:
         high, low = _SPAN
         scales = tuple(high * (low / high) ** (column / (columns - 1)) for column in range(columns))
         name = f"{self.name} with {trials} runs"
-        return replace(self, base=self.name, name=name, timescales=scales, refined=self.refined + rest)
+        rounds = (*self.rounds[:-1], self.rounds[-1] + rest)
+        return replace(self, base=self.name, name=name, timescales=scales, rounds=rounds, most=None, errors="")
 
 
 # A learning rate above the pilot's best is often better once decay limits the weights; a lower one seldom is.
@@ -108,37 +112,50 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         Budget(
+            name="scout",
+            pilot=(-8, -7, -6, -5),
+            foreign_pilot=(-8, -6, -4, -2, 0),
+            lrs=(0,),
+            timescales=(10, 10**0.25, 10**-0.5, 10**-1.25, 1 / 100),
+            rounds=(2, 2),
+            confirmed=0,
+            alone=0,
+            pairs=7,
+            pairs_alone=3,
+            most=40,
+        ),
+        Budget(
             name="quick",
             pilot=(-8, -7, -6, -5),
             foreign_pilot=(-8, -6, -4, -2, 0),
-            lrs=(0, 1, 2),
-            timescales=(10, 1, 1 / 10, 1 / 100),
-            lines=1,
-            line=4,
-            refined=8,
-            confirmed=4,
+            lrs=(0,),
+            timescales=(10, 3, 1, 1 / 3, 1 / 10, 1 / 30, 1 / 100),
+            rounds=(4, 3),
+            confirmed=2,
+            alone=2,
+            pairs=8,
         ),
         Budget(
             name="standard",
             pilot=(-8, -7, -6, -5, -4, -3),
             foreign_pilot=(-8, -7, -6, -5, -4, -3, -2, -1, 0),
-            lrs=(-1, 0, 1, 2, 3),
-            timescales=(10, 3, 1, 1 / 3, 1 / 10, 1 / 30, 1 / 100),
-            lines=2,
-            line=5,
-            refined=8,
+            lrs=(-1, 0, 1, 2),
+            timescales=(10, 2, 1 / 3, 1 / 20, 1 / 100),
+            rounds=(4, 4, 4),
             confirmed=3,
+            alone=4,
+            pairs=20,
         ),
         Budget(
             name="thorough",
             pilot=(-10, -9, -8, -7, -6, -5, -4, -3),
             foreign_pilot=(-10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0, 1),
-            lrs=(-2, -1, 0, 1, 2, 3, 4),
-            timescales=(10, 5, 3, 2, 1, 1 / 2, 1 / 3, 1 / 5, 1 / 10, 1 / 20, 1 / 30, 1 / 50, 1 / 100),
-            lines=2,
-            line=8,
-            refined=12,
+            lrs=(-1, 0, 1, 2, 3),
+            timescales=(10, 3, 1, 1 / 3, 1 / 10, 1 / 20, 1 / 30, 1 / 60, 1 / 100),
+            rounds=(6, 6, 6, 6),
             confirmed=5,
+            alone=6,
+            pairs=20,
         ),
     )
 }

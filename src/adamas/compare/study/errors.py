@@ -8,7 +8,7 @@ class StudyError(RuntimeError):
 
 
 class JobFailedError(StudyError):
-    """The job raised an error in a run; the message carries its traceback."""
+    """Too many runs failed; the message carries the traceback of the first."""
 
 
 class DiscardedError(StudyError):
@@ -17,6 +17,10 @@ class DiscardedError(StudyError):
 
 class WorkersDiedError(StudyError):
     """Worker processes kept dying; the message carries the end of their log."""
+
+
+class StorageError(StudyError):
+    """The database of the trials cannot be used any more; the message says why and what to do."""
 
 
 class PilotError(StudyError):

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from adamas.decay import to_independent
 
-Stage = Literal["pilot", "search", "extend", "refine", "confirm", "sweep", "final"]
+Stage = Literal["pilot", "search", "refine", "confirm", "sweep", "final"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-SEARCH_STAGES = ("search", "extend", "refine", "confirm")  # an arm's winner is chosen from runs of these stages
+SEARCH_STAGES = ("search", "refine", "confirm")  # an arm's winner is chosen from runs of these stages
 Status = Literal["ok", "diverged", "pruned", "failed"]
 
 
@@ -86,9 +86,10 @@ class Outcome:
     """The figures of a finished run, or the reason why there are none.
 
     Attributes:
-        status: "ok"; "diverged" where the training loss became inf or NaN; "failed" where the loss stayed finite and a
-            figure of `evaluate` was inf or NaN; "pruned" where the run was stopped half-way, because it fitted its
-            training data no better than the untrained weights did.
+        status: "ok"; "diverged" where the training loss became inf or NaN; "failed" where the job raised an error, ran
+            out of time or ended its process, or where the loss stayed finite and a figure of `evaluate` was inf or NaN;
+            "pruned" where the run was stopped half-way, because it fitted its training data no better than the
+            untrained weights did.
         validation: Validation figures by name; empty unless the status is "ok".
         test: Test figures by name; None in all runs but finalists.
         total_decay: D, the sum over steps of lr_t * weight_decay.
@@ -101,6 +102,7 @@ class Outcome:
             not above 0.
         training_loss: Mean training loss over the last twentieth of the run.
         curve: Points along the run; in finalists only.
+        message: Why there are no figures, as a sentence; empty if the status is "ok".
     """
 
     status: Status
@@ -115,6 +117,7 @@ class Outcome:
     fit: float | None = None
     training_loss: float | None = None
     curve: tuple[Moment, ...] = ()
+    message: str = ""
 
     @property
     def ok(self) -> bool:

@@ -32,29 +32,43 @@ class _Shared:
     Attributes:
         arms: The candidates by name.
         budget: How many runs each arm may spend.
-        seeds: The number of paired seeds of the finalists.
+        seeds: The number of paired seeds of the finalists, at most; None takes the budget's.
         workers: The number of worker processes; 0 trains in the calling process.
         storage: A database URL for the trials; None keeps them in `out`.
         out: The folder of the trials and the report.
         fresh: Whether to discard the runs of an earlier call.
+        timeout: The seconds that a run may take; None sets no limit.
     """
 
     arms: dict[str, Arm] = field(default_factory=lambda: {name: ARMS[name] for name in DEFAULT})
     budget: Budget = BUDGETS["standard"]
-    seeds: int = 8
+    seeds: int | None = None
     workers: int = field(default_factory=lambda: default_workers("cpu"))
     storage: str | None = None
     out: Path = Path("report")
     fresh: bool = False
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers with which no study could run."""
         for name, value, least, why in (
-            ("seeds", self.seeds, 2, "a spread needs two"),
+            ("seeds", self.pairs, 2, "a spread needs two"),
             ("workers", self.workers, 0, "with 0, the calling process trains the runs itself"),
         ):
             if value < least:
                 raise ValueError(f"{name}={value} must be >= {least}: {why}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout={self.timeout:g} must be > 0: the seconds that a run may take")
+        if self.timeout is not None and self.workers == 0:
+            raise ValueError(
+                f"timeout={self.timeout:g} needs workers >= 1: with workers=0 the calling process trains, and nothing "
+                "can end its runs; leave timeout out, or use workers=1"
+            )
+
+    @property
+    def pairs(self) -> int:
+        """The number of paired seeds of the finalists, at most."""
+        return self.budget.pairs if self.seeds is None else self.seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +155,16 @@ class Settings(_Shared):
         """The name of the study in the storage."""
         return f"adamas compare {self.workload.name}"
 
-    def command(self) -> str:
-        """Return the command line that repeats this study, without the storage, which may name a password."""
+    def command(self, seeds: int | None = None) -> str:
+        """Return the command line that repeats this study, without the storage, which may name a password.
+
+        Args:
+            seeds: Another number of paired seeds, with which the command goes on with the study.
+        """
         workload, budget = self.workload, self.budget
         options = {
             "budget": budget.base or budget.name,
-            "seeds": self.seeds,
+            "seeds": seeds or self.seeds,
             "margin": self.margin,
             "trials": budget.trials if budget.base else None,
             "arms": ",".join(self.arms) if tuple(self.arms) != DEFAULT else None,

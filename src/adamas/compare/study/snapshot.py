@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from adamas.compare.study.run import STAGES, Run, Stage
+from adamas.compare.study.run import STAGES, Outcome, Run, Stage
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,21 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """A run that has been going for much longer than others took.
+
+    Attributes:
+        run: The run.
+        seconds: The time since it began.
+        others: The number of runs that train with it in one pass.
+    """
+
+    run: Run
+    seconds: float
+    others: int = 0
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """How far a study is at one moment.
 
@@ -38,6 +53,10 @@ class Snapshot:
         metric: The primary metric, in which `best` is measured.
         best: How far each arm is, by the name of the arm.
         titles: The title of each arm in sentences, by its name.
+        failed: The number of finished runs that failed.
+        failure: Why the latest of them failed.
+        slow: The oldest of the runs that are being trained, if it takes much longer than others took.
+        ended: The runs that ended since the last snapshot of this call, with their outcomes.
     """
 
     done: int
@@ -47,6 +66,10 @@ class Snapshot:
     metric: str
     best: dict[str, Best]
     titles: dict[str, str]
+    failed: int = 0
+    failure: str = ""
+    slow: Slow | None = None
+    ended: dict[Run, Outcome] = field(default_factory=dict)
 
     @property
     def stage(self) -> Stage:

@@ -14,7 +14,7 @@ from typing import Any
 import adamas
 from adamas.compare.study.settings import Settings
 
-_REVISION = 7  # of the protocol; raised when the same options come to mean other runs
+_REVISION = 8  # of the protocol; raised when the same options come to mean other runs
 # Fields of a workload that no run depends on. The path of a job differs between machines; its revision stands for it.
 _LEFT_OUT = ("factory", "summary", "expected", "margin", "findings", "typed")
 
@@ -22,7 +22,7 @@ _LEFT_OUT = ("factory", "summary", "expected", "margin", "findings", "typed")
 def specification(settings: Settings) -> dict[str, Any]:
     """Return everything that the figures of a run depend on, as plain data.
 
-    The number of workers, the storage and the margin are not among it.
+    The number of workers, the storage, the margin and the number of final seeds are not among it.
     """
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
     spec = {
@@ -30,7 +30,6 @@ def specification(settings: Settings) -> dict[str, Any]:
         "workload": {key: value for key, value in settings.workload.to_json().items() if key not in _LEFT_OUT},
         "arms": {name: asdict(arm) for name, arm in settings.arms.items()},
         "budget": asdict(settings.budget),
-        "seeds": settings.seeds,
         "versions": {"adamas": adamas.__version__, "python": platform.python_version(), **packages},
     }
     return json.loads(json.dumps(spec))  # as it comes back from the storage
@@ -40,8 +39,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     """Return a line `key: old -> new` for every entry that differs between two specifications.
 
     Example:
-        >>> differences({"seeds": 8, "budget": {"name": "quick"}}, {"seeds": 9, "budget": {"name": "quick"}})
-        ['seeds: 8 -> 9']
+        >>> differences({"protocol": 7, "budget": {"name": "quick"}}, {"protocol": 8, "budget": {"name": "quick"}})
+        ['protocol: 7 -> 8']
     """
     lines: list[str] = []
     for key in [*old, *(key for key in new if key not in old)]:

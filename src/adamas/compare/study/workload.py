@@ -17,7 +17,8 @@ class Workload:
         name: The name that the user types.
         factory: "module:function" or "file.py:function". The function takes (seed, device) and returns a `Job` or an
             `OwnLoop`.
-        metric: The primary metric among the figures of `Job.evaluate`; lower is better. If empty, the job names it.
+        metric: The primary metric among the figures of `Job.evaluate`; lower is better, and "-top1" is the negative of
+            the figure "top1". If empty, the job names it.
         summary: One sentence for the report.
         expected: The result that the workload was built to show, and why.
         margin: The smallest difference that matters, unless the user gives another.
@@ -26,6 +27,8 @@ class Workload:
         device: The device to train on.
         stackable: Whether several replicas of the weights train together; `inspect_job` finds this out.
         groups: Whether the job has its own parameter groups; `inspect_job` finds this out.
+        schedule: The schedule of the learning rate: "cosine", "constant" or "own"; `inspect_job` finds this out.
+        max_norm: The norm to which the job has its gradients clipped, or None; `inspect_job` finds this out.
         seeds_together: Whether replicas of several seeds train together. Their batches must have equal shapes and come
             from the job's own generators, and the loss must depend on weights and batch alone. It is true for built-in
             workloads only, and tests check these rules.
@@ -47,12 +50,21 @@ class Workload:
     device: str = "cpu"
     stackable: bool = False
     groups: bool = False
+    schedule: str = ""
+    max_norm: float | None = None
     seeds_together: bool = False
     variants: tuple[tuple[str, str], ...] = ()
     fixed: tuple[tuple[str, float, float], ...] = ()
     findings: str = ""
     typed: str = ""
     function: Callable[..., Any] | None = field(default=None, compare=False)
+
+    @property
+    def conditions(self) -> str:
+        """The schedule and the clipping that learning rates of the study hold for; empty where the job sets them."""
+        named = {"cosine": "the cosine schedule", "constant": "a constant learning rate", "own": "the job's schedule"}
+        parts = [named.get(self.schedule, ""), f"max_norm={self.max_norm:g}" if self.max_norm else ""]
+        return " and ".join(filter(None, parts))
 
     def load(self, variant: str = "") -> Callable[..., Any]:
         """Return the function that makes the job, or a variant of the job, from (seed, device)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 
 from adamas import user_code
@@ -13,10 +14,12 @@ from adamas.compare.search.selection import Winner
 from adamas.compare.study.arms import ARMS, JUDGED, Arm
 from adamas.compare.study.errors import NoScaleError
 from adamas.compare.study.margin import Margin
-from adamas.compare.verdict.decision import Verdict, decide
+from adamas.compare.study.run import Config
+from adamas.compare.verdict.decision import Plan, Verdict, decide
+from adamas.compare.verdict.sequential import level
 from adamas.compare.verdict.statistics import Difference, mean_and_sd, paired_difference
 from adamas.compare.verdict.warnings import warnings_of
-from adamas.compare.verdict.wording import TIMES, words
+from adamas.compare.verdict.wording import words
 from adamas.decay import timescale_epochs, to_independent
 
 
@@ -53,7 +56,8 @@ class ArmResult:
     Attributes:
         arm: The arm itself.
         winner: The config that was chosen.
-        trials: The number of runs of the search.
+        trials: The number of runs of the search; for Adam without decay, those of the pilot included.
+        trials_without_figures: The number of runs of the search without figures.
         without_figures: The number of runs without figures, finalists included.
         pruned: The number of those runs that were pruned.
         validation: The primary metric of the finalists on the validation split.
@@ -67,6 +71,7 @@ class ArmResult:
     arm: Arm
     winner: Winner
     trials: int
+    trials_without_figures: int
     without_figures: int
     pruned: int
     validation: Figures
@@ -114,14 +119,33 @@ class Summary:
     findings: list[Finding] = field(default_factory=list)
 
     @property
-    def settings_sentence(self) -> str:
-        """The learning rate and the weight decay, in both conventions, of the arms in `chosen`."""
-        return " ".join(_setting(self.arms[arm]) for arm in self.chosen)
+    def chosen(self) -> list[str]:
+        """The arm that the verdict chooses, or both judged arms where it does not choose.
+
+        Adam without decay comes first where that is as good as either of them, or better.
+        """
+        one = {"switch": ["adamw"], "keep": ["adam_l2"], "no_decay": ["none"]}.get(self.verdict.kind)
+        judged = [self.over_none[arm] for arm in JUDGED if arm in self.over_none]
+        none = len(judged) == len(JUDGED) and all(difference.mean >= 0 for difference in judged)
+        return one or ["none"] * none + list(JUDGED)
 
     @property
-    def chosen(self) -> list[str]:
-        """The arm that the verdict chooses, or both judged arms where it does not choose."""
-        return {"switch": ["adamw"], "keep": ["adam_l2"], "no_decay": ["none"]}.get(self.verdict.kind, list(JUDGED))
+    def extend(self) -> str:
+        """The command that goes on with an undecided study; empty where no number of seeds is likely to decide."""
+        more = self.verdict.more_seeds
+        return self.record.settings.command(seeds=self.record.pairs + more) if more else ""
+
+    @property
+    def tuned_under(self) -> str:
+        """A sentence on the schedule that the learning rates hold for; empty where the job's own loop sets it."""
+        conditions = self.record.settings.workload.conditions
+        return f"Tuned with {conditions}: the learning rate is that before the schedule." if conditions else ""
+
+    @property
+    def errors_sentence(self) -> str:
+        """A sentence on how often verdicts of a budget with few runs were wrong in simulated studies."""
+        rates = self.record.settings.budget.errors
+        return f"Of studies with this budget, {rates}." if rates else ""
 
     @property
     def code(self) -> list[str]:
@@ -143,13 +167,10 @@ def summarise(record: Record) -> Summary:
         verdict = Verdict("undecided", "Undecided", why)
     else:
         relative = _is_relative(tests, metric, margin)
-        difference = paired_difference(tests["adamw"], tests["adam_l2"], relative)
-        over_none = {
-            name: paired_difference(values, tests["none"], relative)
-            for name, values in tests.items()
-            if "none" in tests and name != "none"
-        }
-        verdict = decide(difference, over_none, metric, margin)
+        compared = partial(_compared, record, tests, relative)
+        difference = compared("adamw", "adam_l2")
+        over_none = {name: compared(name, "none") for name in tests if "none" in tests and name != "none"}
+        verdict = decide(difference, over_none, metric, margin, Plan(record.planned, bool(record.grids)))
     result = Summary(record, arms, difference, over_none, verdict, warnings_of(record, arms, verdict, over_none))
     where = record.settings.workload.findings
     return (
@@ -157,6 +178,26 @@ def summarise(record: Record) -> Summary:
         if where
         else result
     )
+
+
+def _compared(
+    record: Record, tests: Mapping[str, Sequence[float]], relative: bool, first: str, second: str
+) -> Difference:
+    """Return the difference of two arms, with the interval of this look and the chance of their searches."""
+    search = _search(record, first, second, relative)
+    pairs = min(len(tests[first]), len(tests[second]))
+    at = level(record.pairs, record.planned)
+    return paired_difference(tests[first][:pairs], tests[second][:pairs], relative, at, search)
+
+
+def _search(record: Record, first: str, second: str, relative: bool) -> float:
+    """Return the standard deviation that the searches of two arms add to their difference; 0 if nothing was tuned."""
+    if not record.grids:
+        return 0.0
+    one, other = (record.winners[arm] for arm in (first, second))
+    rate = record.candidates(first).apart(Config(one.lr, one.weight_decay), other.lr) if one.lr != other.lr else 0.0
+    rate /= (abs(one.regret.level) or 1.0) if relative else 1.0
+    return math.hypot(one.regret.of_metric(relative), other.regret.of_metric(relative), rate)
 
 
 def _is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:
@@ -192,6 +233,7 @@ def _arm_result(record: Record, name: str) -> ArmResult:
         arm=arm,
         winner=winner,
         trials=len(searched),
+        trials_without_figures=sum(not outcome.ok for outcome in searched),
         without_figures=sum(not outcome.ok for outcome in [*searched, *finals]),
         pruned=sum(outcome.pruned for outcome in searched),
         validation=Figures.of([outcome.validation[metric] for outcome in ok]),
@@ -199,16 +241,6 @@ def _arm_result(record: Record, name: str) -> ArmResult:
         total_decay=total_decay,
         timescale=timescale_epochs(winner.weight_decay, winner.lr, steps_per_epoch) if arm.decoupled else None,
         seconds=fmean(outcome.seconds for outcome in finals),
-    )
-
-
-def _setting(arm: ArmResult) -> str:
-    """Return the learning rate and the weight decay of an arm as a sentence."""
-    if arm.arm.decay == "none":
-        return f"{arm.arm.title}: lr {arm.lr:.3g}."
-    return (
-        f"{arm.arm.title}: lr {arm.lr:.3g} and, in torch's convention, weight_decay {arm.weight_decay:.3g}; in the "
-        f"paper's convention it is lr {TIMES} weight_decay = {arm.weight_decay_paper:.3g}."
     )
 
 

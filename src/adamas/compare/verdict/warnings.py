@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from adamas.compare.search.record import Record
 from adamas.compare.search.selection import WEAKEST
 from adamas.compare.study.arms import ARMS, JUDGED
+from adamas.compare.study.direction import looks_reversed, reversed_warning
 from adamas.compare.verdict.decision import Verdict, relation
 from adamas.compare.verdict.statistics import Difference
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _NEAR_ZERO = 1e-3  # of the untrained weights' figure
 _NARROW = 1.5  # if neighbouring decays of a grid differ by this ratio or less, no window lies between them
 _WIDE = 20  # if they differ by this ratio or more, a whole window may; those of AdamW differ by 10 or less
-_INERT = 0.1  # D below which a weight without gradient keeps over 90 % of its size
+_INERT = 0.1  # D below which a weight without gradient keeps over 90% of its size
 
 
 def warnings_of(
@@ -42,6 +43,9 @@ def warnings_of(
             "Both arms' figures are below a thousandth of the untrained weights' figure: a relative difference between "
             "figures this small may not matter. Give the margin in the metric's own unit, as in --margin 0.002abs."
         )
+    pilots = [outcome for run, outcome in record.outcomes.items() if run.stage == "pilot"]
+    if looks_reversed(pilots, record.settings.workload.metric):
+        found.append(reversed_warning(record.settings.workload.metric))
     found += _missed_window(record, verdict, over_none)
     return found + [f"{arm.arm.title}: {text}" for arm in arms.values() for text in _arm_warnings(record, arm)]
 
@@ -57,13 +61,11 @@ def _arm_warnings(record: Record, arm: ArmResult) -> list[str]:
         per_step = arm.total_decay / arm.weight_decay_paper
         strongest = per_step * max(run.weight_decay_paper for run in record.searched[arm.arm.name])
         tried = (
-            f"although values up to D = {strongest:.3g} were tried: the job does best with almost no decay"
+            "stronger decay scored worse"
             if strongest >= 1
-            else "and no value tried reached D = 1: the run is too short for decay to act, so a tie says nothing"
+            else "no decay that was tried reached a total of 1: the run is too short for decay to act"
         )
-        found.append(
-            f"decay is inert in the best setting (total decay D = {arm.total_decay:.2g}, far below 1), {tried}."
-        )
+        found.append(f"the best setting uses almost no decay (total decay D = {arm.total_decay:.2g}); {tried}.")
     if arm.winner.at_edge and not (inert and arm.winner.at_edge == WEAKEST):  # weaker than inert would change nothing
         found.append(f"the best setting has {arm.winner.at_edge}; a wider search may find a better one.")
     if diverged:
@@ -75,7 +77,7 @@ def _arm_warnings(record: Record, arm: ArmResult) -> list[str]:
             "tried on fewer seeds than planned."
         )
     if in_finals:
-        found.append(f"the best setting diverged on {in_finals} of {record.settings.seeds} fresh seeds.")
+        found.append(f"the best setting diverged on {in_finals} of {record.pairs} fresh seeds.")
     return found
 
 

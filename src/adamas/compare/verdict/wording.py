@@ -8,6 +8,8 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 def words(metric: str) -> str:
     """Return the name of a metric as it stands in a sentence."""
+    if metric.startswith("-"):
+        return f"negated {words(metric[1:])}"
     return "cross-entropy" if metric == "cross_entropy" else metric.replace("_", " ")
 
 
@@ -16,10 +18,10 @@ def show(value: float, relative: bool, sign: bool = False) -> str:
 
     Example:
         >>> show(0.0123, relative=True, sign=True), show(0.00123, relative=False)
-        ('+1.23 %', '0.00123')
+        ('+1.23%', '0.00123')
     """
     plus = "+" if sign else ""
-    text = f"{value * 100:{plus}.2f} %" if relative else f"{value:{plus}.3g}"
+    text = f"{value * 100:{plus}.2f}%" if relative else f"{value:{plus}.3g}"
     return text.replace("-", MINUS)
 
 

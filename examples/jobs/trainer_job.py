@@ -1,4 +1,4 @@
-"""Adam or AdamW in a Hugging Face Trainer? adamas compare examples/trainer_job.py:job --budget quick"""
+"""Adam or AdamW in a Hugging Face Trainer? adamas compare examples/jobs/trainer_job.py:job --budget quick"""
 
 import os
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from adamas.compare import OwnLoop
 from adamas.torch import AdamW
 
-EPOCHS, BATCH = 10, 50
+EPOCHS, BATCH = 3, 50
 SIZES = {"vocab_size": 17, "hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 96}
 images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
 tokens = images.view(-1, 4, 2, 4, 2).mean((2, 4)).flatten(1).long()  # images of 4x4 pixels in 17 greys

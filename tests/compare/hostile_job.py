@@ -16,8 +16,8 @@ from tests.compare import tiny_job
 
 BEHAVIOUR = "HOSTILE_JOB"  # environment variable: what the two runs do
 GUILTY = {
-    "pilot none lr=3.0 weight_decay=0.0 seed=0",
-    "search adamw lr=1.0 weight_decay=0.5 seed=0",
+    "pilot none lr=0.1 weight_decay=0.0 seed=0",
+    "search adamw lr=0.1 weight_decay=0.5 seed=0",
 }
 SLEEPS = "98765.4321"  # how long the processes sleep that a run leaves behind: a number to find them by
 
@@ -51,8 +51,8 @@ def job(seed: int, device: str) -> Job:
 
     def scheduler(optimizer: Optimizer) -> LRScheduler:
         group = optimizer.param_groups[0]
-        if group["lr"] == 3.0 or (group["lr"], group["weight_decay"]) == (1.0, 0.5):
-            misbehave(alone=group["lr"] == 3.0)
+        if group["lr"] == 0.1 and group["weight_decay"] in (0.0, 0.5):
+            misbehave(alone=group["weight_decay"] == 0.0)
         return LambdaLR(optimizer, lambda step: 1 - step / 20)
 
     return replace(tiny_job.job(seed, device), scheduler=scheduler)

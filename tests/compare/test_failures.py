@@ -96,7 +96,7 @@ def test_what_runs_print_has_a_log_with_a_limit(tmp_path: Path, monkeypatch: pyt
     assert failures(record) == {}
     logs = sorted((tmp_path / "logs" / "tiny").iterdir())
     assert len(logs) == 2  # other runs print nothing
-    assert "pilot none lr=3.0" in logs[0].name
+    assert "pilot none lr=0.1" in logs[0].name
     assert "and" in logs[1].name
     for log in logs:
         text = log.read_text()

@@ -40,8 +40,8 @@ def spent(pairs: int, planned: int) -> float:
     """Return the share of false verdicts that is spent after a number of pairs.
 
     Example:
-        >>> spent(4, 8), spent(8, 8), round(spent(16, 8), 6)
-        (0.00875, 0.035, 0.0425)
+        >>> [round(spent(pairs, 8), 5) for pairs in (4, 8, 16)]
+        [0.00875, 0.035, 0.0425]
     """
     if pairs <= planned:
         return _PLANNED * ERROR * (pairs / planned) ** 2
@@ -57,7 +57,7 @@ def level(pairs: int, planned: int) -> float:
 
     Example:
         >>> round(level(4, 8), 4), round(level(8, 8), 3), round(level(20, 20), 3)
-        (0.02, 0.028, 0.023)
+        (0.0088, 0.03, 0.028)
     """
     taken = looks(pairs, planned)
     bound = float(special.ndtri(1 - spent(taken[0], planned) / 2))

@@ -39,6 +39,25 @@ def _seeded(study: int, seed: int) -> None:
     torch.manual_seed(100_000 * (study + 1) + seed)
 
 
+def _supervised(
+    model: Idle, inputs: Tensor, targets: Tensor, measure: Callable[[Tensor, Tensor], Tensor], batch: int, epochs: int
+) -> Job:
+    """Return a job on data of which a third each is for training, validation and test."""
+    size = len(inputs) // 3
+    parts = {name: slice(i * size, (i + 1) * size) for i, name in enumerate(("train", "validation", "test"))}
+
+    def batches(epoch: int) -> Iterator[Tensor]:
+        return iter(torch.randperm(size).split(batch))
+
+    def loss(rows: Tensor | slice) -> Tensor:
+        return measure(model(inputs[rows]), targets[rows])
+
+    def evaluate(split: Split) -> dict[str, float]:
+        return {"loss": loss(parts[split]).item()}
+
+    return Job(model, batches, loss, evaluate, epochs, size // batch, parameter_groups=model.groups())
+
+
 def regression(study: int) -> Callable[[int, str], Job]:
     """Return a linear model on noisy data, with 30 steps."""
 
@@ -46,20 +65,8 @@ def regression(study: int) -> Callable[[int, str], Job]:
         data = torch.Generator().manual_seed(study)
         inputs = torch.randn(150, 6, generator=data)
         targets = inputs[:, :1] + 0.5 * torch.randn(150, 1, generator=data)
-        parts = {"train": slice(0, 50), "validation": slice(50, 100), "test": slice(100, 150)}
         _seeded(study, seed)
-        model = Idle(nn.Linear(6, 1))
-
-        def batches(epoch: int) -> Iterator[Tensor]:
-            return iter(torch.randperm(50).split(10))
-
-        def evaluate(split: Split) -> dict[str, float]:
-            return {"loss": functional.mse_loss(model(inputs[parts[split]]), targets[parts[split]]).item()}
-
-        def loss(rows: Tensor) -> Tensor:
-            return functional.mse_loss(model(inputs[rows]), targets[rows])
-
-        return Job(model, batches, loss, evaluate, 6, 5, parameter_groups=model.groups())
+        return _supervised(Idle(nn.Linear(6, 1)), inputs, targets, functional.mse_loss, batch=10, epochs=6)
 
     return job
 
@@ -73,20 +80,9 @@ def classifier(study: int) -> Callable[[int, str], Job]:
         labels = torch.arange(240) % 2
         points = torch.stack([torch.cos(angle), torch.sin(angle)], 1) * (1 - 2 * labels[:, None])
         points = points + labels[:, None] * torch.tensor([1.0, 0.5]) + 0.3 * torch.randn(240, 2, generator=data)
-        parts = {"train": slice(0, 80), "validation": slice(80, 160), "test": slice(160, 240)}
         _seeded(study, seed)
         model = Idle(nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2)))
-
-        def batches(epoch: int) -> Iterator[Tensor]:
-            return iter(torch.randperm(80).split(16))
-
-        def evaluate(split: Split) -> dict[str, float]:
-            return {"loss": functional.cross_entropy(model(points[parts[split]]), labels[parts[split]]).item()}
-
-        def loss(rows: Tensor) -> Tensor:
-            return functional.cross_entropy(model(points[rows]), labels[rows])
-
-        return Job(model, batches, loss, evaluate, 8, 5, parameter_groups=model.groups())
+        return _supervised(model, points, labels, functional.cross_entropy, batch=16, epochs=8)
 
     return job
 

@@ -102,7 +102,7 @@ def follow(searches: Sequence[Requests], outcome: Callable[[Run], Outcome]) -> N
 
 
 def study(world: World, budget: str, seeds: int | None = None) -> Summary:
-    """Return a simulated study."""
+    """Return the study of a world, with the searches, the looks and the verdict of a real one."""
     settings = Settings(WORKLOAD, budget=BUDGETS[budget], seeds=seeds, out=Path("unused"))
     return summarise(go_through(Protocol(settings, {}, lambda searches: follow(searches, world.outcome))))
 

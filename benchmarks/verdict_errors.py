@@ -63,7 +63,7 @@ def row(make: Callable[[int], Summary], number: int) -> tuple[str, int, bool]:
 
 
 def simulated(budget: str, noise: float, gap: float, number: int) -> Summary:
-    """Return a simulated study."""
+    """Return the simulated study of a number, which draws its world."""
     return study(drawn(number, noise, gap), budget)
 
 

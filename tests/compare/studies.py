@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from adamas.compare.runner.storage import close_storage, open_storage
 from adamas.compare.runner.tasks import Task
 from adamas.compare.runner.trials import RUN, Trials
-from adamas.compare.study.run import Outcome, Requests, Run
+from adamas.compare.study.run import Run
 from adamas.compare.study.settings import Settings
 from tests.compare.barrier import Barrier
 from tests.compare.conftest import ROOT
@@ -63,15 +63,6 @@ def finished(given: Settings) -> dict[int, tuple[str, object]]:
             for trial in trials.all()
             if trial.state == TrialState.COMPLETE
         }
-
-
-def follow(searches: Iterable[Requests], outcome: Callable[[Run], Outcome]) -> None:
-    """Go through searches one after the other; `outcome` gives the outcomes, and nothing is trained."""
-    for search in searches:
-        with suppress(StopIteration):
-            request = next(search)
-            while True:
-                request = search.send({run: outcome(run) for run in request.runs})
 
 
 def run(seed: int) -> Run:

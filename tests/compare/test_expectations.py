@@ -18,7 +18,7 @@ from adamas.compare.study.settings import Settings
 from adamas.compare.verdict.result import Summary, summarise
 from adamas.compare.workloads import WORKLOADS, noise
 from adamas.decay import adam_l2_equilibrium_rms, adamw_equilibrium_rms
-from tests.compare.studies import follow
+from benchmarks.simulated_job import follow
 
 Figures = Callable[[Run], dict[str, float]]
 

@@ -36,6 +36,13 @@ def failures(record: Record) -> dict[str, str]:
     return {run.key: outcome.message for run, outcome in record.outcomes.items() if outcome.status != "ok"}
 
 
+def check_guilty(record: Record, message: str) -> None:
+    """The two runs that misbehave failed with this message, and no other run did."""
+    found = failures(record)
+    assert found.keys() == GUILTY
+    assert all(re.fullmatch(message, said) for said in found.values()), found
+
+
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
@@ -51,9 +58,7 @@ def test_an_error_in_a_run_is_its_outcome(
     seen: list[Snapshot] = []
     records = [conduct(hostile(tmp_path / str(workers), workers), seen.append) for workers in (0, 2)]
     for record in records:
-        found = failures(record)
-        assert found.keys() == GUILTY
-        assert all(re.fullmatch(message, said) for said in found.values()), found
+        check_guilty(record, message)
         first, second = failed_lines(record.outcomes)
         assert first == f"2 of {RUNS} runs failed:"
         assert second.startswith("  2 x ")
@@ -79,9 +84,7 @@ def test_a_run_that_never_returns_has_failed(
 ) -> None:
     monkeypatch.setenv(BEHAVIOUR, behaviour)
     record = conduct(hostile(tmp_path, 2, timeout=4.0 if behaviour == "hangs" else None), lambda snapshot: None)
-    found = failures(record)
-    assert found.keys() == GUILTY
-    assert all(re.fullmatch(message, said) for said in found.values()), found
+    check_guilty(record, message)
     assert len(finished(record.settings)) == RUNS
     if behaviour == "hangs":  # the log says where
         logs = "".join(path.read_text() for path in (tmp_path / "logs").rglob("*.log"))

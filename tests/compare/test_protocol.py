@@ -19,7 +19,7 @@ from adamas.compare.study.specification import specification
 from adamas.compare.study.workload import Workload
 from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Summary, summarise
-from tests.compare.studies import follow
+from benchmarks.simulated_job import follow
 
 SGD = "torch.optim:SGD"
 

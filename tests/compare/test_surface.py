@@ -121,5 +121,5 @@ def test_what_all_runs_of_a_seed_share_is_not_taken_for_the_surface() -> None:
     more, seeds = places[[6, 7]], [0] * len(places) + [1, 1]
     surface = Surface(np.vstack([places, more]), seeds, [*heights, *(heights[i] + 0.4 for i in (6, 7))], (-3.0, -3.5))
     alone = Surface(places, [0] * len(places), heights, (-3.0, -3.5))
-    shift = surface.predict(places)[0] - alone.predict(places)[0]
+    shift = surface.predict(places) - alone.predict(places)
     assert np.ptp(shift) < 0.02

@@ -68,7 +68,7 @@ def maps(result: Summary) -> tuple[Scale, list[Map]]:
             cells.arm,
             record.title[cells.arm],
             "No decay" if cells.arm == "none" else record.title[cells.arm],
-            record.grids[cells.arm].decays == (0.0,),
+            record.grids[cells.arm].bare,
             _figure(cells, scale),
             cells.rows(),
         )
@@ -95,7 +95,7 @@ def _figure(cells: Cells, scale: Scale) -> dict[str, Any]:
             # Plotly draws an axis only if a trace uses it; this trace is invisible.
             _scatter([chosen], xaxis="x2", opacity=0, hoverinfo="skip"),
         ],
-        "layout": _layout(record.grids[cells.arm].decays == (0.0,), winner.lr, ends),
+        "layout": _layout(record.grids[cells.arm].bare, winner.lr, ends),
     }
 
 
@@ -120,7 +120,7 @@ def _hover(cells: Cells, configs: list[Config]) -> dict[str, Any]:
 def _surface(cells: Cells, scale: Scale, ends: _Ends) -> dict[str, Any]:
     """Return the surface through the arm's runs as a heat map."""
     record = cells.result.record
-    narrow = record.grids[cells.arm].decays == (0.0,)
+    narrow = record.grids[cells.arm].bare
     decays = [_NONE_PLACE] if narrow else np.linspace(*ends[0], 48).tolist()
     rates = np.linspace(*ends[1], 32).tolist()
     values = record.candidates(cells.arm).figures_at([(rate, decay) for rate in rates for decay in decays])

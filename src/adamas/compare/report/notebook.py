@@ -18,7 +18,7 @@ _LABELS, _PLOT, _ROW = 190, 450, 44  # in pixels: least width of the labels, wid
 
 def notebook_html(result: Summary) -> str:
     """Return HTML without scripts that shows a study."""
-    sentences = [result.verdict.evidence, result.verdict.note, result.errors_sentence]
+    sentences = [result.verdict.evidence, result.verdict.note]
     return environment().get_template("notebook.html").render(
         advice=result.verdict.advice,
         sentences=[capitalised(sentence) for sentence in sentences if sentence],

@@ -46,7 +46,7 @@ def section(result: Summary, anchor: str) -> dict[str, Any]:
 
 def _verdict(result: Summary) -> dict[str, Any]:
     """Return the verdict, its warnings, the code to paste and the findings."""
-    sentences = (result.verdict.evidence, result.verdict.note, result.errors_sentence)
+    sentences = (result.verdict.evidence, result.verdict.note)
     return {
         "advice": result.verdict.advice,
         "sentences": [capitalised(text) for text in sentences if text],

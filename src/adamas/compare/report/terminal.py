@@ -27,7 +27,7 @@ def print_verdict(console: Console, result: Summary) -> None:
     console.print("weight decay: torch's convention; lr x weight decay: the paper's convention", style="dim italic")
     console.print()
     console.print(Text(result.verdict.text, style="bold"))
-    for sentence in (result.verdict.note, result.errors_sentence, *result.warnings):
+    for sentence in (result.verdict.note, *result.warnings):
         if sentence:
             console.print(Text(sentence))
     if result.extend:

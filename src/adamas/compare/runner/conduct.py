@@ -31,8 +31,8 @@ Watch = Callable[[Snapshot], None]
 _LOST_SECONDS = 1.0  # between two looks for trials whose worker is gone
 _SHOWN_SECONDS = 5.0  # after which the watch is called again although no run has ended: one may be hanging
 # A study ends if the first three runs all raised an error: the job is broken. It also ends if more than a third of at
-# least nine did. A job that raises an error where others diverge may lose the highest of the three learning rates that
-# `quick` searches, which is a third; more than that is no matter of the learning rate.
+# least nine did: a job that raises an error where others diverge may lose the runs at its highest rates and strongest
+# decays, and more than a third is no matter of the setting.
 _FIRST, _SHARE, _LEAST = 3, 1 / 3, 9
 _SPECIFICATION, _SHARES, _PLANNED = "specification", "shares", "planned pairs"  # user attributes of the Optuna study
 

@@ -34,10 +34,13 @@ class Regret:
     mean: float = 0.0
     sd: float = 0.0
 
+    def unit(self, relative: bool) -> float:
+        """Return what amounts of the figure are divided by: the figure itself where differences are relative."""
+        return (abs(self.level) or 1.0) if relative and math.isfinite(self.level) else 1.0
+
     def of_metric(self, relative: bool) -> float:
         """Return the standard deviation, as a fraction of the figure where differences are relative."""
-        size = (abs(self.level) or 1.0) if relative and math.isfinite(self.level) else 1.0
-        return self.sd / size
+        return self.sd / self.unit(relative)
 
 
 class Candidates:
@@ -62,19 +65,17 @@ class Candidates:
         self.without_figures = {self._config(run) for run, value in zip(runs, values, strict=True) if math.isinf(value)}
         self.tried = list(dict.fromkeys(self._config(run) for run in runs))
         self.any = any(map(math.isfinite, values))
-        alone = grid.decays == (0.0,)
-        self.own = any(outcomes[run].ok and (alone or run.stage != "pilot") for run in runs)
+        self.own = any(outcomes[run].ok and (grid.bare or run.stage != "pilot") for run in runs)
         if self.any:
             self._scale = Scale(values)
             places = np.array([self._place(self._config(run)) for run in runs])
             heights = [self._scale.height(value) for value in values]
-            middle = [math.log10(values[0] * values[-1]) / 2 for values in (grid.lrs, grid.decays) if values[0] > 0]
-            centre = (middle[0], middle[1] if len(middle) > 1 else 0.0)
+            centre = (_middle(grid.lrs), 0.0 if grid.bare else _middle(grid.decays))
             self._surface = Surface(places, [run.seed for run in runs], heights, centre)
 
     def _config(self, run: Run) -> Config:
         """Return the setting of a run; a run without decay stands for the arm's weakest decay, which hardly acts."""
-        if run.weight_decay or self._grid.decays == (0.0,):
+        if run.weight_decay or self._grid.bare:
             return run.config
         return self._grid.run(run.lr, self._grid.inert).config
 
@@ -94,13 +95,13 @@ class Candidates:
         """
         given = list(among or self.tried)
         configs = [config for config in given if config not in self.without_figures] or given
-        mean, _ = self._surface.predict(self._places(configs))
+        mean = self._surface.predict(self._places(configs))
         order = sorted(range(len(configs)), key=lambda i: (round(mean[i], 9), configs[i].weight_decay, configs[i].lr))
         return [configs[i] for i in order]
 
     def figures_at(self, places: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
         """Return the figures that the surface expects at some places: logarithms of learning rate and paper's decay."""
-        return self._scale.value(self._surface.predict(np.array(places))[0])
+        return self._scale.value(self._surface.predict(np.array(places)))
 
     def next(self, count: int) -> list[Config]:
         """Return settings to try next: where the lowest place of the surface may be, as far as the runs can tell.
@@ -145,7 +146,7 @@ class Candidates:
 
     def _gaps(self, places: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what differences of height mean in the unit of the metric, at the first of some places."""
-        expected = float(self._surface.predict(places[:1])[0][0])
+        expected = float(self._surface.predict(places[:1])[0])
         return self._scale.value(expected) - self._scale.value(expected + heights)
 
     def _lattice(self, beyond: bool) -> list[Config]:
@@ -154,18 +155,23 @@ class Candidates:
         Below the weakest decay there is nothing to find: it stands for training without decay.
         """
         tried = self._places(self.tried)
-        low, high, (best,) = tried.min(axis=0), tried.max(axis=0), self._places(self.best()[:1])
-        decays = len(self._grid.decays) > 1
-        column = math.log10(self._grid.decay_step) if decays else 0.0
+        low, high = tried.min(axis=0), tried.max(axis=0)
+        column = 0.0 if self._grid.bare else math.log10(self._grid.decay_step)
         if beyond:
+            best = np.array(self._place(self.best()[0]))
             step = np.array([math.log10(self._grid.lr_step), column])
             low[0] -= step[0] * np.isclose(best[0], low[0], atol=_SAME)
             high += step * np.isclose(best, high, atol=_SAME)
         rates = [round_to(10**x, 2) for x in _evenly(low[0], high[0], _FINE)]
-        if not decays:
+        if self._grid.bare:
             return list(dict.fromkeys(Config(rate, 0.0) for rate in rates))
         fine = [10**y for y in _evenly(low[1], high[1], min(_FINE, max(column / 3, _FINEST)))]
         return list(dict.fromkeys(self._grid.run(rate, decay).config for rate in rates for decay in fine))
+
+
+def _middle(values: Sequence[float]) -> float:
+    """Return the logarithm half-way between the ends of ascending numbers."""
+    return math.log10(values[0] * values[-1]) / 2
 
 
 def _evenly(low: float, high: float, step: float) -> list[float]:

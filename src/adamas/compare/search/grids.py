@@ -46,6 +46,11 @@ class Grid:
         return [self.run(lr, decay) for lr in self.lrs for decay in self.decays]
 
     @property
+    def bare(self) -> bool:
+        """Whether the arm has no decay."""
+        return self.decays == (0.0,)
+
+    @property
     def lr_step(self) -> float:
         """The mean ratio of neighbouring learning rates; that of the ladder if there is one rate."""
         return (self.lrs[-1] / self.lrs[0]) ** (1 / (len(self.lrs) - 1)) if len(self.lrs) > 1 else 10**0.5

@@ -75,14 +75,13 @@ def first_runs(arm: Arm, budget: Budget) -> list[Run]:
 
 
 def _run_at(arm: Arm, step: int) -> Run:
-    """Return the run of an arm's pilot at a step of the ladder; the built-in arms share the pilot of Adam."""
-    return Run("pilot", "none" if arm.built_in else arm.name, ladder(step), 0.0, SEED)
+    """Return the run of an arm's pilot at a step of the ladder."""
+    return Run("pilot", arm.pilot, ladder(step), 0.0, SEED)
 
 
 def _tried(arm: Arm, outcomes: Mapping[Run, Outcome]) -> dict[int, Outcome]:
     """Return the outcomes of an arm's pilot by step of the ladder, ascending."""
-    own = _run_at(arm, 0).arm
-    return dict(sorted((step_of(run.lr), outcome) for run, outcome in outcomes.items() if run.arm == own))
+    return dict(sorted((step_of(run.lr), outcome) for run, outcome in outcomes.items() if run.arm == arm.pilot))
 
 
 def further(arm: Arm, outcomes: Mapping[Run, Outcome], metric: str) -> list[Run]:

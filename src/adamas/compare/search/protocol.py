@@ -98,8 +98,7 @@ class Protocol:
     def _arm_search(self, start: Grid | Winner, may_prune: bool) -> _ArmSearch:
         """Return the search of an arm, which knows what training without decay gave."""
         arm = self._settings.arms[start.arm]
-        name = "none" if arm.built_in else arm.name
-        pilots = {run: outcome for run, outcome in self._outcomes.items() if run.arm == name}
+        pilots = {run: outcome for run, outcome in self._outcomes.items() if run.arm == arm.pilot}
         return _ArmSearch(self._settings, start, pilots, may_prune)
 
     def _pilots(self) -> dict[str, pilot.Pilot]:

@@ -55,8 +55,8 @@ class Record:
 
     def candidates(self, arm: str) -> Candidates:
         """Return the settings that an arm tried, with the surface through its runs and those of its pilot."""
-        own = "none" if self.settings.arms[arm].built_in else arm
-        pilots = [run for run in self.outcomes if run.stage == "pilot" and run.arm == own]
+        pilot = self.settings.arms[arm].pilot
+        pilots = [run for run in self.outcomes if run.stage == "pilot" and run.arm == pilot]
         runs = list(dict.fromkeys([*pilots, *self.searched[arm]]))
         return Candidates(self.grids[arm], runs, self.outcomes, self.settings.workload.metric)
 

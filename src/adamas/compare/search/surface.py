@@ -132,17 +132,10 @@ class Surface:
             for i, j, weight in zip(*np.unravel_index(kept, fit.shape), weights / weights.sum(), strict=True)
         ]
 
-    def predict(self, places: _Array) -> tuple[_Array, _Array]:
-        """Return the mean and the standard deviation of the surface at some places."""
-        means, variances = [], []
-        for fit in self._fits:
-            mean, covariance = self._posterior(fit, places)
-            means.append(mean)
-            variances.append(np.diag(covariance))
-        weights = np.array([fit.weight for fit in self._fits])[:, None]
-        mean = np.sum(weights * means, axis=0)
-        variance = np.sum(weights * (np.asarray(variances) + (np.asarray(means) - mean) ** 2), axis=0)
-        return mean, np.sqrt(np.maximum(variance, 0.0))
+    def predict(self, places: _Array) -> _Array:
+        """Return the heights that are expected at some places."""
+        means = [self._mean(fit, places) for fit in self._fits]
+        return np.sum(np.array([fit.weight for fit in self._fits])[:, None] * means, axis=0)
 
     def draws(self, places: _Array, count: int) -> _Array:
         """Return surfaces that the runs leave possible, at some places, of shape (about `count`, places)."""
@@ -152,20 +145,22 @@ class Surface:
             share = round(count * fit.weight)
             if not share:
                 continue
-            mean, covariance = self._posterior(fit, places)
+            mean, covariance = self._mean(fit, places), self._covariance(fit, places)
             jitter = 1e-8 * np.trace(covariance) / len(mean) + 1e-14
             spread = np.linalg.cholesky(covariance + jitter * np.eye(len(mean)))
             parts.append(mean + rng.standard_normal((share, len(mean))) @ spread.T)
         return np.concatenate(parts)
 
-    def _posterior(self, fit: _Fit, places: _Array) -> tuple[_Array, _Array]:
-        """Return the mean and the covariance at some places, the unknown level of the surface included."""
-        cross = _kernel(places, self._places, fit.shape)
-        ones = fit.inverse.sum(axis=1)
+    def _mean(self, fit: _Fit, places: _Array) -> _Array:
+        """Return the heights that one choice of hyperparameters expects at some places."""
+        return self._bowl(places) + fit.mean + _kernel(places, self._places, fit.shape) @ fit.solved
+
+    def _covariance(self, fit: _Fit, places: _Array) -> _Array:
+        """Return the covariance of the heights at some places, the unknown level of the surface included."""
+        cross, ones = _kernel(places, self._places, fit.shape), fit.inverse.sum(axis=1)
         rest = 1.0 - cross @ ones
         covariance = _kernel(places, places, fit.shape) - cross @ fit.inverse @ cross.T
-        covariance += np.outer(rest, rest) / ones.sum()
-        return self._bowl(places) + fit.mean + cross @ fit.solved, fit.variance * covariance
+        return fit.variance * (covariance + np.outer(rest, rest) / ones.sum())
 
 
 def _kernel(one: _Array, other: _Array, shape: tuple[float, float, float]) -> _Array:

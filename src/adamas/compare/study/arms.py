@@ -43,6 +43,11 @@ class Arm:
         return self.name in ARMS
 
     @property
+    def pilot(self) -> str:
+        """The name of the arm that trains the pilot: the built-in arms share that of Adam without decay."""
+        return "none" if self.built_in else self.name
+
+    @property
     def decoupled(self) -> bool:
         """Whether the decay is in proportion to the weight, as in AdamW, in either convention."""
         return self.decay in ("lr", "independent")

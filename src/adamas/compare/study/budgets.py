@@ -28,7 +28,6 @@ class Budget:
         pairs: The number of paired seeds of the finals, at most, unless the user gives another.
         pairs_alone: The number of those that Adam without decay runs on, at most; None lets it run on all of them.
         most: The number of runs of the whole study, at most; None leaves it open.
-        errors: How often its verdicts were wrong, and how often right, in simulated studies; empty for large budgets.
         base: The name of the budget that this one was made from, with another number of runs.
     """
 
@@ -43,7 +42,6 @@ class Budget:
     pairs: int
     pairs_alone: int | None = None
     most: int | None = None
-    errors: str = ""
     base: str = ""
 
     @property
@@ -104,7 +102,7 @@ class Budget:
         scales = tuple(high * (low / high) ** (column / (columns - 1)) for column in range(columns))
         name = f"{self.name} with {trials} runs"
         rounds = (*self.rounds[:-1], self.rounds[-1] + rest)
-        return replace(self, base=self.name, name=name, timescales=scales, rounds=rounds, most=None, errors="")
+        return replace(self, base=self.name, name=name, timescales=scales, rounds=rounds, most=None)
 
 
 # A learning rate above the pilot's best is often better once decay limits the weights; a lower one seldom is.

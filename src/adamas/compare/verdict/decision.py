@@ -19,7 +19,7 @@ Kind = Literal["switch", "keep", "no_difference", "undecided", "no_decay"]
 Relation = Literal["lower", "higher", "same", "unclear"]
 _MOST_PAIRS = 60  # more pairs than these are not worth suggesting
 _LIKELY = 0.5  # further seeds are suggested if they decide with this probability or more
-_NOISY = 7.5  # margins: an interval wider than 15 margins to either side is noise
+_NOISY = 15  # margins: a wider interval is noise
 _DRAWS = 2000  # of the means that further seeds may give
 
 
@@ -141,9 +141,7 @@ def _failed_search(arm: str, gap: Difference, lead: str) -> Verdict:
 
 def _undecided(adamw: Difference, lead: str, margin: Margin, note: str, plan: Plan) -> Verdict:
     """Return the verdict for an interval that decides nothing, with the number of seeds that would decide."""
-    if adamw.high - adamw.low > 2 * _NOISY * margin.value or (
-        adamw.low <= -margin.value and adamw.high >= margin.value
-    ):
+    if adamw.high - adamw.low > _NOISY * margin.value or (adamw.low <= -margin.value and adamw.high >= margin.value):
         leaning = "too noisy to tell"
     elif abs(adamw.mean) < margin.value:
         leaning = "leaning towards no difference"

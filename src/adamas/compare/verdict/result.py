@@ -142,12 +142,6 @@ class Summary:
         return f"Tuned with {conditions}: the learning rate is that before the schedule." if conditions else ""
 
     @property
-    def errors_sentence(self) -> str:
-        """A sentence on how often verdicts of a budget with few runs were wrong in simulated studies."""
-        rates = self.record.settings.budget.errors
-        return f"Of studies with this budget, {rates}." if rates else ""
-
-    @property
     def code(self) -> list[str]:
         """The line of code to paste for each of the arms in `chosen`."""
         groups = self.record.settings.workload.groups
@@ -196,8 +190,9 @@ def _search(record: Record, first: str, second: str, relative: bool) -> float:
         return 0.0
     one, other = (record.winners[arm] for arm in (first, second))
     rate = record.candidates(first).apart(Config(one.lr, one.weight_decay), other.lr) if one.lr != other.lr else 0.0
-    rate /= (abs(one.regret.level) or 1.0) if relative else 1.0
-    return math.hypot(one.regret.of_metric(relative), other.regret.of_metric(relative), rate)
+    return math.hypot(
+        one.regret.of_metric(relative), other.regret.of_metric(relative), rate / one.regret.unit(relative)
+    )
 
 
 def _is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:

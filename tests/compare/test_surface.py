@@ -72,6 +72,16 @@ def test_more_noise_leaves_more_regret() -> None:
     assert 2 * spread(0.01) < spread(0.1) < spread(0.4)
 
 
+def test_only_a_rate_that_is_better_is_a_gain() -> None:
+    """A figure far worse at the rate of another arm once made an interval of five powers of ten around 4."""
+    found = candidates()
+    best = Config(6e-4, 4e-4 / 6e-4)
+    assert found.gain_at(best, 1e-2) < 0.01
+    off = Config(1e-2, 4e-4 / 1e-2)
+    assert found.gain_at(off, 6e-4) == pytest.approx(bowl(off) - bowl(best), rel=0.5)
+    assert found.gain_at(off, 6e-4) > 0.05
+
+
 def test_equal_figures_leave_no_regret() -> None:
     outcomes = {run: Outcome("ok", validation={"loss": 1.5}) for run in GRID.runs()}
     found = Candidates(GRID, GRID.runs(), outcomes, "loss")

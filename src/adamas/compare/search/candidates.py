@@ -128,7 +128,7 @@ class Candidates:
     def regret(self, chosen: Config) -> Regret:
         """Return how far another weight decay may lie below the chosen one, at the chosen learning rate.
 
-        That another learning rate may be better concerns all arms alike, and `apart` compares the rates of two of them.
+        That another learning rate may be better concerns all arms alike; `gain_at` asks about that of another arm.
         """
         rate = self._place(chosen)[0]
         decays = sorted({place[1] for place in self._places(self._lattice(beyond=False)).round(6).tolist()})
@@ -137,12 +137,13 @@ class Candidates:
         below = self._gaps(places, draws.min(axis=1) - draws[:, 0])
         return Regret(float(self.figures_at([self._place(chosen)])[0]), float(below.mean()), float(below.std()))
 
-    def apart(self, chosen: Config, lr: float) -> float:
-        """Return by how much the figure of the chosen setting may change with the learning rate of another arm."""
+    def gain_at(self, chosen: Config, lr: float) -> float:
+        """Return how far the chosen decay may lie lower at the learning rate of another arm, as a root mean square."""
         rate, decay = self._place(chosen)
         places = np.array([(rate, decay), (math.log10(lr), decay)])
         draws = self._surface.draws(places, _DRAWS)
-        return float(np.sqrt(np.mean(self._gaps(places, draws[:, 1] - draws[:, 0]) ** 2)))
+        below = self._gaps(places, np.minimum(draws[:, 1] - draws[:, 0], 0.0))
+        return float(np.sqrt(np.mean(below**2)))
 
     def _gaps(self, places: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what differences of height mean in the unit of the metric, at the first of some places."""

@@ -178,21 +178,18 @@ def _compared(
     record: Record, tests: Mapping[str, Sequence[float]], relative: bool, first: str, second: str
 ) -> Difference:
     """Return the difference of two arms, with the interval of this look and the chance of their searches."""
-    search = _search(record, first, second, relative)
+    searches = ((first, second), (second, first)) if record.grids else ()  # theory's settings have no chance
+    search = math.hypot(*(_chance(record, arm, other, relative) for arm, other in searches))
     pairs = min(len(tests[first]), len(tests[second]))
     at = level(record.pairs, record.planned)
     return paired_difference(tests[first][:pairs], tests[second][:pairs], relative, at, search)
 
 
-def _search(record: Record, first: str, second: str, relative: bool) -> float:
-    """Return the standard deviation that the searches of two arms add to their difference; 0 if nothing was tuned."""
-    if not record.grids:
-        return 0.0
-    one, other = (record.winners[arm] for arm in (first, second))
-    rate = record.candidates(first).apart(Config(one.lr, one.weight_decay), other.lr) if one.lr != other.lr else 0.0
-    return math.hypot(
-        one.regret.of_metric(relative), other.regret.of_metric(relative), rate / one.regret.unit(relative)
-    )
+def _chance(record: Record, arm: str, other: str, relative: bool) -> float:
+    """Return how far a better decay, or the learning rate of the other arm, may lie below an arm's setting."""
+    winner, lr = record.winners[arm], record.winners[other].lr
+    gain = record.candidates(arm).gain_at(Config(winner.lr, winner.weight_decay), lr) if lr != winner.lr else 0.0
+    return math.hypot(winner.regret.of_metric(relative), gain / winner.regret.unit(relative))
 
 
 def _is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:

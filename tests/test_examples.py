@@ -50,7 +50,7 @@ def test_example_runs(path: Path) -> None:
     if path.stem == "vision_job":
         assert result.stdout.startswith("problems: []")
         return
-    printed = re.search(r"^test \w+ (-?[\d.]+)", result.stdout, re.MULTILINE)
+    printed = re.search(r"\btest \w+ (-?[\d.]+)", result.stdout)
     assert printed is not None
     if path.stem in BELOW:
         assert float(printed.group(1)) < BELOW[path.stem]

@@ -18,6 +18,7 @@ from adamas.bench.harness import APART, Harness, compare
 from adamas.bench.peers import PEERS, missing
 from adamas.bench.peers.contract import Peer
 from adamas.bench.peers.numpy_arrays import OursNumPy, PlainNumPy
+from adamas.bench.row import Row
 from adamas.bench.scenario import Scenario, Work
 from adamas.cli import FRONTS
 from tests.bench.conftest import BRIEF, tiny
@@ -34,19 +35,12 @@ def skip_without(name: str) -> None:
         pytest.skip(reason)
 
 
-# TensorFlow takes ten seconds to start: its fronts are measured in one kind of work each.
-MEASURED = [
-    *((name, work) for name in FRONTS if not name.startswith("keras") for work in WORKS),
-    ("keras-fit", "step"),
-    ("keras-xla", "phase"),
-]
+# TensorFlow takes ten seconds to start: its fronts are measured in one kind of work each. Those of JAX share a process.
+MEASURED = [*(("numpy", work) for work in WORKS), ("jax-fused", "step"), ("keras-fit", "step"), ("keras-xla", "phase")]
 
 
-@pytest.mark.parametrize(("name", "work"), MEASURED)
-def test_every_front_is_checked_and_measured(name: str, work: Work) -> None:
-    skip_without(name)
-    row = process.in_own_process(tiny(work=work), name, BRIEF)
-    assert row.reason is None
+def check_row(name: str, work: Work, row: Row) -> None:
+    assert row.reason is None, (name, work, row.reason)
     figures = row.figures
     assert figures is not None
     assert figures.ratio > 0
@@ -54,6 +48,12 @@ def test_every_front_is_checked_and_measured(name: str, work: Work) -> None:
     for side in (figures.ours, figures.peer):
         assert side.state_bytes >= (12 if work == "phase" else 8)
         assert (side.first_seconds is not None) == PEERS[name].compiles
+
+
+@pytest.mark.parametrize(("name", "work"), MEASURED)
+def test_every_front_is_checked_and_measured(name: str, work: Work) -> None:
+    skip_without(name)
+    check_row(name, work, process.in_own_process(tiny(work=work), name, BRIEF))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -125,8 +125,11 @@ def moved(kind: type[Peer], scenario: Scenario, at_once: bool) -> list[torch.Ten
     return side.parameters()
 
 
-def check_ten_steps() -> None:
-    """Compare ten steps in one call with ten calls, for both sides of each row of JAX; another process calls this."""
+def check_jax() -> None:
+    """Measure both fronts of JAX in each kind of work, and compare ten steps in one call with ten calls."""
+    for name in ("jax-fused", "jax-adamw"):
+        for work in WORKS:
+            check_row(name, work, compare(tiny(work=work), PEERS[name], Harness(Cpu(), BRIEF)))
     scenario = tiny(work="ten steps")
     for peer in (PEERS["jax-fused"], PEERS["jax-adamw"]):
         for kind in (peer, peer.ours):
@@ -137,9 +140,9 @@ def check_ten_steps() -> None:
             assert not torch.equal(once[0], rule.initial(scenario)[0][0])
 
 
-def test_ten_steps_in_one_call_are_ten_steps() -> None:
+def test_jax_is_measured_and_ten_steps_in_one_call_are_ten_steps() -> None:
     skip_without("jax-fused")
-    code = "from tests.bench import test_fronts; test_fronts.check_ten_steps()"
+    code = "from tests.bench import test_fronts; test_fronts.check_jax()"
     environment = {**process.environment(BRIEF), "PYTHONPATH": os.environ["PYTHONPATH"]}
     root = Path(__file__).parents[2]
     run = subprocess.run(

@@ -20,7 +20,6 @@ from adamas.bench.peers.contract import Peer
 from adamas.bench.peers.numpy_arrays import OursNumPy, PlainNumPy
 from adamas.bench.row import Row
 from adamas.bench.scenario import Scenario, Work
-from adamas.cli import FRONTS
 from tests.bench.conftest import BRIEF, tiny
 
 WORKS: tuple[Work, ...] = ("step", "ten steps", "phase")

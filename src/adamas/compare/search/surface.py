@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,8 @@ class Surface:
         """
         count = len(heights)
         shapes = list(itertools.product(_LENGTHS_LR, _LENGTHS_DECAY, _TOGETHER))
-        smooth = np.stack([_kernel(self._places, self._places, shape) for shape in shapes]) + _SEED * same
+        runs = _Pairs(self._places, self._places)
+        smooth = np.stack([runs.kernel(shape) for shape in shapes]) + _SEED * same
         noise = np.asarray(_NOISE)[None, :, None, None] * np.eye(count)
         inverse = np.asarray(
             np.linalg.inv(smooth[:, None] + noise), dtype=np.float64
@@ -134,43 +136,63 @@ class Surface:
 
     def predict(self, places: _Array) -> _Array:
         """Return the heights that are expected at some places."""
-        means = [self._mean(fit, places) for fit in self._fits]
+        cross = _Pairs(places, self._places)
+        means = [self._mean(fit, places, cross.kernel(fit.shape)) for fit in self._fits]
         return np.sum(np.array([fit.weight for fit in self._fits])[:, None] * means, axis=0)
 
     def draws(self, places: _Array, count: int) -> _Array:
         """Return surfaces that the runs leave possible, at some places, of shape (about `count`, places)."""
         rng = np.random.default_rng(0)
+        here, to_runs = _Pairs(places, places), _Pairs(places, self._places)
         parts: list[_Array] = []
         for fit in self._fits:
             share = round(count * fit.weight)
             if not share:
                 continue
-            mean, covariance = self._mean(fit, places), self._covariance(fit, places)
+            cross = to_runs.kernel(fit.shape)
+            mean, covariance = self._mean(fit, places, cross), self._covariance(fit, here.kernel(fit.shape), cross)
             jitter = 1e-8 * np.trace(covariance) / len(mean) + 1e-14
             spread = np.linalg.cholesky(covariance + jitter * np.eye(len(mean)))
             parts.append(mean + rng.standard_normal((share, len(mean))) @ spread.T)
         return np.concatenate(parts)
 
-    def _mean(self, fit: _Fit, places: _Array) -> _Array:
-        """Return the heights that one choice of hyperparameters expects at some places."""
-        return self._bowl(places) + fit.mean + _kernel(places, self._places, fit.shape) @ fit.solved
+    def _mean(self, fit: _Fit, places: _Array, cross: _Array) -> _Array:
+        """Return the heights that one choice of hyperparameters expects at some places; `cross` has their kernel."""
+        return self._bowl(places) + fit.mean + cross @ fit.solved
 
-    def _covariance(self, fit: _Fit, places: _Array) -> _Array:
-        """Return the covariance of the heights at some places, the unknown level of the surface included."""
-        cross, ones = _kernel(places, self._places, fit.shape), fit.inverse.sum(axis=1)
+    def _covariance(self, fit: _Fit, kernel: _Array, cross: _Array) -> _Array:
+        """Return the covariance of the heights at some places, the unknown level of the surface included.
+
+        Args:
+            fit: One choice of hyperparameters.
+            kernel: How alike the places are.
+            cross: How alike each place and each run are.
+        """
+        ones = fit.inverse.sum(axis=1)
         rest = 1.0 - cross @ ones
-        covariance = _kernel(places, places, fit.shape) - cross @ fit.inverse @ cross.T
+        covariance = kernel - cross @ fit.inverse @ cross.T
         return fit.variance * (covariance + np.outer(rest, rest) / ones.sum())
 
 
-def _kernel(one: _Array, other: _Array, shape: tuple[float, float, float]) -> _Array:
-    """Return how alike the surface is at two sets of places: in learning rate, in decay, and in both together."""
-    together = shape[2]
-    rate, decay = (_alike(one[:, axis], other[:, axis], shape[axis]) for axis in (0, 1))
-    return (rate + decay + together * rate * decay) / (2.0 + together)
+class _Pairs:
+    """The distances between two sets of places, of which many share a learning rate or a decay.
 
+    Args:
+        one: The logarithms of learning rate and decay of each place, of shape (places, 2).
+        other: The same of the other places.
+    """
 
-def _alike(one: _Array, other: _Array, length: float) -> _Array:
-    """Return the Gaussian of each distance between two sets of numbers, many of which are equal."""
-    (rows, row), (columns, column) = (np.unique(values, return_inverse=True) for values in (one, other))
-    return np.exp(-0.5 * (np.subtract.outer(rows, columns) / length) ** 2)[np.ix_(row, column)]
+    def __init__(self, one: _Array, other: _Array) -> None:
+        self._axes: list[tuple[_Array, Any]] = []
+        for axis in (0, 1):
+            (rows, row), (columns, column) = (np.unique(x[:, axis], return_inverse=True) for x in (one, other))
+            self._axes.append((np.subtract.outer(rows, columns), np.ix_(row, column)))
+
+    def kernel(self, shape: tuple[float, float, float]) -> _Array:
+        """Return how alike the surface is at two places: in learning rate, in decay, and in both together."""
+        together = shape[2]
+        rate, decay = (
+            np.exp(-0.5 * (apart / length) ** 2)[which]
+            for (apart, which), length in zip(self._axes, shape, strict=False)
+        )
+        return (rate + decay + together * rate * decay) / (2.0 + together)

@@ -9,6 +9,7 @@ from functools import partial
 from statistics import fmean
 
 from adamas import user_code
+from adamas.compare.search.candidates import Candidates
 from adamas.compare.search.record import Record
 from adamas.compare.search.selection import Winner
 from adamas.compare.study.arms import ARMS, JUDGED, Arm
@@ -161,7 +162,8 @@ def summarise(record: Record) -> Summary:
         verdict = Verdict("undecided", "Undecided", why)
     else:
         relative = _is_relative(tests, metric, margin)
-        compared = partial(_compared, record, tests, relative)
+        searched = {arm: record.candidates(arm) for arm in record.winners} if record.grids else {}
+        compared = partial(_compared, record, tests, relative, searched)
         difference = compared("adamw", "adam_l2")
         over_none = {name: compared(name, "none") for name in tests if "none" in tests and name != "none"}
         verdict = decide(difference, over_none, metric, margin, Plan(record.planned, bool(record.grids)))
@@ -175,20 +177,25 @@ def summarise(record: Record) -> Summary:
 
 
 def _compared(
-    record: Record, tests: Mapping[str, Sequence[float]], relative: bool, first: str, second: str
+    record: Record,
+    tests: Mapping[str, Sequence[float]],
+    relative: bool,
+    searched: Mapping[str, Candidates],
+    first: str,
+    second: str,
 ) -> Difference:
     """Return the difference of two arms, with the interval of this look and the chance of their searches."""
-    searches = ((first, second), (second, first)) if record.grids else ()  # theory's settings have no chance
-    search = math.hypot(*(_chance(record, arm, other, relative) for arm, other in searches))
+    winners = record.winners
+    searches = ((first, second), (second, first)) if searched else ()  # theory's settings have no chance
+    search = math.hypot(*(_chance(winners[arm], winners[other].lr, searched[arm], relative) for arm, other in searches))
     pairs = min(len(tests[first]), len(tests[second]))
     at = level(record.pairs, record.planned)
     return paired_difference(tests[first][:pairs], tests[second][:pairs], relative, at, search)
 
 
-def _chance(record: Record, arm: str, other: str, relative: bool) -> float:
-    """Return how far a better decay, or the learning rate of the other arm, may lie below an arm's setting."""
-    winner, lr = record.winners[arm], record.winners[other].lr
-    gain = record.candidates(arm).gain_at(Config(winner.lr, winner.weight_decay), lr) if lr != winner.lr else 0.0
+def _chance(winner: Winner, lr: float, candidates: Candidates, relative: bool) -> float:
+    """Return how far a better decay, or the learning rate of another arm, may lie below an arm's setting."""
+    gain = candidates.gain_at(Config(winner.lr, winner.weight_decay), lr) if lr != winner.lr else 0.0
     return math.hypot(winner.regret.of_metric(relative), gain / winner.regret.unit(relative))
 
 

@@ -1,4 +1,4 @@
-"""Put the figures of results/*.json into the README (also the Chinese one), docs/benchmarks.md, numerics.md and figures/benchmarks.svg.
+"""Put the figures of results/*.json into the READMEs, docs/benchmarks.md, numerics.md and figures/benchmarks.svg.
 
 python -m benchmarks.render
 

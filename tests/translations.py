@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def section_of(text: str, page: str) -> Section:
     )
 
 
+@lru_cache(maxsize=2)  # the English page stays while changes are planted in the Chinese one
 def sections_of(text: str, page: str) -> list[Section]:
     prose = COMMENT.sub("", FENCE.sub("", text))
     return [section_of(part, page) for part in re.split(r"^(?=#+ )", prose, flags=re.MULTILINE)]

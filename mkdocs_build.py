@@ -1,4 +1,4 @@
-"""Two things that the build of the site adds to mkdocs: formulas as MathML, and the examples of docstrings as code.
+"""What the build of the site adds to mkdocs: formulas as MathML, the language of Chinese pages, examples as code.
 
 A browser shows MathML without a script and without a network.
 """
@@ -18,6 +18,11 @@ _CONVERTER = LatexToMathML()
 def on_page_content(html: str, **_: Any) -> str:
     """Return the HTML of a page with its formulas as MathML; mkdocs calls this once for each page."""
     return _FORMULA.sub(_to_mathml, html)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Return a page of docs/zh/ marked as Chinese, for fonts, hyphenation and screen readers."""
+    return output.replace('<html lang="en"', '<html lang="zh-CN"', 1) if page.file.src_uri.startswith("zh/") else output
 
 
 def _to_mathml(formula: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Put the figures of results/*.json into the README, docs/benchmarks.md, numerics.md and figures/benchmarks.svg.
+"""Put the figures of results/*.json into the READMEs, docs/benchmarks.md, numerics.md and figures/benchmarks.svg.
 
 python -m benchmarks.render
 
@@ -16,6 +16,7 @@ from adamas.bench.row import Figures, Row
 from adamas.bench.scenario import PEAKS
 from adamas.bench.table import PEAK_COLUMNS, about_gpu, peak_cells, sections, summary, time_of, versions
 from benchmarks import RESULTS
+from benchmarks.chinese import in_chinese
 from benchmarks.figure import draw
 from benchmarks.markdown import filled, table
 from benchmarks.parity_result import Parity
@@ -24,6 +25,7 @@ from benchmarks.scenarios import BEST_TORCH, LEAN_PEERS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+README_ZH = ROOT / "README.zh-CN.md"
 PAGE = ROOT / "docs" / "benchmarks.md"
 NUMERICS = ROOT / "docs" / "numerics.md"
 FIGURE = ROOT / "docs" / "figures" / "benchmarks.svg"
@@ -53,8 +55,18 @@ def by_processor(
 
 def readme(text: str, results: list[Result]) -> str:
     """Return the README with the rows beside the best of torch, losing ones included."""
+    return filled(text, "benchmark", benchmark(results))
+
+
+def readme_zh(text: str, results: list[Result]) -> str:
+    """Return the Chinese README with the same rows, their words in Chinese."""
+    return filled(text, "benchmark", in_chinese(benchmark(results)))
+
+
+def benchmark(results: list[Result]) -> str:
+    """Return the table of the READMEs, and what it was measured on."""
     rows = by_processor(results, TORCH_COLUMNS, beside_torch)
-    return filled(text, "benchmark", "\n\n".join([rows, *map(measured_on, results)]))
+    return "\n\n".join([rows, *map(measured_on, results)])
 
 
 def beside_torch(result: Result) -> list[tuple[str, ...]]:
@@ -193,6 +205,7 @@ def numerics(text: str, results: list[Result], parity: Parity) -> str:
 if __name__ == "__main__":
     found = read_all("cpu")
     README.write_text(readme(README.read_text(), found))
+    README_ZH.write_text(readme_zh(README_ZH.read_text(), found))
     filled_page = page(PAGE.read_text(), found, Result.read(GPU) if GPU.exists() else None)
     PAGE.write_text(fronts(filled_page, read_all("fronts")))
     draw(found, FIGURE)

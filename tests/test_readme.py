@@ -19,6 +19,8 @@ RESULTS = render.read_all("cpu")
 def test_benchmark_table_is_the_result_file() -> None:
     assert render.readme(README, RESULTS) == README, "run python -m benchmarks.render"
     assert all(render.measured_on(result) in README for result in RESULTS)
+    chinese = render.README_ZH.read_text()
+    assert render.readme_zh(chinese, RESULTS) == chinese, "run python -m benchmarks.render"
 
 
 def test_benchmark_page_is_the_result_file() -> None:
@@ -64,7 +66,7 @@ def test_results_of_fronts_are_complete_and_within_their_limits() -> None:
             assert [str(row) for row in result.rows if row.disturbed] == [], "measure again on a quiet machine"
 
 
-@pytest.mark.parametrize("path", [render.README, render.PAGE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [render.README, render.README_ZH, render.PAGE], ids=lambda path: path.name)
 def test_links_and_figures_exist(path: Path) -> None:
     local = [target for target in re.findall(r"\]\(([^)]+)\)", path.read_text()) if not target.startswith("http")]
     assert local

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = ("CMakeLists.txt", "Makefile", "README.md", "pyproject.toml")
+FILES = ("CMakeLists.txt", "Makefile", "README.md", "README.zh-CN.md", "pyproject.toml")
 READ_BY_TESTS = (*FILES, "benchmarks", "docs", "examples", "native", "src", "tests")
 
 

@@ -1,0 +1,190 @@
+// The page: it computes a view from the settings and shows it in sentences, figures and code.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const STUDIES = JSON.parse($("studies").textContent);
+const REDUCED = matchMedia("(prefers-reduced-motion: reduce)");
+
+let settings = readAddress();
+let view = null;
+let mapScale = 1;
+let playing = 0;
+let windowTask = 0;
+let say = null;
+
+function speak() {
+  const common = (texts) => ({ other: texts["name_" + settings.rule], ratio: show(settings.ratio), scale: show(settings.scale) });
+  say = speaker(settings.lang, common);
+}
+
+// Computes the runs, shows everything, and leaves the windows for later, because they take 82 runs.
+function update() {
+  const runs = {};
+  for (const which of ORDER) {
+    const run = runs[which] = trajectory(settings, which);
+    const steady = which !== "other" || settings.rule !== "cautious";
+    run.smooth = steady ? run.rates : run.rates.map((_, step) => lately(run.rates, step + 1));
+  }
+  view = { settings, runs, windows: null, at: view ? view.at : TOY.steps, say };
+  showSettings(settings); writeAddress(settings);
+  showStep(); showWindow(); showCode();
+  computeWindows();
+}
+
+// Computes the two windows, and those at loss x 1, one run at a time with pauses, so that sliders stay quick.
+function computeWindows() {
+  clearTimeout(windowTask);
+  const mine = view, at_one = { ...settings, scale: 1 };
+  const wanted = settings.scale === 1 ? [settings] : [settings, at_one];
+  const jobs = wanted.flatMap((given) => ["l2", "other"].map((which) => windowRuns(given, which)));
+  const work = () => {
+    const until = performance.now() + 12;
+    let open = jobs.find((job) => !job.done);
+    while (open && performance.now() < until) { open.advance(); open = jobs.find((job) => !job.done); }
+    if (open) { windowTask = setTimeout(work); return; }
+    const [l2, other, l2_one = l2, other_one = other] = jobs.map((job) => job.result());
+    mine.windows = { l2, other, one: { l2: l2_one, other: other_one } };
+    showWindow();
+  };
+  windowTask = setTimeout(work);
+}
+
+// Sentences and figures that depend on the step: everything of steps 1 and 3.
+function showStep() {
+  const { runs, at } = view, [l2a, l2b] = runs.l2.theta[at], [wa, wb] = runs.other.theta[at];
+  $("at").value = at; $("at-value").textContent = at;
+  const pull = [0, 1].map((i) => Math.abs(runs.l2.theta[at][i] - runs.none.theta[at][i]));
+  const uneven = Math.max(...pull) > 2 * Math.min(...pull) && Math.max(...pull) > 0.1;
+  const [far, near] = pull[0] > pull[1] ? [say("a"), say("b")] : [say("b"), say("a")];
+  const second = uneven ? say("live1_uneven", { far, near }) : say("live1_even");
+  const numbers = { at, l2a: show(l2a), l2b: show(l2b), wa: show(wa), wb: show(wb) };
+  $("live1").textContent = say("live1", numbers) + (settings.lang === "zh" ? "" : " ") + second;
+  showRates();
+  drawSurface($("surface"), view); drawWeights($("weights"), view); drawRates($("rates"), view);
+}
+
+// The effective decay rates at the step: two sentences, and four bars.
+function showRates() {
+  const { runs, at } = view, [l2a, l2b] = runs.l2.smooth[at - 1], [wa, wb] = runs.other.smooth[at - 1];
+  const times = l2a / l2b, roots = runs.l2.roots[at - 1], n = show(Math.max(times, 1 / times), 2);
+  const which = !(Math.abs(Math.log(times)) > 0.05) ? "faster_none" : times > 1 ? "faster_a" : "faster_b";
+  const rates = { l2a: percent(l2a), l2b: percent(l2b), wa: percent(wa), wb: percent(wb), factor: say(which, { n }), at };
+  const mean = settings.rule === "cautious" ? " " + say("bars_mean") : "";
+  $("live3").textContent = say("live3", rates) + mean;
+  const told = times > 1.05 ? say("live_claim", { v_factor: show(roots[1] / roots[0], 2), n: show(times, 2) }) : say("live_claim_off");
+  $("live-claim").textContent = told;
+  const most = Math.max(l2a, l2b, wa, wb), rows = [];
+  for (const [kind, pair] of [["l2", [l2a, l2b]], ["other", [wa, wb]]]) {
+    pair.forEach((rate, i) => {
+      const row = document.createElement("tr"), track = cell("td", ""), bar = document.createElement("div");
+      track.className = "track"; bar.className = "bar " + kind; bar.style.width = `${most > 0 ? 100 * rate / most : 0}%`;
+      track.append(bar);
+      const name = cell("th", `${nameOf(view, kind)} · ${say("ab"[i])}`);
+      name.scope = "row";
+      row.append(name, cell("td", show(runs[kind].roots[at - 1][i], 2)), cell("td", percent(rate)), track);
+      rows.push(row);
+    });
+  }
+  $("bars").replaceChildren(...rows);
+}
+
+function showWindow() {
+  const { windows } = view, one = windows && windows.one, number = (x) => show(x, 2);
+  $("scale-value").textContent = say("scale_is", { scale: show(settings.scale) });
+  $("scale-up").disabled = settings.scale > 100; $("scale-down").disabled = settings.scale < 0.01;
+  $("follow").disabled = settings.scale === 1;
+  $("live2").textContent = !windows ? say("computing") : say(settings.scale === 1 ? "live2_one" : "live2", {
+    scale: number(settings.scale), l2: number(windows.l2.best), wd: number(windows.other.best), l2_one: number(one.l2.best),
+    wd_one: number(one.other.best), l2_factor: number(windows.l2.best / one.l2.best),
+    wd_factor: number(windows.other.best / one.other.best),
+  });
+  drawWindow($("window"), view);
+}
+
+// The two optimizers in Python, as the package makes them.
+function showCode() {
+  const { lr, beta1, beta2, eps, l2, wd, rule } = settings;
+  const python = (x) => (Number.isInteger(x) && Math.abs(x) < 1e16 ? x.toFixed(1) : String(x));
+  const made = (name, decay, more) => `${name}(model.parameters(), lr=${python(lr)}, betas=(${python(beta1)}, ${python(beta2)}), ` +
+    `eps=${python(eps)}, weight_decay=${python(decay)}${more})`;
+  const more = { lr: "", independent: ', decay="independent"', corrected: ', decay="corrected"', cautious: ", cautious_decay=True" };
+  $("code").textContent = `from adamas.torch import Adam, AdamW\n\noptimizer = ${made("AdamW", wd, more[rule])}\n` +
+    `adam_l2 = ${made("Adam", l2, "")}`;
+}
+
+function change(values) {
+  settings = { ...settings, ...values };
+  speak();
+  if ("lang" in values || "rule" in values || "ratio" in values || "scale" in values) showLanguage();
+  update();
+}
+
+function showLanguage() {
+  showTexts(say, settings.lang);
+  $("play").textContent = say(playing ? "pause" : "play");
+  showStudies(STUDIES, mapScale, say);
+}
+
+// Another rule keeps the decay of a step: the number of "independent" is lr times that of the others.
+function changeRule(rule) {
+  const was = settings.rule === "independent", is = rule === "independent", factor = settings.lr ** (is - was);
+  const wd = Math.min(Math.max(round(settings.wd * factor, 3), 1e-6), 100);
+  change({ rule, wd });
+}
+
+function play() {
+  if (playing) { stopPlaying(); return; }
+  if (REDUCED.matches) { moveTo(TOY.steps); return; }
+  const from = view.at >= TOY.steps ? 1 : view.at, started = performance.now();
+  const frame = (now) => {
+    const at = Math.min(TOY.steps, from + Math.floor((now - started) / 10));
+    moveTo(Math.max(at, 1));
+    if (at < TOY.steps && playing) playing = requestAnimationFrame(frame); else stopPlaying();
+  };
+  playing = requestAnimationFrame(frame);
+  $("play").textContent = say("pause");
+}
+
+function stopPlaying() {
+  cancelAnimationFrame(playing); playing = 0;
+  $("play").textContent = say("play");
+}
+
+function moveTo(at) {
+  view.at = at; showStep();
+}
+
+function start() {
+  makeSliders($("sliders"), (name, value) => change({ [name]: value }));
+  $("panel").open = matchMedia("(min-width: 64rem)").matches;
+  $("at").max = TOY.steps;
+  $("at").addEventListener("input", () => { stopPlaying(); moveTo(Number($("at").value)); });
+  $("play").addEventListener("click", play);
+  $("rule").addEventListener("change", () => changeRule($("rule").value));
+  $("schedule").addEventListener("change", () => change({ schedule: $("schedule").value }));
+  const times = (factor) => round(settings.scale * factor, 3);
+  $("scale-up").addEventListener("click", () => change({ scale: times(10) }));
+  $("scale-down").addEventListener("click", () => change({ scale: times(0.1) }));
+  $("follow").addEventListener("click", () => change({ l2: Math.min(round(SLIDERS.l2.value * settings.scale, 3), 100) }));
+  $("controls").addEventListener("reset", (event) => { event.preventDefault(); change({ ...defaults(), lang: settings.lang }); });
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  for (const button of document.querySelectorAll("[data-lang]")) button.addEventListener("click", () => change({ lang: button.dataset.lang }));
+  for (const radio of document.getElementsByName("map-scale")) {
+    radio.addEventListener("change", () => { mapScale = Number(radio.value); showStudies(STUDIES, mapScale, say); });
+  }
+  $("copy").addEventListener("click", copyCode);
+  addEventListener("hashchange", () => { settings = readAddress(); change({ lang: settings.lang }); });
+  const redraw = () => { showStep(); showWindow(); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  speak(); showLanguage(); update();
+  addEventListener("resize", redraw);
+  performance.mark("interactive");
+}
+
+// A page from a file may not have the clipboard: the code is then selected, ready for the keyboard.
+function copyCode() {
+  getSelection().selectAllChildren($("code"));
+  if (document.execCommand("copy")) $("copy").textContent = say("copied");
+}
+
+start();

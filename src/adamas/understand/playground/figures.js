@@ -50,19 +50,23 @@ function drawWeights(canvas, view) {
 // The distance from the useful weights by weight decay: now, and faintly at loss x 1.
 function drawWindow(canvas, view) {
   const { context, width, height } = prepare(canvas), { say, windows, settings } = view;
-  const x = { low: WINDOW[0], high: WINDOW.at(-1), log: true, ticks: powersOfTen(WINDOW[0], WINDOW.at(-1)), format: (v) => show(v) };
+  const x = { low: WINDOW[0], high: WINDOW.at(-1), log: true, ticks: powersOfTen(WINDOW[0], WINDOW.at(-1), width / 50), format: (x) => show(x) };
   const y = { low: -0.1, high: 0.75, ticks: [0, 0.25, 0.5, 0.75], format: String };
   const frame = new Frame(context, [36, 14, width - 50, height - 54], { ...x, name: say("window_x") }, y);
-  if (!windows) { frame.label(say("computing"), [WINDOW[20], 0.4], "--muted", [0, 0], "center"); return; }
+  const lowest = (one) => [one.best, Math.min(...one.found)];
   const lines = (found) => found.map((far, i) => [WINDOW[i], far]);
   for (const which of ["l2", "other"]) {
-    const now = windows[which], before = windows.one[which], lowest = (one) => [one.best, Math.min(...one.found)];
+    const now = windows[which], before = windows.one[which];
     frame.inside(() => {
       if (settings.scale !== 1) frame.line(lines(before.found), LOOKS[which], 0.4);
       frame.line(lines(now.found), LOOKS[which]);
     });
     if (before.best !== now.best) arrow(frame, lowest(before), lowest(now), LOOKS[which].colour);
     frame.mark(lowest(now), LOOKS[which]);
+  }
+  for (const which of ["l2", "other"]) {
+    const now = windows[which], before = windows.one[which];
+    if (before.best !== now.best) frame.label(say("at_one"), lowest(before), LOOKS[which].colour, [0, -12], "center");
     frame.label(`${nameOf(view, which)}: ${say("best")} ${show(now.best, 2)}`, lowest(now), LOOKS[which].colour, [0, 22], "center");
   }
   const low = (one) => show(Math.min(...one.found), 2);

@@ -34,7 +34,7 @@ function update() {
 // Computes the two windows, and those at loss x 1, one run at a time with pauses, so that sliders stay quick.
 function computeWindows() {
   clearTimeout(windowTask);
-  const mine = view, at_one = { ...settings, scale: 1 };
+  const at_one = { ...settings, scale: 1 };
   const wanted = settings.scale === 1 ? [settings] : [settings, at_one];
   const jobs = wanted.flatMap((given) => ["l2", "other"].map((which) => windowRuns(given, which)));
   const work = () => {
@@ -43,7 +43,7 @@ function computeWindows() {
     while (open && performance.now() < until) { open.advance(); open = jobs.find((job) => !job.done); }
     if (open) { windowTask = setTimeout(work); return; }
     const [l2, other, l2_one = l2, other_one = other] = jobs.map((job) => job.result());
-    mine.windows = { l2, other, one: { l2: l2_one, other: other_one } };
+    view.windows = { l2, other, one: { l2: l2_one, other: other_one } };
     showWindow();
   };
   windowTask = setTimeout(work);
@@ -53,12 +53,9 @@ function computeWindows() {
 function showStep() {
   const { runs, at } = view, [l2a, l2b] = runs.l2.theta[at], [wa, wb] = runs.other.theta[at];
   $("at").value = at; $("at-value").textContent = at;
-  const pull = [0, 1].map((i) => Math.abs(runs.l2.theta[at][i] - runs.none.theta[at][i]));
-  const uneven = Math.max(...pull) > 2 * Math.min(...pull) && Math.max(...pull) > 0.1;
-  const [far, near] = pull[0] > pull[1] ? [say("a"), say("b")] : [say("b"), say("a")];
-  const second = uneven ? say("live1_uneven", { far, near }) : say("live1_even");
-  const numbers = { at, l2a: show(l2a), l2b: show(l2b), wa: show(wa), wb: show(wb) };
-  $("live1").textContent = say("live1", numbers) + (settings.lang === "zh" ? "" : " ") + second;
+  const [pull_a, pull_b] = [0, 1].map((i) => show(runs.none.theta[at][i] - runs.l2.theta[at][i], 2));
+  const numbers = { at, l2a: show(l2a), l2b: show(l2b), wa: show(wa), wb: show(wb), pull_a, pull_b };
+  $("live1").textContent = say("live1", numbers);
   showRates();
   drawSurface($("surface"), view); drawWeights($("weights"), view); drawRates($("rates"), view);
 }
@@ -79,7 +76,7 @@ function showRates() {
       const row = document.createElement("tr"), track = cell("td", ""), bar = document.createElement("div");
       track.className = "track"; bar.className = "bar " + kind; bar.style.width = `${most > 0 ? 100 * rate / most : 0}%`;
       track.append(bar);
-      const name = cell("th", `${nameOf(view, kind)} · ${say("ab"[i])}`);
+      const name = cell("th", `${nameOf(view, kind)} · ${"AB"[i]}`);
       name.scope = "row";
       row.append(name, cell("td", show(runs[kind].roots[at - 1][i], 2)), cell("td", percent(rate)), track);
       rows.push(row);
@@ -90,14 +87,19 @@ function showRates() {
 
 function showWindow() {
   const { windows } = view, one = windows && windows.one, number = (x) => show(x, 2);
-  $("scale-value").textContent = say("scale_is", { scale: show(settings.scale) });
+  $("loss-now").textContent = say("scale_is", { scale: show(settings.scale) });
   $("scale-up").disabled = settings.scale > 100; $("scale-down").disabled = settings.scale < 0.01;
   $("follow").disabled = settings.scale === 1;
-  $("live2").textContent = !windows ? say("computing") : say(settings.scale === 1 ? "live2_one" : "live2", {
-    scale: number(settings.scale), l2: number(windows.l2.best), wd: number(windows.other.best), l2_one: number(one.l2.best),
-    wd_one: number(one.other.best), l2_factor: number(windows.l2.best / one.l2.best),
-    wd_factor: number(windows.other.best / one.other.best),
-  });
+  const moved = (which) => {
+    const now = windows[which].best, before = one[which].best, name = nameOf(view, which);
+    const values = { name, now: number(now), before: number(before), factor: number(now / before) };
+    return say(now === before ? "stays" : "moves", values);
+  };
+  const bests = () => say("live2_one", { l2: number(windows.l2.best), wd: number(windows.other.best) });
+  const both = () => say("live2", { l2: moved("l2"), wd: moved("other") });
+  $("step2").classList.toggle("stale", !windows);
+  if (!windows) return; // what was computed last stays, paler, until the new windows are there
+  $("live2").textContent = settings.scale === 1 ? bests() : both();
   drawWindow($("window"), view);
 }
 
@@ -115,8 +117,16 @@ function showCode() {
 function change(values) {
   settings = { ...settings, ...values };
   speak();
-  if ("lang" in values || "rule" in values || "ratio" in values || "scale" in values) showLanguage();
+  if ("rule" in values || "ratio" in values) showLanguage(); // texts that name them
   update();
+}
+
+function changeLanguage(lang) {
+  settings = { ...settings, lang };
+  speak();
+  view = { ...view, settings, say };
+  showLanguage(); showSettings(settings); writeAddress(settings);
+  showStep(); showWindow();
 }
 
 function showLanguage() {
@@ -168,15 +178,17 @@ function start() {
   $("follow").addEventListener("click", () => change({ l2: Math.min(round(SLIDERS.l2.value * settings.scale, 3), 100) }));
   $("controls").addEventListener("reset", (event) => { event.preventDefault(); change({ ...defaults(), lang: settings.lang }); });
   $("controls").addEventListener("submit", (event) => event.preventDefault());
-  for (const button of document.querySelectorAll("[data-lang]")) button.addEventListener("click", () => change({ lang: button.dataset.lang }));
+  for (const button of document.querySelectorAll("[data-lang]")) button.addEventListener("click", () => changeLanguage(button.dataset.lang));
   for (const radio of document.getElementsByName("map-scale")) {
     radio.addEventListener("change", () => { mapScale = Number(radio.value); showStudies(STUDIES, mapScale, say); });
   }
   $("copy").addEventListener("click", copyCode);
-  addEventListener("hashchange", () => { settings = readAddress(); change({ lang: settings.lang }); });
+  addEventListener("hashchange", () => { settings = readAddress(); changeLanguage(settings.lang); update(); });
   const redraw = () => { showStep(); showWindow(); };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  speak(); showLanguage(); update();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
+  readColours(); speak(); showLanguage();
+  $("live2").textContent = say("computing");
+  update();
   addEventListener("resize", redraw);
   performance.mark("interactive");
 }

@@ -8,15 +8,21 @@ const LOOKS = {
   none: { colour: "--none", dash: [1.5, 4], mark: "", width: 1.8 },
 };
 
-function cssColour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// The colours of style.css by name. They are read once: a browser computes every style anew for each reading.
+let colours = {};
+
+function readColours() {
+  const style = getComputedStyle(document.documentElement), names = ["text", "muted", "rule", "card", "contour", "l2", "other", "none"];
+  colours = Object.fromEntries(names.map((name) => ["--" + name, style.getPropertyValue("--" + name).trim()]));
 }
 
-// Numbers as people write them: at most three digits, and powers of ten only where they are shorter.
+const cssColour = (name) => colours[name];
+
+// Numbers as people write them: at most three digits, and a power of ten below a thousandth.
 function show(x, digits = 3) {
-  if (!Number.isFinite(x)) return String(x);
-  const text = String(Number(x.toPrecision(digits)));
-  return text.replace(/e([+-])0*(\d+)/, (_, sign, power) => "e" + (sign === "-" ? "-" : "") + power);
+  if (!Number.isFinite(x)) return Number.isNaN(x) ? "NaN" : x > 0 ? "∞" : "-∞";
+  const rounded = Number(x.toPrecision(digits));
+  return (rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded)).replace("e+", "e");
 }
 
 function percent(x) {

@@ -20,7 +20,7 @@ _FLAGS = (
     "--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-quic --no-first-run --remote-debugging-pipe "
     "--disable-background-networking --disable-component-update --disable-sync"
 )
-KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9, "Enter": 13}
+KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9}
 
 
 class Browser:
@@ -59,8 +59,8 @@ class Browser:
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command and return its result."""
         number = next(self._ids)
-        message = {"id": number, "method": method, "params": params}
-        os.write(self._out, json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
+        session = {"sessionId": self._session} if self._session else {}
+        os.write(self._out, json.dumps({"id": number, "method": method, "params": params, **session}).encode() + b"\0")
         while True:
             answer = self._message()
             if answer.get("id") == number:
@@ -99,8 +99,7 @@ class Browser:
         """Press and release a key."""
         for _ in range(times):
             for kind in ("keyDown", "keyUp"):
-                text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key], **text)
+                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
 
     def size(self, width: int, height: int = 900) -> None:
         """Set the size of the window in CSS pixels."""

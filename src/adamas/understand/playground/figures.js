@@ -26,7 +26,7 @@ function drawSurface(canvas, view) {
   frame.label(say("minimum"), TOY.minimum, "--text", [12, -8]);
   frame.label(say("useful"), TOY.useful, "--text", [4, 24]);
   frame.label(say("start"), TOY.start, "--muted", [-6, -8], "right");
-  const ends = ["l2", "other"].map((which) => `${nameOf(view, which)}: A ${show(view.runs[which].theta[view.at][0], 3)}, B ${show(view.runs[which].theta[view.at][1], 3)}`);
+  const ends = ["l2", "other"].map((which) => `${nameOf(view, which)}: A ${show(view.runs[which].theta[view.at][0])}, B ${show(view.runs[which].theta[view.at][1])}`);
   canvas.setAttribute("aria-label", `${say("surface")}. ${ends.join("; ")}`);
 }
 
@@ -67,12 +67,20 @@ function drawWindow(canvas, view) {
   for (const which of ["l2", "other"]) {
     const now = windows[which], before = windows.one[which];
     if (before.best !== now.best) frame.label(say("at_one"), lowest(before), LOOKS[which].colour, [0, -12], "center");
-    frame.label(`${nameOf(view, which)}: ${say("best")} ${show(now.best, 2)}`, lowest(now), LOOKS[which].colour, [0, 22], "center");
+    const text = `${nameOf(view, which)}: ${say("best")} ${show(now.best, 2)}`;
+    frame.label(text, lowest(now), LOOKS[which].colour, [0, 22], away(windows, which));
   }
   const low = (one) => show(Math.min(...one.found), 2);
   canvas.setAttribute("aria-label", say("window_label", {
     l2: show(windows.l2.best, 2), l2_low: low(windows.l2), wd: show(windows.other.best, 2), wd_low: low(windows.other),
   }));
+}
+
+// On which side of the best weight decay its label ends: away from the other optimizer's, and inside of the figure.
+function away(windows, which) {
+  const own = windows[which].best, other = windows[which === "l2" ? "other" : "l2"].best;
+  if (own < 1e-3 || own > 5) return own > 5 ? "right" : "left";
+  return own < other ? "right" : "left";
 }
 
 // An arrow in a frame, from where the best weight decay was to where it is.

@@ -49,12 +49,18 @@ function computeWindows() {
   windowTask = setTimeout(work);
 }
 
+// A number in a sentence; a run that ended in inf or NaN is called what it is.
+const finite = (x, format) => (Number.isFinite(x) ? format(x) : say("diverged"));
+const number = (x) => finite(x, (y) => show(y, 3));
+const rough = (x) => finite(x, (y) => show(y, 2));
+const share = (x) => (Number.isFinite(x) ? percent(x) : "–");
+
 // Sentences and figures that depend on the step: everything of steps 1 and 3.
 function showStep() {
   const { runs, at } = view, [l2a, l2b] = runs.l2.theta[at], [wa, wb] = runs.other.theta[at];
   $("at").value = at; $("at-value").textContent = at;
-  const [pull_a, pull_b] = [0, 1].map((i) => show(runs.none.theta[at][i] - runs.l2.theta[at][i], 2));
-  const numbers = { at, l2a: show(l2a), l2b: show(l2b), wa: show(wa), wb: show(wb), pull_a, pull_b };
+  const [pull_a, pull_b] = [0, 1].map((i) => rough(runs.none.theta[at][i] - runs.l2.theta[at][i]));
+  const numbers = { at, l2a: number(l2a), l2b: number(l2b), wa: number(wa), wb: number(wb), pull_a, pull_b };
   $("live1").textContent = say("live1", numbers);
   showRates();
   drawSurface($("surface"), view); drawWeights($("weights"), view); drawRates($("rates"), view);
@@ -63,14 +69,14 @@ function showStep() {
 // The effective decay rates at the step: two sentences, and four bars.
 function showRates() {
   const { runs, at } = view, [l2a, l2b] = runs.l2.smooth[at - 1], [wa, wb] = runs.other.smooth[at - 1];
-  const times = l2a / l2b, roots = runs.l2.roots[at - 1], n = show(Math.max(times, 1 / times), 2);
+  const times = l2a / l2b, roots = runs.l2.roots[at - 1], n = rough(Math.max(times, 1 / times));
   const which = !(Math.abs(Math.log(times)) > 0.05) ? "faster_none" : times > 1 ? "faster_a" : "faster_b";
-  const rates = { l2a: percent(l2a), l2b: percent(l2b), wa: percent(wa), wb: percent(wb), factor: say(which, { n }), at };
+  const rates = { l2a: share(l2a), l2b: share(l2b), wa: share(wa), wb: share(wb), factor: say(which, { n }), at };
   const mean = settings.rule === "cautious" ? " " + say("bars_mean") : "";
   $("live3").textContent = say("live3", rates) + mean;
-  const told = times > 1.05 ? say("live_claim", { v_factor: show(roots[1] / roots[0], 2), n: show(times, 2) }) : say("live_claim_off");
+  const told = times > 1.05 ? say("live_claim", { v_factor: rough(roots[1] / roots[0]), n }) : say("live_claim_off");
   $("live-claim").textContent = told;
-  const most = Math.max(l2a, l2b, wa, wb), rows = [];
+  const most = Math.max(...[l2a, l2b, wa, wb].filter(Number.isFinite)), rows = [];
   for (const [kind, pair] of [["l2", [l2a, l2b]], ["other", [wa, wb]]]) {
     pair.forEach((rate, i) => {
       const row = document.createElement("tr"), track = cell("td", ""), bar = document.createElement("div");
@@ -78,7 +84,7 @@ function showRates() {
       track.append(bar);
       const name = cell("th", `${nameOf(view, kind)} · ${"AB"[i]}`);
       name.scope = "row";
-      row.append(name, cell("td", show(runs[kind].roots[at - 1][i], 2)), cell("td", percent(rate)), track);
+      row.append(name, cell("td", rough(runs[kind].roots[at - 1][i])), cell("td", share(rate)), track);
       rows.push(row);
     });
   }
@@ -86,16 +92,16 @@ function showRates() {
 }
 
 function showWindow() {
-  const { windows } = view, one = windows && windows.one, number = (x) => show(x, 2);
+  const { windows } = view, one = windows && windows.one;
   $("loss-now").textContent = say("scale_is", { scale: show(settings.scale) });
   $("scale-up").disabled = settings.scale > 100; $("scale-down").disabled = settings.scale < 0.01;
   $("follow").disabled = settings.scale === 1;
   const moved = (which) => {
     const now = windows[which].best, before = one[which].best, name = nameOf(view, which);
-    const values = { name, now: number(now), before: number(before), factor: number(now / before) };
+    const values = { name, now: rough(now), before: rough(before), factor: rough(now / before) };
     return say(now === before ? "stays" : "moves", values);
   };
-  const bests = () => say("live2_one", { l2: number(windows.l2.best), wd: number(windows.other.best) });
+  const bests = () => say("live2_one", { l2: rough(windows.l2.best), wd: rough(windows.other.best) });
   const both = () => say("live2", { l2: moved("l2"), wd: moved("other") });
   $("step2").classList.toggle("stale", !windows);
   if (!windows) return; // what was computed last stays, paler, until the new windows are there

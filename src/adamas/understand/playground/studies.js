@@ -57,9 +57,11 @@ function showStudies(studies, scale, say) {
     figure.append(cell("figcaption", title), mapTable(studies, studies.maps[arm][scale], lowest, say, title));
     return figure;
   }));
-  const best = (arm, factor) => show(bestCell(studies, studies.maps[arm][factor]).decay, 2);
+  const cells = (arm, factor) => bestCell(studies, studies.maps[arm][factor]);
+  const best = (arm, factor) => show(cells(arm, factor).decay, 2), loss = (arm) => cells(arm, scale).loss.toFixed(2);
   document.getElementById("live4").textContent = say("live4", {
     l2_one: best("adam_l2", 1), l2_ten: best("adam_l2", 10), wd_one: best("adamw", 1), wd_ten: best("adamw", 10),
+    l2_loss: loss("adam_l2"), wd_loss: loss("adamw"), scale,
   });
   const runs = all.length * studies.lr.length * studies.weight_decay.length * studies.seeds.length;
   const facts = { workload: studies.workload, steps: studies.steps, seeds: studies.seeds.length, runs };

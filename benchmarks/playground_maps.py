@@ -40,4 +40,6 @@ def grid(arm: str, variant: str) -> list[list[float | None]]:
 if __name__ == "__main__":
     maps = {arm: {str(scale): grid(arm, name) for scale, name in SCALES.items()} for arm in ("adam_l2", "adamw")}
     job = {"workload": "digits-deep", "metric": "validation cross-entropy", "seeds": SEEDS, "steps": 400}
-    OUT.write_text(json.dumps({**job, "version": adamas.__version__, "lr": LRS, "weight_decay": DECAYS, "maps": maps}))
+    OUT.write_text(
+        json.dumps({**job, "version": adamas.__version__, "lr": LRS, "weight_decay": DECAYS, "maps": maps}) + "\n"
+    )

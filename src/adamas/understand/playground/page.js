@@ -113,8 +113,10 @@ function showWindow() {
 function showCode() {
   const { lr, beta1, beta2, eps, l2, wd, rule } = settings;
   const python = (x) => (Number.isInteger(x) && Math.abs(x) < 1e16 ? x.toFixed(1) : String(x));
-  const made = (name, decay, more) => `${name}(model.parameters(), lr=${python(lr)}, betas=(${python(beta1)}, ${python(beta2)}), ` +
-    `eps=${python(eps)}, weight_decay=${python(decay)}${more})`;
+  const betas = beta1 === 0.9 && beta2 === 0.999 ? "" : `, betas=(${python(beta1)}, ${python(beta2)})`;
+  const epsilon = eps === 1e-8 ? "" : `, eps=${python(eps)}`; // the defaults need not be written
+  const made = (name, decay, more) =>
+    `${name}(model.parameters(), lr=${python(lr)}, weight_decay=${python(decay)}${more}${betas}${epsilon})`;
   const more = { lr: "", independent: ', decay="independent"', corrected: ', decay="corrected"', cautious: ", cautious_decay=True" };
   $("code").textContent = `from adamas.torch import Adam, AdamW\n\noptimizer = ${made("AdamW", wd, more[rule])}\n` +
     `adam_l2 = ${made("Adam", l2, "")}`;

@@ -112,10 +112,12 @@ class Frame {
     context.restore();
   }
 
-  // Text beside a point, on a background of the card's colour so that lines do not cross it.
+  // Text beside a point, inside of the canvas, with an edge of the card's colour so that lines do not cross it.
   label(text, [x, y], colour, [dx, dy] = [10, 4], align = "left") {
     const { context } = this, place = [this.x(x) + dx, this.y(y) + dy];
     if (!place.every(Number.isFinite)) return;
+    const size = context.measureText(text).width, left = place[0] - { left: 0, center: 0.5, right: 1 }[align] * size;
+    place[0] += Math.max(2 - left, 0) - Math.max(left + size + 2 - context.canvas.clientWidth, 0);
     context.save();
     context.textAlign = align; context.lineWidth = 4; context.strokeStyle = cssColour("--card"); context.lineJoin = "round";
     context.strokeText(text, ...place); context.fillStyle = cssColour(colour); context.fillText(text, ...place);

@@ -39,8 +39,8 @@ function mapTable(studies, map, lowest, say, title) {
       const made = cell("td", loss === null ? say("diverged") : loss.toFixed(2));
       const fraction = loss === null ? 1 : (loss - lowest) / (WORST - lowest);
       made.style.background = scaleColour(fraction);
-      made.style.color = fraction < 0.4 ? "var(--on-strong)" : "var(--on-weak)";
-      if (row === best.row && column === best.column) made.className = "best";
+      made.className = fraction < 0.32 ? "strong" : fraction < 0.6 ? "middle" : "weak";
+      made.classList.toggle("best", row === best.row && column === best.column);
       line.append(made);
     });
   });

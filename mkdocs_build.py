@@ -1,4 +1,4 @@
-"""What the build of the site adds to mkdocs: formulas as MathML, the language of Chinese pages, examples as code.
+"""What the build of the site adds to mkdocs: MathML, the language of Chinese pages, examples as code, the playground.
 
 A browser shows MathML without a script and without a network.
 """
@@ -9,10 +9,19 @@ from typing import Any
 
 import griffe
 from math_core import LatexToMathML
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from adamas.understand.playground.build import build_page
 
 # `pymdownx.arithmatex` marks $...$ as <span class="arithmatex">\(...\)</span>, and $$...$$ as a div with \[...\].
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 _CONVERTER = LatexToMathML()
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> None:
+    """Add the playground, as `adamas play` writes it, to the site; mkdocs calls this once for all files."""
+    files.append(File.generated(config, "play.html", content=build_page()))
 
 
 def on_page_content(html: str, **_: Any) -> str:

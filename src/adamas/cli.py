@@ -1,4 +1,4 @@
-"""The command line: `adamas compare`, `adamas bench`, `adamas convert`, `adamas doctor`.
+"""The command line: `adamas compare`, `adamas play`, `adamas bench`, `adamas convert`, `adamas doctor`.
 
 This file imports torch, Optuna and Plotly only when a command needs them: `adamas --help` is fast and works without.
 """
@@ -228,6 +228,42 @@ def write_job(path: Path) -> None:
         stop(f"init={path} cannot be written: {error}", USAGE_ERROR)
     command = shlex.join(["adamas", "compare", f"{path}:job", "--budget", "quick"])
     print(f"wrote {path}: fill it in, then run: {command}")
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas play`: write playground.html, and open it in a browser
+
+`adamas play --lang zh --out docs/play.html`: in Chinese, elsewhere
+
+Exit codes: 0 written, 2 wrong usage.
+"""
+)
+def play(
+    out: Annotated[Path, typer.Option(help="The file of the page; one that exists is replaced.")] = Path(
+        "playground.html"
+    ),
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            help="The language that the page opens in, en or zh; the page can switch.",
+            show_default="from the locale",
+            autocompletion=lambda: ["en", "zh"],
+        ),
+    ] = None,
+) -> None:
+    """Write a page to play with: Adam with L2 beside AdamW on two weights, as one file that works offline.
+
+    Move sliders and see which decay each weight gets, and what happens if the loss is scaled by ten.
+    """
+    from adamas.language import chosen
+    from adamas.understand.playground.build import write_page
+
+    try:
+        print(write_page(out, chosen(lang)))
+    except (ValueError, OSError) as error:
+        stop(str(error), USAGE_ERROR)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def run(made: Any) -> None:
     """
     found = os.environ | {"PYTHONPATH": str(Path(adamas.__file__).parents[1])}  # the adamas of this process
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(made, timeout=300, record_timing=False, resources={"metadata": {"path": folder}})
+        options = {"timeout": 300, "record_timing": False, "coalesce_streams": True}
+        client = NotebookClient(made, resources={"metadata": {"path": folder}}, **options)
         client.execute(env=found)
     for cell in made.cells:
         if cell.cell_type == "code":  # warnings of packages name folders of the machine

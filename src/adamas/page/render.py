@@ -65,7 +65,7 @@ def template(name: str, say: Texts, *folders: Path) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    known.filters["csv_link"] = csv_link
+    known.filters |= {"csv_link": csv_link, "prefixed": lambda name, prefix: prefix + name}
     return known.get_template(name, globals={"say": say.html})
 
 

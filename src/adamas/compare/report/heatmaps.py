@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from adamas.compare.report.text import Cells, short_number
+from adamas.compare.report.text import Cells
 from adamas.compare.search.selection import scores
 from adamas.compare.study.run import Config
 from adamas.compare.verdict.result import Summary
@@ -20,7 +20,7 @@ from adamas.compare.verdict.wording import TIMES
 from adamas.decay import from_independent, to_independent
 from adamas.language import Texts
 from adamas.page import Figure
-from adamas.page.text import anchors
+from adamas.page.text import anchors, short_number
 
 _WORST_SHOWN = 0.5  # quantile of all figures; higher figures all have the last colour of the scale
 _COLOURS = [[i / 4, f"var(--scale-{i})"] for i in range(5)]

@@ -14,10 +14,10 @@ from adamas.compare.verdict.statistics import Difference
 from adamas.compare.verdict.wording import MINUS, figure, show
 from adamas.language import Texts
 from adamas.page import Figure
+from adamas.page.intervals import Interval, intervals
 from adamas.page.text import plain
 
 _LABELLED = 4  # most arms with their means as text; the texts of more arms would overlap
-_ROW_HEIGHT = 64  # pixels: enough for a label of four lines
 
 
 def seed_lines(result: Summary, decided: Difference) -> Figure:
@@ -104,78 +104,22 @@ def _intervals(result: Summary, rows: list[tuple[str, str, Difference]], least_h
     """Return differences of pairs with their means and intervals as a figure of Plotly, a row for each difference."""
     margin, say = result.record.settings.margin, result.say
     factor, unit = (100, "%") if margin.relative else (1, result.metric)
-    band = margin.value * factor
-    ends = [end * factor for _, _, found in rows for end in (found.low, found.high, *found.values)]
-    reach = 1.08 * max(1.15 * band, *map(abs, ends))
+    title = plain(say("report.axis_difference", unit=unit))
     sides = [plain(each) for each in rows[0][:2]] if len(rows) == 1 else [say("report.first"), say("report.second")]
-    labels = [f"{wrapped(first)}<br>{MINUS} {wrapped(second)}" for first, second, _ in rows]
-    return {
-        "data": [trace for row, (_, _, found) in enumerate(rows) for trace in _row_traces(found, row, factor, say)],
-        "layout": {
-            "height": max(least_height, 98 + _ROW_HEIGHT * len(rows)),
-            "margin": {"l": 112, "r": 12, "t": 40, "b": 48},
-            "xaxis": {"title": {"text": plain(say("report.axis_difference", unit=unit))}, "range": [-reach, reach]},
-            "yaxis": {
-                "tickvals": list(range(len(rows))),
-                "ticktext": labels,
-                "range": [-0.6, len(rows) - 0.4],
-                "showgrid": False,
-            },
-            "shapes": _margin_band(band),
-            "annotations": [
-                _side_note(0.0, "left", say("report.first_better", arm=sides[0])),
-                _side_note(1.0, "right", say("report.second_better", arm=sides[1])),
-            ],
-        },
-    }
+    notes = (say("report.first_better", arm=sides[0]), say("report.second_better", arm=sides[1]))
+    shown = [_interval_row(one, two, found, factor, say) for one, two, found in rows]
+    return intervals(shown, margin.value * factor, title, notes, least_height)
 
 
-def _margin_band(band: float) -> list[dict[str, Any]]:
-    """Return a shaded band for the margin, and a vertical line at 0."""
-    full_height = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
-    return [
-        {**full_height, "type": "rect", "x0": -band, "x1": band, "fillcolor": "var(--band)", "line": {"width": 0}},
-        {**full_height, "type": "line", "x0": 0, "x1": 0, "line": {"color": "var(--muted)", "width": 1.5}},
-    ]
-
-
-def _row_traces(found: Difference, row: int, factor: float, say: Texts) -> list[dict[str, Any]]:
-    """Return small open circles for the pairs, and below them the mean with its interval."""
-    pairs = [value * factor for value in found.values]
-    low, mean, high = (f"{value * factor:.3g}" for value in (found.low, found.mean, found.high))
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": pairs,
-            "y": [row + 0.16] * len(pairs),
-            "marker": {"symbol": "circle-open", "size": 8, "color": "var(--muted)"},
-            "customdata": [say("report.seed", seed=FIRST_FINAL_SEED + number) for number in range(len(pairs))],
-            "hovertemplate": "%{customdata}<br>%{x:.3g}<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [found.mean * factor],
-            "y": [row - 0.12],
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": [(found.high - found.mean) * factor],
-                "arrayminus": [(found.mean - found.low) * factor],
-                "color": "var(--mark)",
-                "thickness": 3,
-                "width": 7,
-            },
-            "marker": {"symbol": "diamond", "size": 12, "color": "var(--mark)"},
-            "hovertemplate": say("report.mean_interval", mean=mean, low=low, high=high) + "<extra></extra>",
-        },
-    ]
-
-
-def _side_note(x: float, anchor: str, text: str) -> dict[str, Any]:
-    """Return a note above one side of the figure."""
-    return {
-        "xref": "paper", "yref": "paper", "x": x, "y": 1.0, "xanchor": anchor, "yanchor": "bottom",
-        "text": text, "showarrow": False, "font": {"size": 12, "color": "var(--muted)"},
-    }  # fmt: skip
+def _interval_row(first: str, second: str, found: Difference, factor: float, say: Texts) -> Interval:
+    """Return a difference in the unit of the figure, with its texts."""
+    mean, low, high = (value * factor for value in (found.mean, found.low, found.high))
+    return Interval(
+        f"{wrapped(first)}<br>{MINUS} {wrapped(second)}",
+        mean,
+        low,
+        high,
+        say("report.mean_interval", mean=f"{mean:.3g}", low=f"{low:.3g}", high=f"{high:.3g}"),
+        tuple(value * factor for value in found.values),
+        tuple(say("report.seed", seed=FIRST_FINAL_SEED + number) for number in range(len(found.values))),
+    )

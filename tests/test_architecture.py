@@ -319,8 +319,8 @@ def test_compare_stays_within_its_budget() -> None:
 
 
 def test_the_page_stays_within_its_budget() -> None:
-    """500 lines of Python: the languages, and one template and one design for all pages."""
-    assert lines_of("page/", "language.py") <= 500
+    """600 lines of Python: the languages, and one template and one design for all pages."""
+    assert lines_of("page/", "language.py") <= 600
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:

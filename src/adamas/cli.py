@@ -20,6 +20,7 @@ from rich.console import Console
 import adamas
 from adamas import streams
 from adamas.importing import uncollected
+from adamas.language import chosen
 from adamas.leaving import leave_last, terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -138,6 +139,14 @@ class CompareOptions:
         Path | None,
         typer.Option("--init", help="Write an example job with comments into this file, and train nothing."),
     ] = None
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            help="The language of the verdict and the report: en or zh. The JSON is English.",
+            show_default="the locale's",
+            autocompletion=lambda: ["en", "zh"],
+        ),
+    ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
     require_verdict: Annotated[
         bool, typer.Option("--require-verdict", help="Exit with code 3 if the verdict is undecided.")
@@ -158,6 +167,8 @@ class CompareOptions:
 `adamas compare --arms none,adam_l2,adamw,torch.optim:RMSprop`: one more candidate
 
 `adamas compare --seeds 20 --margin 0.002abs`: more certainty, and a margin in the metric's own unit
+
+`adamas compare --lang zh`: the verdict and the report in Chinese
 
 `adamas compare --json > verdict.json`: for programs; the progress stays on the terminal
 
@@ -184,6 +195,7 @@ def compare(**given: Any) -> None:
         return
     try:
         read = read_options(given)  # reports wrong usage before torch is imported and a worker is started
+        lang = chosen(options.lang)
         with uncollected():
             from adamas.compare.command import Consoles, run_command
             from adamas.compare.study.errors import StudyError
@@ -195,7 +207,7 @@ def compare(**given: Any) -> None:
         try:
             out = Console(file=streams.kept_for_the_result(), highlight=False, emoji=False)
             consoles = Consoles(out, Console(stderr=True, emoji=False))
-            results = run_command(options.workloads or ["digits"], read, consoles, options.as_json)
+            results = run_command(options.workloads or ["digits"], read, consoles, options.as_json, lang)
         except (ValueError, OSError) as error:  # a job that cannot be used, or a folder that cannot be written
             stop(str(error), USAGE_ERROR)
         except StudyError as error:
@@ -210,7 +222,7 @@ def read_options(given: dict[str, Any]) -> Options:
     """Check the options of `adamas compare` that concern a study, without a look at the jobs."""
     from adamas.compare.study.settings import Options
 
-    others = ("workloads", "init", "as_json", "require_verdict")
+    others = ("workloads", "init", "lang", "as_json", "require_verdict")
     return Options.read(**{name: value for name, value in given.items() if name not in others})
 
 

@@ -65,7 +65,7 @@ class Texts:
     """
 
     def __init__(self, lang: Language, *folders: Path) -> None:
-        self.lang = lang
+        self.lang: Language = lang
         self._texts: dict[str, str] = {}
         for folder in folders:
             sections = tomllib.loads((folder / f"{lang}.toml").read_text(encoding="utf-8"))

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session", autouse=True)
 def workers_find_the_tests() -> Iterator[None]:
-    """Let worker processes import the jobs of the tests, in whatever folder pytest was started."""
+    """Let worker processes import the jobs of the tests, in whatever folder pytest was started, and speak English."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LC_ALL", "C.UTF-8")  # sentences are tested in English, in whatever locale pytest was started
         patch.setenv("PYTHONPATH", f"{ROOT}:{Path(adamas.__file__).parents[1]}")  # the same build as in this process
         yield
 

@@ -130,7 +130,7 @@ def test_the_page_says_what_matters(page: Page, tiny_result: Summary) -> None:
 def test_every_figure_has_its_place_and_a_common_scale(page: Page) -> None:
     figures = json.loads(page.scripts["figures"])
     maps = ("map-none", "map-adam_l2", "map-adamw")
-    others = ("seeds", "differences", "training", "validation", "best")
+    others = ("interval", "seeds", "differences", "training", "validation", "best")
     assert set(figures) == {f"tiny-{name}" for name in (*maps, *others)}
     assert set(figures) <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -203,7 +203,8 @@ def test_several_studies_stand_on_one_page(tiny_result: Summary, rich_result: Su
     page = Page(render([tiny_result, rich_result, fixed_result]))
     assert len(page.ids) == len(set(page.ids))
     links = [reference for reference in page.references if reference.startswith("#")]
-    assert links == ["#tiny", "#rich-odd", "#settled"]
+    assert links[:3] == ["#tiny", "#rich-odd", "#settled"]
+    assert all(link.endswith("-warnings") for link in links[3:])
     assert {link.removeprefix("#") for link in links} <= set(page.ids)
     assert set(json.loads(page.scripts["figures"])) <= set(page.ids)
     levels = [level for level, _ in page.headings]
@@ -312,7 +313,9 @@ def test_a_fixed_study_says_that_nothing_was_tuned(fixed_result: Summary) -> Non
     page = Page(render([fixed_result]))
     assert "Nothing was tuned: theory gives the settings" in " ".join(page.text.split())
     figures = json.loads(page.scripts["figures"])
-    assert set(figures) == {f"settled-{name}" for name in ("seeds", "differences", "training", "validation")}
+    assert set(figures) == {
+        f"settled-{name}" for name in ("interval", "seeds", "differences", "training", "validation")
+    }
     for absent in ("Settings that each arm tried", "pilot", "Runs", "Interaction"):
         assert absent not in page.text.replace("there is no pilot", "")
     assert f"{fixed_result.arms['adamw'].test['loss'].mean:.4f}" in page.text

@@ -16,6 +16,8 @@ from adamas.compare.study.errors import StudyError
 from adamas.compare.study.settings import Options, Settings
 from adamas.compare.study_result import StudyResult
 from adamas.compare.verdict.contract import to_json
+from adamas.compare.verdict.result import Summary
+from adamas.language import Language
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Consoles:
     err: Console
 
 
-def run_command(names: list[str], options: Options, consoles: Consoles, as_json: bool) -> list[StudyResult]:
+def run_command(
+    names: list[str], options: Options, consoles: Consoles, as_json: bool, lang: Language = "en"
+) -> list[StudyResult]:
     """Run the studies one after the other, write one report, and print the tables or the JSON.
 
     Args:
@@ -34,8 +38,10 @@ def run_command(names: list[str], options: Options, consoles: Consoles, as_json:
         options: The options of all studies.
         consoles: Where to write.
         as_json: Whether to print one JSON object in place of the tables.
+        lang: The language of the tables and the report; the JSON is English.
     """
     results: list[StudyResult] = []
+    shown: list[Summary] = []
     page, unwritten = Path(), ""
     all_settings = _all_settings(names, options)
     for number, settings in enumerate(all_settings, start=1):
@@ -43,14 +49,15 @@ def run_command(names: list[str], options: Options, consoles: Consoles, as_json:
             title = f"{settings.workload.name} ({number} of {len(all_settings)})"
             consoles.err.print(title, highlight=False, markup=False)
         results.append(run_study(settings, Progress(consoles.err)))
+        shown.append(results[-1].summary.in_language(lang))
         try:  # before anything is printed: a terminal that fails may not cost the page
-            page, unwritten = write_report([result.summary for result in results]), ""
+            page, unwritten = write_report(shown), ""
         except OSError as error:
             unwritten = (
                 f"out={settings.out} cannot take the report ({error.strerror}); free space, or mend its permissions"
             )
         if not as_json:  # the table is printed as soon as a study is finished
-            print_verdict(consoles.out, results[-1].summary)
+            print_verdict(consoles.out, shown[-1])
     if as_json:
         lossless = consoles.out.encoding.startswith("utf")
         found = {**to_json([result.summary for result in results]), "report": "" if unwritten else str(page)}

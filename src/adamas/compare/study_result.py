@@ -16,6 +16,7 @@ from adamas.compare.verdict.contract import rows_of, study
 from adamas.compare.verdict.decision import Verdict
 from adamas.compare.verdict.result import ArmResult, Summary
 from adamas.compare.verdict.statistics import Difference
+from adamas.language import chosen
 
 _WIDTH = 100  # characters of a line of `repr`
 
@@ -62,13 +63,14 @@ class StudyResult:
         """Return the verdict and the figures of the arms as plain data: one of the "studies" that `--json` prints."""
         return study(self.summary)
 
-    def report(self, path: str | os.PathLike[str] = "report") -> Path:
+    def report(self, path: str | os.PathLike[str] = "report", lang: str | None = None) -> Path:
         """Write the report, one page that needs no network, and return its path.
 
         Args:
             path: A folder, which gets an index.html, or an .html file.
+            lang: "en" or "zh"; None takes the language of the locale.
         """
-        return write_report([self.summary], Path(path))
+        return write_report([self.summary.in_language(chosen(lang))], Path(path))
 
     def __repr__(self) -> str:
         """Return the verdict and the table of the arms, as the command line prints them."""

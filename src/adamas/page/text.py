@@ -41,3 +41,16 @@ def anchors(names: Iterable[str], default: str = "part") -> dict[str, str]:
             anchor = f"{slug}-{number}"
         found[name] = anchor
     return found
+
+
+def short_number(value: float) -> str:
+    """Return a number as a short label of an axis.
+
+    Example:
+        >>> short_number(0.0003), short_number(3e-06), short_number(2.1)
+        ('3e-4', '3e-6', '2.1')
+    """
+    if 0.01 <= value < 1000:
+        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"

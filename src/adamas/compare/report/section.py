@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from adamas.compare.report.curves import best_figure, best_rows, curve_figures, curve_rows, milestones, sweeps
 from adamas.compare.report.heatmaps import maps
-from adamas.compare.report.pairs import differences, seed_lines
-from adamas.compare.report.tables import arms_table, differences_table, repetition, runs_csv, separability_table
+from adamas.compare.report.pairs import differences, interval, seed_lines
+from adamas.compare.report.tables import arms_table, differences_table, repetition, runs_table, separability_table
 from adamas.compare.report.text import capitalised
 from adamas.compare.verdict.result import Summary
-from adamas.compare.verdict.wording import figure, words
-from adamas.page.text import anchors
+from adamas.compare.verdict.wording import figure
+from adamas.page import Figure
+from adamas.page.render import cells
 
 
 def section(result: Summary, anchor: str) -> dict[str, Any]:
-    """Return the values of the template, and in "figures" the figures by their HTML ids.
+    """Return the values of the template, and in "figures" the figures by name.
 
     Args:
         result: The study.
@@ -27,7 +27,9 @@ def section(result: Summary, anchor: str) -> dict[str, Any]:
     curves = curve_figures(result)
     figures |= curves | panels
     if result.difference is not None:
-        figures |= {"seeds": seed_lines(result), "differences": differences(result)}
+        for each in (interval, seed_lines, differences):
+            drawn = each(result, result.difference)
+            figures[drawn.name] = drawn
     return {
         "id": anchor,
         **_verdict(result),
@@ -40,17 +42,17 @@ def section(result: Summary, anchor: str) -> dict[str, Any]:
         "milestones": milestones(result),
         "sweeps": swept,
         "repetition": repetition(result),
-        "csv": base64.b64encode(runs_csv(result).encode()).decode(),
-        "figures": {f"{anchor}-{name}": each for name, each in figures.items()},
+        "runs_table": cells(runs_table(result)),
+        "figures": figures,
     }
 
 
 def _verdict(result: Summary) -> dict[str, Any]:
     """Return the verdict, its warnings, the code to paste and the findings."""
-    sentences = (result.verdict.evidence, result.verdict.note)
     return {
         "advice": result.verdict.advice,
-        "sentences": [capitalised(text) for text in sentences if text],
+        "evidence": capitalised(result.verdict.evidence),
+        "note": result.verdict.note,
         "warnings": [capitalised(text) for text in result.warnings],
         "extend": result.extend,
         "tuned_under": result.tuned_under,
@@ -65,8 +67,9 @@ def _method(result: Summary) -> dict[str, Any]:
     settings, record = result.record.settings, result.record
     return {
         "workload": settings.workload,
-        "metric": words(settings.workload.metric),
-        "margin": f"±{settings.margin}".removesuffix("abs"),
+        "command": settings.command(),
+        "metric": result.metric,
+        "margin": settings.margin.band,
         "seeds": record.pairs,
         "planned": record.planned,
         "runs": len(record.outcomes),
@@ -75,21 +78,22 @@ def _method(result: Summary) -> dict[str, Any]:
         "budget": settings.budget,
         "pilot": record.pilot,
         "foreign_pilots": {
-            record.title[name]: pilot
+            result.title[name]: pilot
             for name, pilot in record.pilots.items()
             if name in settings.arms and not settings.arms[name].built_in
         },
     }
 
 
-def _search(result: Summary) -> tuple[dict[str, Any], dict[str, Any]]:
+def _search(result: Summary) -> tuple[dict[str, Any], dict[str, Figure]]:
     """Return the values of the template for the search, and the figures of the search by name."""
     scale, found = maps(result)
-    names = anchors(each.arm for each in found)
     values = {
         "scale": {"best": figure(scale.best), "worst": figure(scale.worst)},
-        "maps": [(f"map-{names[each.arm]}", each) for each in found],
+        "maps": found,
+        "both_axes": [each.figure.name for each in found if "others" in each.figure.plot],
         "best": best_rows(result),
+        "runs": sum(map(len, result.record.searched.values())),
         "separability": separability_table(result, scale.worst),
     }
-    return values, {f"map-{names[each.arm]}": each.figure for each in found} | {"best": best_figure(result)}
+    return values, {each.figure.name: each.figure for each in found} | {"best": best_figure(result)}

@@ -1,24 +1,25 @@
-"""The tables of the page: arms, differences, separability, the facts for a repetition, and all runs as CSV."""
+"""The tables of the page: arms, differences, separability, the facts for a repetition, and all runs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from adamas.compare.report.pairs import compared
 from adamas.compare.report.terminal import percent, show_figures, weight_decays
-from adamas.compare.report.text import STOPPED, capitalised
+from adamas.compare.report.text import capitalised
 from adamas.compare.search.grids import SEED
 from adamas.compare.search.selection import FIRST_FINAL_SEED, scores
 from adamas.compare.study.run import Run
 from adamas.compare.verdict.contract import rows_of
 from adamas.compare.verdict.result import ArmResult, Summary
 from adamas.compare.verdict.separability import OnAxis, separability
-from adamas.compare.verdict.wording import MINUS, TIMES, show, words
+from adamas.compare.verdict.wording import MINUS, TIMES, counted, show
+from adamas.language import Texts
+from adamas.page import Table
 
 _NONE = "\N{EN DASH}"  # shown where an arm has no figure
 _Row = tuple[str, str, list[str]]  # a title, a unit, and a figure for each arm
@@ -26,33 +27,32 @@ _Row = tuple[str, str, list[str]]  # a title, a unit, and a figure for each arm
 
 def arms_table(result: Summary) -> dict[str, Any]:
     """Return the titles of the columns, one for each arm, and the rows of figures with their spread."""
-    arms = list(result.arms.values())
+    arms, say = list(result.arms.values()), result.say
     return {
-        "titles": [arm.arm.title for arm in arms],
+        "titles": list(result.title.values()),
         "rows": [
             {"title": title, "unit": unit, "figures": [_split(figure) for figure in figures]}
-            for title, unit, figures in [*_chosen(arms), *_measured(result, arms), *_spent(arms)]
+            for title, unit, figures in [
+                *_chosen(arms, say),
+                *_measured(result, arms),
+                *_spent(arms, say),
+            ]
         ],
     }
 
 
-def _chosen(arms: list[ArmResult]) -> list[_Row]:
+def _chosen(arms: list[ArmResult], say: Texts) -> list[_Row]:
     """Return the rows of the chosen configs and of the effect of their decay."""
     rows = [
         ("lr", "", [f"{arm.winner.lr:.3g}" for arm in arms]),
-        ("weight_decay", "torch", [weight_decays(arm)[0] for arm in arms]),
-        (f"lr {TIMES} weight_decay", "paper", [weight_decays(arm)[1] for arm in arms]),
+        ("weight_decay", say("report.torch"), [weight_decays(arm, say)[0] for arm in arms]),
+        (f"lr {TIMES} weight_decay", say("report.paper"), [weight_decays(arm, say)[1] for arm in arms]),
     ]
     if any(arm.total_decay for arm in arms):
-        rows.append(
-            (
-                "Total decay D",
-                "over the run",
-                [_NONE if arm.total_decay is None else f"{arm.total_decay:.2g}" for arm in arms],
-            )
-        )
+        totals = [_NONE if arm.total_decay is None else f"{arm.total_decay:.2g}" for arm in arms]
+        rows.append((say("report.total_decay"), say("report.over_the_run"), totals))
     if any(arm.timescale for arm in arms):
-        rows.append(("τ", "timescale in epochs", [_timescale(arm.timescale) for arm in arms]))
+        rows.append(("τ", say("report.timescale"), [_timescale(arm.timescale) for arm in arms]))
     return rows
 
 
@@ -65,22 +65,23 @@ def _timescale(epochs: float | None) -> str:
 
 def _measured(result: Summary, arms: list[ArmResult]) -> list[_Row]:
     """Return the rows of the finalists' figures."""
-    metric = result.record.settings.workload.metric
+    metric, say = result.record.settings.workload.metric, result.say
     rows = [
-        ("Validation", words(metric), [show_figures(arm.validation) for arm in arms]),
-        ("Test", words(metric), [show_figures(arm.test.get(metric)) for arm in arms]),
+        (say("report.validation"), result.metric, [show_figures(arm.validation, say) for arm in arms]),
+        (say("report.test"), result.metric, [show_figures(arm.test.get(metric), say) for arm in arms]),
     ]
     if any("accuracy" in arm.test for arm in arms):
-        rows.append(("Test", "accuracy", [percent(arm.test.get("accuracy")) for arm in arms]))
+        shares = [percent(arm.test.get("accuracy"), say) for arm in arms]
+        rows.append((say("report.test"), say("report.accuracy"), shares))
     return rows
 
 
-def _spent(arms: list[ArmResult]) -> list[_Row]:
+def _spent(arms: list[ArmResult], say: Texts) -> list[_Row]:
     """Return the rows that count the runs of the search and the runs without figures; rows of zeros are left out."""
     counts = (
-        ("Runs", "of the search", [arm.trials for arm in arms]),
-        ("Diverged", "runs", [arm.without_figures - arm.pruned for arm in arms]),
-        (STOPPED.capitalize(), "runs", [arm.pruned for arm in arms]),
+        (say("report.runs"), say("report.of_the_search"), [arm.trials for arm in arms]),
+        (say("report.diverged"), say("report.unit_runs"), [arm.without_figures - arm.pruned for arm in arms]),
+        (say("report.stopped"), say("report.unit_runs"), [arm.pruned for arm in arms]),
     )
     return [(title, unit, list(map(str, numbers))) for title, unit, numbers in counts if any(numbers)]
 
@@ -95,9 +96,11 @@ def _split(figure: str) -> tuple[str, str]:
 
 def differences_table(result: Summary) -> list[dict[str, str]]:
     """Return a row of text for each difference and its interval; the first one decides."""
-    title = result.record.title
-    found = [(f"AdamW {MINUS} Adam with L2", result.difference)]
-    found += [(f"{title[arm]} {MINUS} Adam without decay", entry) for arm, entry in result.over_none.items()]
+    rows = compared(result)
+    found = [
+        (result.say("report.minus", first=first, second=second), entry)
+        for first, second, entry in (*rows[-1:], *rows[:-1])
+    ]
     return [
         {
             "title": text,
@@ -109,7 +112,6 @@ def differences_table(result: Summary) -> list[dict[str, str]]:
             "better": f"{entry.p_better * len(entry.values):g}",
         }
         for text, entry in found
-        if entry is not None
     ]
 
 
@@ -131,7 +133,7 @@ def separability_table(result: Summary, worst: float) -> list[dict[str, str]]:
             continue
         near = _NONE if found.near_best is None else f"{found.near_best * 100:.0f}%"
         for axis, figures in ((f"lr {TIMES} weight_decay", found.paper), ("weight_decay", found.torch)):
-            rows.append({"arm": arm.arm.title, "axis": axis, **_axis_figures(figures), "near": near})
+            rows.append({"arm": result.title[name], "axis": axis, **_axis_figures(figures), "near": near})
     return rows
 
 
@@ -154,19 +156,20 @@ def repetition(result: Summary) -> list[tuple[str, str]]:
     settings, spec = result.record.settings, result.record.specification
     workload = settings.workload
     versions = {**spec["versions"], **{name: version(name) for name in ("optuna", "scipy", "plotly")}}
-    finals = f"finals {FIRST_FINAL_SEED} to {FIRST_FINAL_SEED + result.record.pairs - 1}"
-    workers = f"{settings.workers} process{'' if settings.workers == 1 else 'es'}, one thread each"
-    if not settings.workers:
-        workers = "none, all runs trained in one process"
+    say = result.say
+    seeds = {"first": FIRST_FINAL_SEED, "last": FIRST_FINAL_SEED + result.record.pairs - 1}
+    workers = say("report.workers_none")
+    if settings.workers:
+        workers = say("report.workers_are", processes=counted("process", settings.workers, say))
     slowest = max(arm.seconds for arm in result.arms.values())
+    where = {"name": workload.name, "revision": workload.revision, "device": workload.device}
     return [
-        ("Command", settings.command()),
-        ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
-        ("Seeds", finals if workload.fixed else f"pilot and grids from 0; {finals}"),
-        ("Workload", f"{workload.name}, revision {workload.revision}, on {workload.device}"),
-        ("Workers", f"{workers}; no figure depends on their number"),
-        ("Machine", f"{_processor()}, {platform.system()} {platform.machine()}"),
-        ("Time of a run", f"{slowest:.2g} s for a finalist of the slowest arm"),
+        (say("report.versions"), ", ".join(f"{name} {number}" for name, number in versions.items())),
+        (say("report.seeds"), say("report.seeds_finals" if workload.fixed else "report.seeds_all", **seeds)),
+        (say("report.workload"), say("report.workload_is", **where)),
+        (say("report.workers"), workers),
+        (say("report.machine"), f"{_processor()}, {platform.system()} {platform.machine()}"),
+        (say("report.time"), say("report.time_is", seconds=f"{slowest:.2g}")),
     ]
 
 
@@ -179,11 +182,8 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
-def runs_csv(result: Summary) -> str:
-    """Return all runs as CSV, pilot and finals included; a figure that was not measured is empty."""
+def runs_table(result: Summary) -> Table:
+    """Return all runs as a table, pilot and finals included; a figure that was not measured is empty."""
     rows = rows_of(result.record)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    caption = result.say("report.runs_caption", runs=len(rows))
+    return Table("runs", tuple(rows[0]), tuple(tuple(row.values()) for row in rows), caption)

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from adamas.compare.verdict.result import ArmResult, Figures, Summary
-from adamas.compare.verdict.wording import figure, words
+from adamas.compare.verdict.wording import figure
+from adamas.language import Texts
 
 _TITLE_WIDTH = 20  # approximate characters of an arm's column
 _LABEL_WIDTH = 15  # least characters of the first column
@@ -24,21 +25,22 @@ def print_verdict(console: Console, result: Summary) -> None:
     step = max(1, min(_SIDE_BY_SIDE, (console.width - _LABEL_WIDTH) // _TITLE_WIDTH))
     for first in range(0, len(arms), step):
         console.print(_table(result, arms[first : first + step], titled=first == 0))
-    console.print("weight decay: torch's convention; lr x weight decay: the paper's convention", style="dim italic")
+    say = result.say
+    console.print(say("terminal.conventions"), style="dim italic")
     console.print()
     console.print(Text(result.verdict.text, style="bold"))
     for sentence in (result.verdict.note, *result.warnings):
         if sentence:
             console.print(Text(sentence))
     if result.extend:
-        console.print(Text("To go on:"))
+        console.print(Text(say("terminal.to_go_on")))
         console.print(Text(result.extend, style="green"), soft_wrap=True)
     for finding in result.findings:
-        holds = {True: "as expected", False: "NOT as expected", None: "cannot be told"}[finding.holds]
-        console.print(Text(f"{holds}: {finding.expected} Measured: {finding.measured}"))
+        key = {True: "as_expected", False: "not_as_expected", None: "cannot_be_told"}[finding.holds]
+        console.print(Text(say(f"terminal.{key}", expected=finding.expected, measured=finding.measured)))
     console.print()
     if result.record.settings.workload.groups:
-        console.print(Text("parameter_groups stands for the parameter groups of your job:"))
+        console.print(Text(say("terminal.groups")))
     if result.tuned_under:
         console.print(Text(result.tuned_under))
     for code in result.code:  # not wrapped, so that a line can be pasted
@@ -47,43 +49,45 @@ def print_verdict(console: Console, result: Summary) -> None:
 
 def _table(result: Summary, arms: Sequence[ArmResult], titled: bool) -> Table:
     """Return a table with a column for each arm: its chosen config, and its figures on fresh seeds."""
-    settings = result.record.settings
-    metric = settings.workload.metric
-    title = f"{settings.workload.name}: {words(metric)}, lower is better; mean ± sd over {result.record.pairs} seeds"
+    workload, say = result.record.settings.workload, result.say
+    title = say("terminal.title", study=workload.name, metric=result.metric, pairs=result.record.pairs)
     table = Table(title=Text(title) if titled else None, title_justify="left", title_style="bold")
     table.add_column("", min_width=_LABEL_WIDTH)
     for arm in arms:
-        name = textwrap.fill(arm.arm.title.replace("(", " ("), _TITLE_WIDTH, break_long_words=False)
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        name = result.title[arm.arm.name].replace("(", " (")
+        table.add_column(Text(textwrap.fill(name, _TITLE_WIDTH, break_long_words=False)), justify="right", no_wrap=True)
 
     def row(title: str, show_arm: Callable[[ArmResult], str]) -> None:
         table.add_row(title, *map(show_arm, arms))
 
     row("lr", lambda arm: f"{arm.winner.lr:.3g}")
-    row("weight decay", lambda arm: weight_decays(arm)[0])
-    row("lr x weight decay", lambda arm: weight_decays(arm)[1])
-    row("validation", lambda arm: show_figures(arm.validation))
-    row("test", lambda arm: show_figures(arm.test.get(metric)))
+    row(say("terminal.weight_decay"), lambda arm: weight_decays(arm, say)[0])
+    row(say("terminal.weight_decay_paper"), lambda arm: weight_decays(arm, say)[1])
+    row(say("terminal.validation"), lambda arm: show_figures(arm.validation, say))
+    row(say("terminal.test"), lambda arm: show_figures(arm.test.get(workload.metric), say))
     if any("accuracy" in arm.test for arm in result.arms.values()):
-        row("test accuracy", lambda arm: percent(arm.test.get("accuracy")))
-    row("search runs", lambda arm: f"{arm.trials} ({arm.trials_without_figures} failed)")
+        row(say("terminal.accuracy"), lambda arm: percent(arm.test.get("accuracy"), say))
+    row(
+        say("terminal.search_runs"),
+        lambda arm: say("terminal.failed", runs=arm.trials, failed=arm.trials_without_figures),
+    )
     return table
 
 
-def weight_decays(arm: ArmResult) -> tuple[str, str]:
+def weight_decays(arm: ArmResult, say: Texts) -> tuple[str, str]:
     """Return the chosen weight decay as text, in torch's and in the paper's convention."""
     if arm.arm.decay == "none":
-        return "none", "none"
+        return say("word.none"), say("word.none")
     return f"{arm.winner.weight_decay:.3g}", f"{arm.weight_decay_paper:.3g}"
 
 
-def show_figures(figures: Figures | None) -> str:
+def show_figures(figures: Figures | None, say: Texts) -> str:
     """Return mean and standard deviation over seeds as text."""
     if figures is None or math.isnan(figures.mean):
-        return "diverged"
+        return say("word.diverged")
     return f"{figure(figures.mean)} ± {figure(figures.sd, like=figures.mean)}"
 
 
-def percent(figures: Figures | None) -> str:
+def percent(figures: Figures | None, say: Texts) -> str:
     """Return mean and standard deviation of a fraction as text in per cent."""
-    return "diverged" if figures is None else f"{figures.mean * 100:.1f} ± {figures.sd * 100:.1f}%"
+    return say("word.diverged") if figures is None else f"{figures.mean * 100:.1f} ± {figures.sd * 100:.1f}%"

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from adamas.compare.study.run import Config
 from adamas.compare.verdict.result import Summary
-from adamas.compare.verdict.wording import TIMES, figure, words
+from adamas.compare.verdict.wording import figure
 from adamas.decay import timescale_epochs, to_independent
+from adamas.page.text import plain
 
-STOPPED = "stopped half-way"  # in sentences; the outcome's status is "pruned"
-_DIVERGED = "diverged"
-_SIGNS = {_DIVERGED: "✕", STOPPED: "\N{EN DASH}"}  # shown in a cell that has no figure
+_SIGNS = {"diverged": "✕", "stopped": "\N{EN DASH}"}  # shown in a cell that has no figure
 
 
 def capitalised(text: str) -> str:
@@ -27,29 +26,16 @@ def capitalised(text: str) -> str:
 
 
 def wrapped(title: str) -> str:
-    """Break the label of an arm into a line for each of its parts.
+    """Break the label of an arm in a figure into a line for each of its parts.
 
     Example:
         >>> wrapped("Adam with L2"), wrapped("torch.optim.SGD(momentum=0.9, nesterov=True)")
         ('Adam<br>with L2', 'torch.optim<br>.SGD<br>(momentum=0.9,<br>nesterov=True)')
     """
-    name, bracket, options = title.replace(" with", "<br>with").partition("(")
+    name, bracket, options = plain(title).replace(" with", "<br>with").replace("的 ", "的<br>").partition("(")
     if "." in name:
         name = "<br>.".join(name.rsplit(".", 1))
     return name + (f"<br>({options.replace(', ', ',<br>')}" if bracket else "")
-
-
-def short_number(value: float) -> str:
-    """Return a number as a short label of an axis.
-
-    Example:
-        >>> short_number(0.0003), short_number(3e-06), short_number(2.1)
-        ('3e-4', '3e-6', '2.1')
-    """
-    if 0.01 <= value < 1000:
-        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 @dataclass(frozen=True)
@@ -78,35 +64,37 @@ class Cells:
     def hover(self, config: Config) -> str:
         """Return the text that appears when the mouse is over a cell."""
         pilot, lr, weight_decay = self.result.record.pilot, config.lr, config.weight_decay
-        metric, value = words(self.result.record.settings.workload.metric), self.values[config]
-        found = f"validation {metric} <b>{figure(value)}</b>" if math.isfinite(value) else ""
-        lines = [found or f"<b>{self._why_no_figure(config)}</b>", f"lr {lr:.3g}"]
+        say, value = self.result.say, self.values[config]
+        lines = [f"<b>{say(f'word.{self._why_no_figure(config)}')}</b>"]
+        if math.isfinite(value):
+            lines = [say("report.hover_value", metric=plain(self.result.metric), value=figure(value))]
+        lines.append(f"lr {lr:.3g}")
         if weight_decay:
-            lines.append(f"weight_decay {weight_decay:.3g} (torch)")
-            lines.append(f"lr {TIMES} weight_decay {to_independent(weight_decay, lr):.3g} (paper)")
+            lines.append(say("report.hover_torch", torch=f"{weight_decay:.3g}"))
+            lines.append(say("report.hover_paper", paper=f"{to_independent(weight_decay, lr):.3g}"))
             if pilot and self.result.arms[self.arm].arm.decoupled:
                 epochs = timescale_epochs(weight_decay, lr, pilot.steps_per_epoch)
-                lines.append(f"timescale {epochs:.3g} of {pilot.epochs} epochs")
+                lines.append(say("report.hover_timescale", epochs=f"{epochs:.3g}", total=pilot.epochs))
         return "<br>".join(lines)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the cells as rows of text, the best first."""
-        winner = self.result.record.winners[self.arm]
+        winner, say = self.result.record.winners[self.arm], self.result.say
         return [
             {
                 "lr": f"{config.lr:.3g}",
                 "torch": f"{config.weight_decay:.3g}",
                 "paper": f"{to_independent(config.weight_decay, config.lr):.3g}",
-                "value": figure(value) if math.isfinite(value) else self._why_no_figure(config),
+                "value": figure(value) if math.isfinite(value) else say(f"word.{self._why_no_figure(config)}"),
                 "seeds": str(self.seeds(config)),
-                "chosen": "chosen" if config == (winner.lr, winner.weight_decay) else "",
+                "chosen": say("word.chosen") if config == (winner.lr, winner.weight_decay) else "",
             }
             for config, value in sorted(self.values.items(), key=lambda item: item[1])
         ]
 
     def _why_no_figure(self, config: Config) -> str:
-        """Return "diverged", or "stopped half-way" if all runs of the config without figures were pruned."""
+        """Return "diverged", or "stopped" if all runs of the config without figures were pruned half-way."""
         record = self.result.record
         runs = [record.outcomes[run] for run in record.searched[self.arm] if run.config == config]
         missing = [outcome for outcome in runs if not outcome.ok]
-        return STOPPED if missing and all(outcome.pruned for outcome in missing) else _DIVERGED
+        return "stopped" if missing and all(outcome.pruned for outcome in missing) else "diverged"

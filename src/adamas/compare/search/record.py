@@ -48,11 +48,6 @@ class Record:
         """The pilot of Adam, which measured the gradients; None where nothing was tuned."""
         return self.pilots.get("none")
 
-    @property
-    def title(self) -> dict[str, str]:
-        """The name of each arm in sentences."""
-        return {name: arm.title for name, arm in self.settings.arms.items()}
-
     def candidates(self, arm: str) -> Candidates:
         """Return the settings that an arm tried, with the surface through its runs and those of its pilot."""
         pilot = self.settings.arms[arm].pilot

@@ -12,7 +12,7 @@ from adamas.compare.study.arms import Arm
 from adamas.compare.study.errors import EveryRunDivergedError
 from adamas.compare.study.run import Config, Outcome, Run
 
-WEAKEST = "the weakest decay tried"
+WEAKEST = "weakest decay"
 FIRST_FINAL_SEED = 1000  # above every seed of the search: finalists have fresh seeds
 
 
@@ -86,13 +86,13 @@ def _edge(best: Config, runs: Sequence[Run]) -> str | None:
     lr, decay = best.lr, best.lr * best.weight_decay
     rates = sorted({run.lr for run in runs})
     if lr in (rates[0], rates[-1]):
-        return f"the {'lowest' if lr == rates[0] else 'highest'} learning rate tried"
+        return "lowest learning rate" if lr == rates[0] else "highest learning rate"
     of_grid = sorted({run.lr for run in runs if run.stage == "search"})
     step = 1.02 * max((high / low for low, high in pairwise(of_grid)), default=1.0)  # 2 % more: rates are rounded
     near = {run.weight_decay_paper for run in runs if max(run.lr, lr) < step * min(run.lr, lr)}
     if decay > 0 and len(near) > 1:
         if decay > 0.99 * max(near):  # decays are rounded to 3 digits
-            return "the strongest decay tried"
+            return "strongest decay"
         if decay < 1.01 * min(near):
             return WEAKEST
     return None

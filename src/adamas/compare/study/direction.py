@@ -64,17 +64,3 @@ def looks_reversed(outcomes: Iterable[Outcome], metric: str) -> bool:
         if outcome.ok and outcome.untrained and (outcome.fit is None or outcome.fit < _LEARNED)
     ]
     return bool(rose) and sum(rose) >= _MOST * len(rose)
-
-
-def reversed_warning(metric: str) -> str:
-    """Return the warning about a metric that looks reversed."""
-    name = metric.removeprefix("-")
-    remedy = (
-        f"if a higher {name} is better, judge by --metric=-{name}, or set maximize=True in the job"
-        if name == metric
-        else f"if a lower {name} is better, judge by --metric={name}, or leave maximize=True out of the job"
-    )
-    return (
-        f"Is a lower {metric} better? It rose above the figure of the untrained weights in the pilot runs that learned "
-        f"their training data. The verdict takes the lowest {metric} for the best: {remedy}."
-    )

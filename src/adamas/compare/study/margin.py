@@ -33,6 +33,11 @@ class Margin:
         """Return the margin as a user types it."""
         return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}abs"
 
+    @property
+    def band(self) -> str:
+        """The two ends of the margin as text; an amount is in the unit of the metric."""
+        return f"±{self}".removesuffix("abs")
+
     @classmethod
     def parse(cls, text: str | float) -> Margin:
         """Read a margin: `2%` and `0.02` are relative, `0.002abs` is absolute.

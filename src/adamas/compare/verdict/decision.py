@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from adamas.compare.study.arms import ARMS, JUDGED
 from adamas.compare.study.margin import Margin
 from adamas.compare.verdict.sequential import level, looks
 from adamas.compare.verdict.statistics import Difference, t_quantile
-from adamas.compare.verdict.wording import show, words
+from adamas.compare.verdict.wording import ENGLISH, show, texts, title, words
+from adamas.language import Language, Texts
 
 Kind = Literal["switch", "keep", "no_difference", "undecided", "no_decay"]
 Relation = Literal["lower", "higher", "same", "unclear"]
@@ -49,6 +51,7 @@ class Verdict:
         chance: The probability that these further seeds decide.
         note: A sentence about the comparison with no weight decay; empty where the verdict says the same.
         failed: The judged arm whose search failed: it lost to Adam without decay, which it could have equalled.
+        lang: The language of the sentences.
     """
 
     kind: Kind
@@ -58,6 +61,7 @@ class Verdict:
     chance: float = 0.0
     note: str = ""
     failed: str = ""
+    lang: Language = "en"
 
     @property
     def settled(self) -> bool:
@@ -67,7 +71,7 @@ class Verdict:
     @property
     def text(self) -> str:
         """The advice and the evidence in one sentence."""
-        return f"{self.advice}: {self.evidence}"
+        return texts(self.lang)("verdict.text", advice=self.advice, evidence=self.evidence)
 
 
 def relation(difference: Difference, margin: Margin) -> Relation:
@@ -85,7 +89,14 @@ def relation(difference: Difference, margin: Margin) -> Relation:
     return "unclear"
 
 
-def decide(adamw: Difference, over_none: Mapping[str, Difference], metric: str, margin: Margin, plan: Plan) -> Verdict:
+def decide(
+    adamw: Difference,
+    over_none: Mapping[str, Difference],
+    metric: str,
+    margin: Margin,
+    plan: Plan,
+    say: Texts = ENGLISH,
+) -> Verdict:
     """Return the verdict of a study.
 
     Args:
@@ -94,68 +105,63 @@ def decide(adamw: Difference, over_none: Mapping[str, Difference], metric: str, 
         metric: The name of the primary metric.
         margin: The smallest difference that matters.
         plan: How the finals go on if this look decides nothing.
+        say: The texts of the verdict's language.
     """
     over_none = {arm: difference for arm, difference in over_none.items() if arm in JUDGED}
     against_none: dict[str, Relation] = {arm: relation(difference, margin) for arm, difference in over_none.items()}
+    verdict = partial(_verdict, say)
     if against_none and all(found == "higher" for found in against_none.values()):
         nearest, gap = min(over_none.items(), key=lambda entry: entry[1].mean)
-        return Verdict(
-            "no_decay",
-            "Leave weight decay off",
-            f"Adam without weight decay beats both arms with it; the nearer of them, {ARMS[nearest].title}, has a test "
-            f"{words(metric)} {show(gap.mean, gap.relative)} higher ({_interval(gap)}).",
-        )
-    note = _note_on_decay(over_none, against_none, margin)
-    lead = f"AdamW's test {words(metric)} is {against(adamw)} that of Adam with L2 ({_interval(adamw)})"
+        size = show(gap.mean, gap.relative)
+        named = {"arm": title(ARMS[nearest], say), "metric": words(metric, say), "size": size}
+        return verdict("no_decay", "no_decay", "no_decay", interval=_interval(gap, say), **named)
+    note = _note_on_decay(over_none, against_none, margin, say)
+    lead = _lead(adamw, metric, say)
     found = relation(adamw, margin)
     loser = {"lower": "adam_l2", "higher": "adamw"}.get(found, "")
     if plan.tuned and against_none.get(loser) == "higher":
-        return _failed_search(loser, over_none[loser], lead)
+        # A tuned arm cannot lose to Adam without decay, as its decay may go to zero.
+        gap, arm = over_none[loser], title(ARMS[loser], say)
+        named = {"arm": arm, "size": show(gap.mean, gap.relative, sign=True), "interval": _interval(gap, say)}
+        return replace(verdict("undecided", "failed_search", "failed", lead=lead, **named), failed=loser)
     match found:
         case "lower":
-            return Verdict("switch", "Switch to AdamW", f"{lead}.", note=note)
+            found = verdict("switch", "switch", "", lead=lead)
         case "higher":
-            return Verdict("keep", "Keep Adam with L2", f"{lead}.", note=note)
+            found = verdict("keep", "keep", "", lead=lead)
         case "same" if adamw.identical:
-            same = f"AdamW and Adam with L2 gave identical figures on every one of {len(adamw.values)} seeds."
-            return Verdict("no_difference", "No difference", same, note=note)
+            found = verdict("no_difference", "identical", "identical", pairs=len(adamw.values))
         case "same":
-            band = f"±{margin}".removesuffix("abs")  # an amount in the unit of the metric
-            inside = f"the whole interval lies inside the margin of {band}"
-            return Verdict("no_difference", "No difference that matters", f"{lead}; {inside}.", note=note)
+            found = verdict("no_difference", "same", "same", lead=lead, band=margin.band)
         case _:
-            return _undecided(adamw, lead, margin, note, plan)
+            found = _undecided(adamw, lead, margin, plan, say)
+    return replace(found, note=note)
 
 
-def _failed_search(arm: str, gap: Difference, lead: str) -> Verdict:
-    """Return the verdict where an arm lost to Adam without decay: a tuned arm cannot, as its decay may go to zero."""
-    title = ARMS[arm].title
-    return Verdict(
-        "undecided",
-        f"Undecided, the search of {title} failed",
-        f"{lead}, but {title} is also {show(gap.mean, gap.relative, sign=True)} against Adam without decay "
-        f"({_interval(gap)}), which a tuned arm would equal with almost no decay. A larger --budget searches longer.",
-        failed=arm,
-    )
+def _verdict(say: Texts, kind: Kind, advice: str, evidence: str, **named: Any) -> Verdict:
+    """Return a verdict with the texts of these keys."""
+    key = f"verdict.evidence_{evidence}" if evidence else "verdict.evidence"
+    return Verdict(kind, say(f"verdict.{advice}", **named), say(key, **named), lang=say.lang)
 
 
-def _undecided(adamw: Difference, lead: str, margin: Margin, note: str, plan: Plan) -> Verdict:
+def _lead(adamw: Difference, metric: str, say: Texts) -> str:
+    """Return the difference between the two arms in words, with its interval."""
+    key = "equal" if adamw.mean == 0 else "below" if adamw.mean < 0 else "above"
+    size = show(abs(adamw.mean), adamw.relative)
+    return say(f"verdict.{key}", metric=words(metric, say), size=size, interval=_interval(adamw, say))
+
+
+def _undecided(adamw: Difference, lead: str, margin: Margin, plan: Plan, say: Texts) -> Verdict:
     """Return the verdict for an interval that decides nothing, with the number of seeds that would decide."""
+    arm = title(ARMS["adamw" if adamw.mean < 0 else "adam_l2"], say)
     if adamw.high - adamw.low > _NOISY * margin.value or (adamw.low <= -margin.value and adamw.high >= margin.value):
-        leaning = "too noisy to tell"
-    elif abs(adamw.mean) < margin.value:
-        leaning = "leaning towards no difference"
+        leaning = "noisy"
     else:
-        leaning = f"leaning towards {'AdamW' if adamw.mean < 0 else 'Adam with L2'}"
+        leaning = "leaning_same" if abs(adamw.mean) < margin.value else "leaning"
     more, chance = further_seeds(adamw, margin, plan)
-    if more is None:
-        remedy = (
-            "more seeds are not likely to settle this; use a wider margin if a difference this small does not matter "
-            "to you"
-        )
-    else:
-        remedy = f"{more} more seed{'s' if more > 1 else ''} would decide with a probability of about {chance:.0%}"
-    return Verdict("undecided", f"Undecided, {leaning}", f"{lead}; {remedy}.", more, chance, note)
+    remedy = "hopeless" if more is None else "one_more" if more == 1 else "more"
+    found = _verdict(say, "undecided", leaning, remedy, arm=arm, lead=lead, more=more, chance=f"{chance:.0%}")
+    return replace(found, more_seeds=more, chance=chance)
 
 
 def further_seeds(difference: Difference, margin: Margin, plan: Plan) -> tuple[int | None, float]:
@@ -180,20 +186,22 @@ def further_seeds(difference: Difference, margin: Margin, plan: Plan) -> tuple[i
     return None, 0.0
 
 
-def _note_on_decay(over_none: Mapping[str, Difference], against_none: Mapping[str, Relation], margin: Margin) -> str:
+def _note_on_decay(
+    over_none: Mapping[str, Difference], against_none: Mapping[str, Relation], margin: Margin, say: Texts
+) -> str:
     """Return a sentence on whether weight decay helps the job, in either arm."""
-    if better := [ARMS[arm].title for arm, found in against_none.items() if found == "lower"]:
-        verb = "beats" if len(better) == 1 else "beat"
-        return f"Weight decay helps this job: {' and '.join(better)} {verb} Adam without it."
+    if better := [title(ARMS[arm], say) for arm, found in against_none.items() if found == "lower"]:
+        key = "note_helps_one" if len(better) == 1 else "note_helps"
+        return say(f"verdict.{key}", arms=say("word.and").join(better))
     if not against_none:
         return ""
     if all(difference.identical for difference in over_none.values()):
-        return "Weight decay touches nothing here: the figures are identical to those without it on every seed."
+        return say("verdict.note_identical")
     if all(difference.low > 0 for difference in over_none.values()):
-        return "Weight decay does not help this job: neither arm beats Adam without it."
+        return say("verdict.note_useless")
     if "unclear" not in against_none.values():
-        return f"Weight decay changes the figure by less than your margin of {margin}."
-    return "It is unclear whether weight decay helps this job: neither arm clearly beats Adam without it."
+        return say("verdict.note_small", margin=margin)
+    return say("verdict.note_unclear")
 
 
 def against(difference: Difference) -> str:
@@ -203,7 +211,7 @@ def against(difference: Difference) -> str:
     return f"{show(abs(difference.mean), difference.relative)} {'below' if difference.mean < 0 else 'above'}"
 
 
-def _interval(difference: Difference) -> str:
+def _interval(difference: Difference, say: Texts) -> str:
     """Return the interval in words, with the number of pairs."""
     low, high = (show(end, difference.relative, sign=True) for end in (difference.low, difference.high))
-    return f"95% interval {low} to {high}, {len(difference.values)} paired seeds"
+    return say("verdict.interval", low=low, high=high, pairs=len(difference.values))

@@ -20,8 +20,9 @@ from adamas.compare.verdict.decision import Plan, Verdict, decide
 from adamas.compare.verdict.sequential import level
 from adamas.compare.verdict.statistics import Difference, mean_and_sd, paired_difference
 from adamas.compare.verdict.warnings import warnings_of
-from adamas.compare.verdict.wording import words
+from adamas.compare.verdict.wording import texts, title, words
 from adamas.decay import timescale_epochs, to_independent
+from adamas.language import Language, Texts
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Summary:
         verdict: The advice to the user, and the reason for it.
         warnings: Sentences that a reader must know about the verdict.
         findings: The expectations about the workload, checked on this study.
+        lang: The language of all sentences.
     """
 
     record: Record
@@ -118,6 +120,26 @@ class Summary:
     verdict: Verdict
     warnings: list[str]
     findings: list[Finding] = field(default_factory=list)
+    lang: Language = "en"
+
+    @property
+    def say(self) -> Texts:
+        """The texts of the language."""
+        return texts(self.lang)
+
+    @property
+    def title(self) -> dict[str, str]:
+        """The name of each arm in sentences."""
+        return {name: title(arm.arm, self.say) for name, arm in self.arms.items()}
+
+    @property
+    def metric(self) -> str:
+        """The primary metric as it stands in a sentence."""
+        return words(self.record.settings.workload.metric, self.say)
+
+    def in_language(self, lang: Language) -> Summary:
+        """Return the same results with all sentences in a language."""
+        return self if lang == self.lang else summarise(self.record, lang)
 
     @property
     def chosen(self) -> list[str]:
@@ -139,8 +161,10 @@ class Summary:
     @property
     def tuned_under(self) -> str:
         """A sentence on the schedule that the learning rates hold for; empty where the job's own loop sets it."""
-        conditions = self.record.settings.workload.conditions
-        return f"Tuned with {conditions}: the learning rate is that before the schedule." if conditions else ""
+        workload, say = self.record.settings.workload, self.say
+        parts = [say(f"word.{workload.schedule}")] if workload.schedule else []
+        parts += [f"max_norm={workload.max_norm:g}"] if workload.max_norm else []
+        return say("verdict.tuned_under", conditions=say("word.and").join(parts)) if parts else ""
 
     @property
     def code(self) -> list[str]:
@@ -150,24 +174,25 @@ class Summary:
         return [each.arm.code(each.lr, each.weight_decay, groups) for each in chosen]
 
 
-def summarise(record: Record) -> Summary:
-    """Compute the figures, the differences and the verdict of a finished study."""
+def summarise(record: Record, lang: Language = "en") -> Summary:
+    """Compute the figures, the differences and the verdict of a finished study, with sentences in a language."""
+    say = texts(lang)
     metric, margin = record.settings.workload.metric, record.settings.margin
     arms = {arm: _arm_result(record, arm) for arm in record.settings.arms}
     tests = {name: arm.test[metric].values for name, arm in arms.items() if metric in arm.test}
     difference, over_none = None, {}
-    if diverged := [arms[name].arm.title for name in JUDGED if name not in tests]:
-        titles = " and of ".join(diverged)
-        why = f"the chosen setting of {titles} diverged on a fresh seed, so there is no mean to compare."
-        verdict = Verdict("undecided", "Undecided", why)
+    if diverged := [title(arms[name].arm, say) for name in JUDGED if name not in tests]:
+        why = say("verdict.evidence_diverged", arms=say("verdict.and_of").join(diverged))
+        verdict = Verdict("undecided", say("verdict.undecided"), why, lang=lang)
     else:
         relative = _is_relative(tests, metric, margin)
         searched = {arm: record.candidates(arm) for arm in record.winners} if record.grids else {}
         compared = partial(_compared, record, tests, relative, searched)
         difference = compared("adamw", "adam_l2")
         over_none = {name: compared(name, "none") for name in tests if "none" in tests and name != "none"}
-        verdict = decide(difference, over_none, metric, margin, Plan(record.planned, bool(record.grids)))
-    result = Summary(record, arms, difference, over_none, verdict, warnings_of(record, arms, verdict, over_none))
+        verdict = decide(difference, over_none, metric, margin, Plan(record.planned, bool(record.grids)), say)
+    warnings = warnings_of(record, arms, verdict, over_none, say)
+    result = Summary(record, arms, difference, over_none, verdict, warnings, lang=lang)
     where = record.settings.workload.findings
     return (
         replace(result, findings=user_code.function(where, "findings", "a list of Finding")(result))

@@ -1,16 +1,48 @@
-"""How figures and metrics are written, on the terminal and on the page."""
+"""How verdicts are written in each language: their texts, the names of arms and metrics, and figures."""
 
 from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from adamas.compare.study.arms import Arm
+from adamas.language import Language, Texts
+from adamas.page import TEXTS
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def words(metric: str) -> str:
+@cache
+def texts(lang: Language) -> Texts:
+    """Return the texts of verdicts and of their page in a language."""
+    return Texts(lang, Path(__file__).parents[1] / "texts", TEXTS)
+
+
+ENGLISH = texts("en")
+
+
+def title(arm: Arm, say: Texts = ENGLISH) -> str:
+    """Return the name of an arm as it stands in a sentence; that of a torch optimizer is its class."""
+    return say(f"arm.{arm.name}") if arm.built_in else arm.title
+
+
+def words(metric: str, say: Texts = ENGLISH) -> str:
     """Return the name of a metric as it stands in a sentence."""
     if metric.startswith("-"):
-        return f"negated {words(metric[1:])}"
-    return "cross-entropy" if metric == "cross_entropy" else metric.replace("_", " ")
+        return say("word.negated", metric=words(metric[1:], say))
+    return say("word.cross_entropy") if metric == "cross_entropy" else metric.replace("_", " ")
+
+
+def counted(thing: str, count: int, say: Texts = ENGLISH) -> str:
+    """Return a number of things in words, where the catalogue has the thing in the singular and in the plural.
+
+    Example:
+        >>> counted("run", 1), counted("run", 2)
+        ('1 run', '2 runs')
+    """
+    plural = "es" if thing.endswith("s") else "s"
+    return say(f"word.{thing if count == 1 else thing + plural}", count=count)
 
 
 def show(value: float, relative: bool, sign: bool = False) -> str:

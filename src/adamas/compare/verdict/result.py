@@ -24,6 +24,8 @@ from adamas.compare.verdict.wording import texts, title, words
 from adamas.decay import timescale_epochs, to_independent
 from adamas.language import Language, Texts
 
+_Tests = Mapping[str, Sequence[float]]  # the test figures of each arm
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -194,20 +196,12 @@ def summarise(record: Record, lang: Language = "en") -> Summary:
     warnings = warnings_of(record, arms, verdict, over_none, say)
     result = Summary(record, arms, difference, over_none, verdict, warnings, lang=lang)
     where = record.settings.workload.findings
-    return (
-        replace(result, findings=user_code.function(where, "findings", "a list of Finding")(result))
-        if where
-        else result
-    )
+    findings = user_code.function(where, "findings", "a list of Finding")(result) if where else []
+    return replace(result, findings=findings)
 
 
 def _compared(
-    record: Record,
-    tests: Mapping[str, Sequence[float]],
-    relative: bool,
-    searched: Mapping[str, Candidates],
-    first: str,
-    second: str,
+    record: Record, tests: _Tests, relative: bool, searched: Mapping[str, Candidates], first: str, second: str
 ) -> Difference:
     """Return the difference of two arms, with the interval of this look and the chance of their searches."""
     winners = record.winners
@@ -224,7 +218,7 @@ def _chance(winner: Winner, lr: float, candidates: Candidates, relative: bool) -
     return math.hypot(winner.regret.of_metric(relative), gain / winner.regret.unit(relative))
 
 
-def _is_relative(tests: Mapping[str, Sequence[float]], metric: str, margin: Margin) -> bool:
+def _is_relative(tests: _Tests, metric: str, margin: Margin) -> bool:
     """Return whether differences are fractions; if every figure is 0, there is no mean to divide by, and they are not.
 
     Raises:

@@ -204,7 +204,9 @@ function start() {
 // A page from a file may not have the clipboard: the code is then selected, ready for the keyboard.
 function copyCode() {
   getSelection().selectAllChildren($("code"));
-  if (document.execCommand("copy")) $("copy").textContent = say("copied");
+  if (!document.execCommand("copy")) return;
+  $("copy").textContent = say("copied");
+  setTimeout(() => { $("copy").textContent = say("copy"); }, 2000);
 }
 
 start();

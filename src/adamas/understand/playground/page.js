@@ -13,7 +13,10 @@ let windowTask = 0;
 let say = null;
 
 function speak() {
-  const common = (texts) => ({ other: texts["name_" + settings.rule], ratio: show(settings.ratio), scale: show(settings.scale) });
+  const common = (texts) => ({
+    other: texts["name_" + settings.rule], share: texts["share_" + settings.rule], ratio: show(settings.ratio),
+    scale: show(settings.scale),
+  });
   say = speaker(settings.lang, common);
 }
 

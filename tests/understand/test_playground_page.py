@@ -62,7 +62,8 @@ def test_both_languages_say_the_same() -> None:
     for key, text in english.items():
         assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", chinese[key])), key
     used = "".join((HERE / name).read_text() for name in ("template.html", *SCRIPTS))
-    computed = {f"name_{rule}" for rule in ("lr", "independent", "corrected", "cautious")}
+    rules = ("lr", "independent", "corrected", "cautious")
+    computed = {f"{kind}_{rule}" for kind in ("name", "share") for rule in rules}
     assert [key for key in english if f'"{key}"' not in used and key not in computed] == []
 
 

@@ -13,7 +13,10 @@ let windowTask = 0;
 let say = null;
 
 function speak() {
-  const common = (texts) => ({ other: texts["name_" + settings.rule], ratio: show(settings.ratio), scale: show(settings.scale) });
+  const common = (texts) => ({
+    other: texts["name_" + settings.rule], share: texts["share_" + settings.rule], ratio: show(settings.ratio),
+    scale: show(settings.scale),
+  });
   say = speaker(settings.lang, common);
 }
 
@@ -204,7 +207,9 @@ function start() {
 // A page from a file may not have the clipboard: the code is then selected, ready for the keyboard.
 function copyCode() {
   getSelection().selectAllChildren($("code"));
-  if (document.execCommand("copy")) $("copy").textContent = say("copied");
+  if (!document.execCommand("copy")) return;
+  $("copy").textContent = say("copied");
+  setTimeout(() => { $("copy").textContent = say("copy"); }, 2000);
 }
 
 start();

@@ -80,7 +80,3 @@ class Texts:
         from markupsafe import Markup
 
         return Markup(self._texts[key]).format(**arguments)
-
-    def __contains__(self, key: str) -> bool:
-        """Return whether the catalogues have a text for the key."""
-        return key in self._texts

@@ -43,6 +43,7 @@ def test_help_teaches() -> None:
         (("--margin", "-1"), "margin='-1' must be a positive number"),
         (("--seeds", "1"), "seeds=1 must be >= 2"),
         (("--timeout", "0"), "timeout=0 must be > 0"),
+        (("--lang", "fr"), "lang='fr' must be en or zh"),
         (("--workers", "-1"), "workers=-1 must be >= 0"),
         (("--trials", "5"), "trials=5 must be >= 30 with the budget standard"),
         (("--arms", "adamw"), "arms='adamw' must contain adam_l2 and adamw, which the verdict is about; add adam_l2"),

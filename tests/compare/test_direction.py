@@ -13,9 +13,10 @@ from adamas.compare.api import run_study
 from adamas.compare.job.check import inspect_job
 from adamas.compare.job.job import Job
 from adamas.compare.job.load import from_function
-from adamas.compare.study.direction import better_when_higher, looks_reversed, reversed_warning
+from adamas.compare.study.direction import better_when_higher, looks_reversed
 from adamas.compare.study.margin import Margin
 from adamas.compare.study.run import Outcome
+from adamas.compare.verdict.warnings import reversed_warning
 from tests.compare import tiny_job
 from tests.compare.tiny_job import TINY, Settings
 

@@ -66,13 +66,7 @@ def template(name: str, say: Texts, *folders: Path) -> jinja2.Template:
         lstrip_blocks=True,
     )
     known.filters["csv_link"] = csv_link
-    known.filters["prefixed"] = _prefixed
     return known.get_template(name, globals={"say": say.html})
-
-
-def _prefixed(name: str, prefix: str) -> str:
-    """Return a name after a prefix: the id of a figure on the page."""
-    return prefix + name
 
 
 def plotly_script(figures: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ def section(result: Summary, anchor: str) -> dict[str, Any]:
         result: The study.
         anchor: The start of all HTML ids of the study.
     """
-    search, figures = _search(result) if result.record.grids else (None, {})
+    search, figures = _search(result, anchor) if result.record.grids else (None, {})
     swept, panels = sweeps(result)
     curves = curve_figures(result)
     figures |= curves | panels
@@ -85,13 +85,15 @@ def _method(result: Summary) -> dict[str, Any]:
     }
 
 
-def _search(result: Summary) -> tuple[dict[str, Any], dict[str, Figure]]:
+def _search(result: Summary, anchor: str) -> tuple[dict[str, Any], dict[str, Figure]]:
     """Return the values of the template for the search, and the figures of the search by name."""
     scale, found = maps(result)
+    both = [each for each in found if "others" in each.figure.plot]
     values = {
         "scale": {"best": figure(scale.best), "worst": figure(scale.worst)},
         "maps": found,
-        "both_axes": [each.figure.name for each in found if "others" in each.figure.plot],
+        "both_axes": [each.figure for each in both],
+        "both_ids": " ".join(f"{anchor}-{each.figure.name}" for each in both),
         "best": best_rows(result),
         "runs": sum(map(len, result.record.searched.values())),
         "separability": separability_table(result, scale.worst),

@@ -24,7 +24,7 @@ class Winner:
         arm: The name of the arm.
         lr: The learning rate.
         weight_decay: The weight decay in torch's convention.
-        at_edge: The limit of the explored region that the config lies on, in words; None inside the region.
+        at_edge: The limit of the explored region that the config lies on, as "weakest decay"; None inside the region.
         confirmed: Whether the config ran on as many seeds as planned; False where each of those has a diverged run.
         regret: How much worse the config may be than the arm's best.
     """

@@ -41,15 +41,20 @@ def warnings_of(
     if _near_zero(record, arms):
         found.append(say("warning.near_zero"))
     if looks_reversed([outcome for run, outcome in record.outcomes.items() if run.stage == "pilot"], metric):
-        name = metric.removeprefix("-")
-        key = "warning.reversed" if name == metric else "warning.reversed_negated"
-        found.append(say(key, metric=metric, name=name))
+        found.append(reversed_warning(metric, say))
     found += _missed_window(record, verdict, over_none, say)
     return found + [
         say("warning.of_arm", arm=title(arm.arm, say), text=text)
         for arm in arms.values()
         for text in _arm_warnings(record, arm, say)
     ]
+
+
+def reversed_warning(metric: str, say: Texts = ENGLISH) -> str:
+    """Return the warning about a metric that looks reversed."""
+    name = metric.removeprefix("-")
+    key = "warning.reversed" if name == metric else "warning.reversed_negated"
+    return say(key, metric=metric, name=name)
 
 
 def _arm_warnings(record: Record, arm: ArmResult, say: Texts) -> list[str]:

@@ -42,12 +42,13 @@ class Capture:
             return None
         members = [member for member, _, _ in stepped]
         averages = _averages(momenta)
-        before, after = (_array(weights) for weights in ([w for _, _, w in stepped], self._weights_of(members)))
+        now = self._weights_of(members)
+        before, after = _array([old for _, _, old in stepped]), _array(now)
         moments = [m.place.moments(m.param, self._states[m.param], m.hyper.amsgrad != "off") for m in members]
         layers = [
             Layer(m.name, m.place.elements, m.hyper, begun + 1, m.base_lr, averages.get(m.param, (None, False))[1],
-                  *size(m.param, m.place))
-            for m, begun, _ in stepped
+                  *size(m.param, m.place, weights))
+            for (m, begun, _), weights in zip(stepped, now, strict=True)
         ]  # fmt: skip
         unknown = [torch.zeros(m.place.count) for m in members]
         parts = [averages.get(m.param, (zeros, False))[0] for m, zeros in zip(members, unknown, strict=True)]

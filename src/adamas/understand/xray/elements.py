@@ -72,11 +72,17 @@ def steps(param: Tensor, states: States) -> int:
     return steps_taken(state) if has_moments(state) else 0
 
 
-def size(param: Tensor, place: Place) -> tuple[float, float]:
-    """Return the RMS and the largest absolute value of all elements of a parameter."""
-    local = _real(stored.local(param.detach()))
-    norm = torch.linalg.vector_norm(local, dtype=torch.float64 if local.dtype == torch.float64 else torch.float32)
-    return float(norm) / place.elements**0.5, float(torch.linalg.vector_norm(local, float("inf")))
+def size(param: Tensor, place: Place, weights: Tensor) -> tuple[float, float]:
+    """Return the RMS and the largest absolute value of all elements of a parameter.
+
+    Args:
+        param: the parameter.
+        place: where its sampled elements lie.
+        weights: the sampled elements, which suffice where they are all.
+    """
+    whole = weights if place.count == place.elements else _real(stored.local(param.detach()))
+    norm = torch.linalg.vector_norm(whole, dtype=torch.promote_types(whole.dtype, torch.float32))
+    return float(norm) / place.elements**0.5, float(torch.linalg.vector_norm(whole, float("inf")))
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from adamas.understand.xray.sample import Array, Layer, Sample
 ALL = "all layers"
 PERCENTILES = (10, 50, 90)
 LEAST = 8  # a correlation of fewer elements says nothing
+NO_SPREAD = 1e-9**2  # a variance of logarithms below this comes from rounding
+MOST_TOGETHER = 2**16  # how many elements of all layers together give their percentiles
 
 
 @dataclass(frozen=True)
@@ -69,57 +71,80 @@ class Reading:
         return [self.total, *self.layers]
 
 
-@dataclass(frozen=True)
-class _Elements:
-    """What is known of every sampled element."""
-
-    rates: Array
-    logs: Array  # of the rates; NaN where a rate is not positive
-    root_logs: Array  # of sqrt(v_hat)
-    equivalents: Array  # the weight decay that would decay this element alike under AdamW
-    change: Array | None  # the whole step
-    lost: Array | None  # whether the step was lost to rounding
-    before: Array | None
-    after: Array | None
-
-
 def read(sample: Sample) -> Reading:
     """Compute the figures of every layer, and of all together."""
-    elements = _elements(sample)
-    ends = np.cumsum(sample.counts)
-    slices = [slice(end - count, end) for end, count in zip(ends, sample.counts, strict=True)]
-    layers = [_of_layer(layer, elements, where) for layer, where in zip(sample.layers, slices, strict=True)]
+    rates, roots = sample.rates(), sample.root_hat()
+    equivalents = _equivalents(sample)
+    sums = _sums(sample, rates, roots)
+    ends = np.cumsum(sample.counts).tolist()
+    layers: list[Figures] = []
+    for index, layer in enumerate(sample.layers):
+        where = slice(ends[index] - int(sample.counts[index]), ends[index])
+        points = _percentiles(np.sort(rates[where]))
+        equal = float(np.median(equivalents[where]))
+        own = {key: float(value[index]) for key, value in sums.items()}
+        layers.append(_of_layer(layer, points, equal, own, int(sample.counts[index])))
+    every = -(-len(rates) // MOST_TOGETHER)
     weights = sample.spread([layer.elements for layer in sample.layers]) / sample.spread(sample.counts.tolist())
-    roots = quantiles(sample.root_hat(), np.linspace(0, 1, 101), weights)
-    step = max(layer.step for layer in sample.layers)
-    return Reading(step, layers, _of_all(sample.layers, layers, elements, weights), roots)
+    some, weights = slice(None, None, every), weights[::every]
+    pooled = quantiles(roots[some], np.linspace(0, 1, 101), weights)
+    points = quantiles(rates[some], np.array(PERCENTILES) / 100, weights).tolist()
+    equal = float(quantiles(equivalents[some], np.array([0.5]), weights)[0])
+    scale = np.array([layer.elements for layer in sample.layers]) / sample.counts
+    total = _of_all(sample.layers, layers, points, equal, {key: float(scale @ value) for key, value in sums.items()})
+    return Reading(max(layer.step for layer in sample.layers), layers, total, pooled)
 
 
-def _elements(sample: Sample) -> _Elements:
-    rates, gain = sample.rates(), sample.gain()
+def _equivalents(sample: Sample) -> Array:
+    """Return for each element the weight decay of AdamW, in torch's convention, that decays it alike."""
     lam = sample.spread([layer.scalars.l2 for layer in sample.layers])
-    share = sample.spread([layer.scalars.decay for layer in sample.layers])
-    lr = sample.spread([layer.hyper.lr for layer in sample.layers])
-    change = None if sample.before is None else sum(sample.parts())
-    lost = None
-    if sample.unchanged is not None and change is not None:
-        lost = sample.unchanged & (change != 0)
+    decoupled = [layer.scalars.decay / layer.hyper.lr if layer.hyper.lr else 0.0 for layer in sample.layers]
+    with np.errstate(invalid="ignore"):
+        return np.where(lam > 0, lam * sample.gain(), sample.spread(decoupled))
+
+
+def _sums(sample: Sample, rates: Array, roots: Array) -> dict[str, Array]:
+    """Return for each layer the sums over its sampled elements from which figures follow.
+
+    The correlation counts each weight by its square, as the norm does: a weight near 0 has hardly a rate, because it
+    changes by more than itself while the first moment averages. Without weights, all elements count alike.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.where(rates > 0, rates, np.nan))
-        roots = np.log(sample.root_hat())
-        equivalents = np.where(lam > 0, lam * gain, np.where(share > 0, share / lr, 0.0))
-    return _Elements(rates, logs, roots, equivalents, change, lost, sample.before, sample.after)
+        x, y = np.log(np.where(rates > 0, rates, np.nan)), np.log(roots)
+    share = np.ones(x.shape) if sample.before is None else sample.before**2
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = (np.where(known, z - (np.mean(z[known]) if known.any() else 0.0), 0.0) for z in (x, y))
+    counted = np.where(known, share, 0.0)
+    terms = {
+        "known": known, "w": counted, "wx": counted * x, "wy": counted * y, "wxx": counted * x * x,
+        "wyy": counted * y * y, "wxy": counted * x * y,
+    }  # fmt: skip
+    if sample.before is not None:
+        terms |= {"squares": share, "decay": share * np.nan_to_num(rates, posinf=0.0)}
+        change = sum(sample.parts())
+        if sample.unchanged is not None:
+            terms["lost"] = sample.unchanged & (change != 0)
+        if sample.after is not None:
+            terms |= {"after": sample.after**2, "product": (sample.after - sample.before) * sample.before}
+            terms |= {"moved": (sample.after - sample.before) ** 2}
+    starts = np.concatenate([[0], np.cumsum(sample.counts)[:-1]])
+    return {key: np.add.reduceat(term.astype(np.float64), starts) for key, term in terms.items()}
 
 
-def _of_layer(layer: Layer, elements: _Elements, where: slice) -> Figures:
-    """Return the figures of one layer, whose elements lie in a slice of the arrays."""
-    rates = elements.rates[where]
-    low, median, high = (_finite(value) for value in _percentiles(rates))
-    equivalent = _finite(float(np.median(elements.equivalents[where])))
-    lr, decays = layer.hyper.lr, bool(equivalent)
-    before = None if elements.before is None else elements.before[where]
-    after = None if elements.after is None else elements.after[where]
-    beta1 = layer.hyper.beta1
+def _of_layer(layer: Layer, points: list[float], equal: float, sums: dict[str, float], count: int) -> Figures:
+    """Return the figures of one layer.
+
+    Args:
+        layer: the layer.
+        points: the percentiles of its rates.
+        equal: the median weight decay under AdamW that decays alike.
+        sums: the sums over its sampled elements.
+        count: how many there are.
+    """
+    low, median, high = (_finite(value) for value in points)
+    norm = _ratio(sums, "decay", "squares")
+    lr = layer.hyper.lr
+    equivalent = _finite(norm / lr if layer.hyper.cautious_decay and norm is not None and lr else equal)
     return Figures(
         layer=layer.name,
         step=layer.step,
@@ -130,49 +155,49 @@ def _of_layer(layer: Layer, elements: _Elements, where: slice) -> Figures:
         rate_p10=low,
         rate_p50=median,
         rate_p90=high,
-        rate_norm=_finite(_norm_rate(rates, before)),
-        correlation=correlation(elements.logs[where], elements.root_logs[where], None if before is None else before**2),
+        rate_norm=norm,
+        correlation=_correlation(sums),
         rms=layer.rms,
-        rms_equilibrium=adamw_equilibrium_rms(lr, equivalent) if decays and equivalent else None,
-        rotation=None if before is None or after is None else _finite(rotation(before, after)),
-        rotation_equilibrium=equilibrium_rotation(lr, equivalent, beta1) if decays and equivalent else None,
+        rms_equilibrium=adamw_equilibrium_rms(lr, equivalent) if equivalent else None,
+        rotation=_rotation(sums),
+        rotation_equilibrium=equilibrium_rotation(lr, equivalent, layer.hyper.beta1) if equivalent else None,
         decay_times_max=None if layer.largest is None or equivalent is None else equivalent * layer.largest,
         timescale=1 / median if median and median > 0 else None,
-        lost=None if elements.lost is None else float(np.mean(elements.lost[where])),
+        lost=sums["lost"] / count if "lost" in sums else None,
         equivalent=equivalent,
         equivalent_independent=None if equivalent is None else to_independent(equivalent, layer.base_lr),
         decay_part=_certainty(layer),
     )
 
 
-def _of_all(layers: list[Layer], rows: list[Figures], elements: _Elements, weights: Array) -> Figures:
+def _of_all(
+    layers: list[Layer], rows: list[Figures], points: list[float], equal: float, sums: dict[str, float]
+) -> Figures:
     """Return the figures of all layers together, each layer with the weight of its number of elements."""
-    low, median, high = (
-        _finite(x) for x in quantiles(elements.rates, np.array(PERCENTILES) / 100, weights).tolist()
-    )
-    equivalent = _finite(float(quantiles(elements.equivalents, np.array([0.5]), weights)[0]))
-    known = elements.before is not None and elements.after is not None
-    squares = weights if elements.before is None else weights * elements.before**2
-    base_lr = _same([layer.base_lr for layer in layers])
+    low, median, high = (_finite(value) for value in points)
+    cautious = any(layer.hyper.cautious_decay for layer in layers)
+    norm, lr, base_lr = _ratio(sums, "decay", "squares"), _same([r.lr for r in rows]), _same([x.base_lr for x in layers])
+    equivalent = _finite(norm / lr if cautious and norm is not None and lr else equal)
+    elements = sum(row.elements for row in rows)
     return Figures(
         layer=ALL,
         step=max(row.step for row in rows),
-        elements=sum(row.elements for row in rows),
+        elements=elements,
         rule=str(_same([row.rule for row in rows]) or "mixed"),
-        lr=_same([row.lr for row in rows]),
+        lr=lr,
         weight_decay=_same([row.weight_decay for row in rows]),
         rate_p10=low,
         rate_p50=median,
         rate_p90=high,
-        rate_norm=_finite(_norm_rate(elements.rates, elements.before, weights)),
-        correlation=correlation(elements.logs, elements.root_logs, squares),
+        rate_norm=norm,
+        correlation=_correlation(sums),
         rms=_root_mean_square([row.rms for row in rows], rows),
         rms_equilibrium=_root_mean_square([row.rms_equilibrium for row in rows], rows),
-        rotation=_finite(rotation(elements.before, elements.after, weights)) if known else None,
+        rotation=_rotation(sums),
         rotation_equilibrium=_same([row.rotation_equilibrium for row in rows]),
         decay_times_max=max((row.decay_times_max for row in rows if row.decay_times_max is not None), default=None),
         timescale=1 / median if median and median > 0 else None,
-        lost=None if elements.lost is None else float(np.average(elements.lost, weights=weights)),
+        lost=sums["lost"] / elements if "lost" in sums else None,
         equivalent=equivalent,
         equivalent_independent=None if equivalent is None or base_lr is None else to_independent(equivalent, base_lr),
         decay_part=str(_same([row.decay_part for row in rows]) or "mixed"),
@@ -198,52 +223,34 @@ def quantiles(values: Array, shares: Array, weights: Array) -> Array:
     return values[order][np.minimum(places, values.size - 1)]
 
 
-def correlation(first: Array, second: Array, weights: Array | None = None) -> float | None:
-    """Return the correlation of two arrays where both are finite; None where one of them has no spread.
-
-    Example:
-        >>> correlation(np.arange(9.0), -np.arange(9.0))
-        -1.0
-    """
-    known = np.isfinite(first) & np.isfinite(second)
-    if np.count_nonzero(known) < LEAST:
+def _correlation(sums: dict[str, float]) -> float | None:
+    """Return the correlation of log rate with log sqrt(v_hat); None where one of them has no spread."""
+    if sums["known"] < LEAST or not sums["w"] > 0:
         return None
-    x, y = first[known], second[known]
-    share = np.ones(x.shape) if weights is None else weights[known]
-    x, y = x - np.average(x, weights=share), y - np.average(y, weights=share)
-    spreads = [math.sqrt(float(np.average(z * z, weights=share))) for z in (x, y)]
-    if min(spreads) < 1e-9:  # of logarithms: the values differ by rounding only
+    x, y = sums["wx"] / sums["w"], sums["wy"] / sums["w"]
+    spreads = [sums["wxx"] / sums["w"] - x * x, sums["wyy"] / sums["w"] - y * y]
+    if min(spreads) < NO_SPREAD:
         return None
-    return round(float(np.average(x * y, weights=share)) / (spreads[0] * spreads[1]), 12)
+    return (sums["wxy"] / sums["w"] - x * y) / math.sqrt(spreads[0] * spreads[1])
 
 
-def rotation(before: Any, after: Any, weights: Array | None = None) -> float:
-    """Return the angle between two vectors in radians, exact for small angles too.
-
-    Example:
-        >>> round(rotation(np.array([1.0, 0.0]), np.array([1.0, 1e-6])), 12)
-        1e-06
-    """
-    share = np.ones(before.shape) if weights is None else weights
-    lengths = [math.sqrt(float(np.sum(share * x * x))) for x in (before, after)]
-    if not all(0 < length < math.inf for length in lengths):
-        return math.nan
-    gap = before / lengths[0] - after / lengths[1]
-    return 2 * math.asin(min(1.0, math.sqrt(float(np.sum(share * gap * gap))) / 2))
+def _rotation(sums: dict[str, float]) -> float | None:
+    """Return the angle in radians between the weights before and after a step, exact for small angles too."""
+    if "moved" not in sums or not sums["squares"] > 0 or not math.isfinite(sums["moved"]):
+        return None
+    along = sums["product"] / math.sqrt(sums["squares"])  # what the step moves along the weights
+    across = math.sqrt(max(0.0, sums["moved"] - along * along))
+    return math.atan2(across, math.sqrt(sums["squares"]) + along)
 
 
-def _norm_rate(rates: Array, before: Array | None, weights: Array | None = None) -> float:
-    """Return the rate at which decay shrinks the norm: the mean of the rates, weighted by the squared weights."""
-    if before is None:
-        return math.nan
-    share = before * before * (1 if weights is None else weights)
-    total = float(np.sum(share))
-    return float(np.nansum(share * rates)) / total if total > 0 else math.nan
+def _ratio(sums: dict[str, float], part: str, whole: str) -> float | None:
+    return sums[part] / sums[whole] if sums.get(whole) else None
 
 
-def _percentiles(rates: Array) -> list[float]:
-    known = rates[~np.isnan(rates)]
-    return np.percentile(known, PERCENTILES).tolist() if known.size else [math.nan] * len(PERCENTILES)
+def _percentiles(ordered: Array) -> list[float]:
+    """Return the percentiles of ascending numbers, NaN at their end left out; the nearest number of each."""
+    count = len(ordered) - int(np.count_nonzero(np.isnan(ordered)))
+    return [float(ordered[round(p / 100 * (count - 1))]) if count else math.nan for p in PERCENTILES]
 
 
 def _root_mean_square(values: list[float | None], rows: list[Figures]) -> float | None:

@@ -20,7 +20,7 @@ from adamas.understand.xray.capture import Capture, Member
 from adamas.understand.xray.elements import Place
 from adamas.understand.xray.figures import Reading, read
 from adamas.understand.xray.groups import base_lr_of, hyper_of
-from adamas.understand.xray.momentum import DecayMomentum, steps_to_forget
+from adamas.understand.xray.momentum import DecayMomentum, counts, steps_to_forget
 from adamas.understand.xray.predict import Windows, predict_windows
 
 Names = nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | None
@@ -30,7 +30,7 @@ KEPT = 512  # of the samples: with more, every second one is dropped, so that lo
 class XRay:
     """Measures what weight decay does to every layer, beside any training loop, and changes nothing in it.
 
-    Every `every` steps it reads up to about 4,096 weights of each layer, spread evenly, with their moments. Docs page
+    Every `every` steps it reads up to about 2,048 weights of each layer, spread evenly, with their moments. Docs page
     "X-ray" explains the figures.
 
     ```
@@ -39,7 +39,8 @@ class XRay:
            = lr * mhat_decay_i / (sqrt(vhat_i) + eps) / theta_i    L2, where m = m_gradient + m_decay
     ```
 
-    Under L2, m_decay is kept for the 1 / (1 - beta1) * 7 steps before each sample.
+    Under L2, m_decay is kept for the last 7 / (1 - beta1) steps before each sample. It is exact where samples lie at most
+    2.2 / (1 - beta1) steps apart; otherwise every eighth of the older steps is counted, which the docs page measures.
 
     Args:
         optimizer: an Adam or AdamW of adamas.torch or torch.optim.
@@ -170,8 +171,8 @@ class XRay:
 
     def _count(self, index: int, group: dict[str, Any], remaining: int) -> None:
         """Add a step to the average of lambda * theta of a group, if it is due before the next sample."""
-        hyper = hyper_of(group, self._decoupled)
-        window = steps_to_forget(hyper.beta1)
+        beta1 = float(group["betas"][0])
+        window = steps_to_forget(beta1)
         if remaining > window:
             return
         momentum = self._momenta.get(index)
@@ -180,7 +181,10 @@ class XRay:
             places = [self._place(param) for param in params]
             momentum = DecayMomentum(params, places, self.optimizer.state, len(group["params"]))
             self._momenta[index] = momentum
-        momentum.add(hyper)
+        if counts(remaining, beta1):
+            momentum.add(hyper_of(group, self._decoupled))
+        else:
+            momentum.pass_by()
 
     def _members(self) -> list[Member]:
         """Return all parameters with their names and hyperparameters."""

@@ -6,8 +6,6 @@ import io
 import json
 import math
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -27,9 +25,7 @@ from adamas.compare.study.run import Run
 from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Finding, NoScaleError, Summary, summarise
 from tests.compare.tiny_job import RUNS, job, settings
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
+from tests.page.browser import asked, needs_chromium
 
 SGD = "torch.optim:SGD(momentum=0.9, nesterov=True)"
 
@@ -185,44 +181,22 @@ def test_the_page_is_written_whole_or_not_at_all(
     assert [entry.name for entry in page.parent.iterdir()] == ["index.html"]
 
 
-def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Open a page in Chromium without a window."""
-    quiet = (
-        "--headless --no-sandbox --disable-gpu --hide-scrollbars --disable-quic --no-first-run "
-        "--disable-background-networking --disable-component-update --disable-sync --enable-logging=stderr "
-        "--virtual-time-budget=20000"
-    )
-    return subprocess.run(
-        [str(CHROMIUM), *quiet.split(), f"--user-data-dir={page.parent / 'profile'}", *flags, page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@needs_chromium
 def test_the_figures_draw_without_console_errors_and_fit_a_phone(
     tiny_result: Summary, rich_result: Summary, fixed_result: Summary, tmp_path: Path
 ) -> None:
-    """Several studies are shown in a frame of 360 pixels, because a window of Chromium cannot be so narrow."""
-    page, frame = tmp_path / "index.html", tmp_path / "frame.html"
     text = render([tiny_result, rich_result, fixed_result])
-    measure = (
-        "<script>addEventListener('load', () => setTimeout(() => parent.postMessage("
-        "[document.documentElement.scrollWidth, document.querySelectorAll('.main-svg').length], '*'), 500));</script>"
+    found = asked(
+        text,
+        """for (const fold of document.querySelectorAll('details')) fold.open = true;
+        await new Promise((resume) => setTimeout(resume, 2000));
+        const plots = [...document.querySelectorAll('.plot')];
+        return {width: document.documentElement.scrollWidth,
+                drawn: plots.filter((plot) => plot.querySelector('.main-svg')).length};""",
+        tmp_path,
+        width=360,
     )
-    page.write_text(text.replace("</body>", measure + "</body>"), encoding="utf-8")
-    frame.write_text(
-        "<p id=found></p><iframe width=360 height=800 style='border:0' src='index.html'></iframe>"
-        "<script>onmessage = (event) => { document.getElementById('found').textContent = event.data.join(' '); }"
-        "</script>"
-    )
-    found = chromium(frame, "--dump-dom", "--window-size=800,900")
-    assert "CONSOLE" not in found.stderr
-    width, drawn = map(int, re.search(r'id="found">(\d+) (\d+)<', found.stdout).groups())  # type: ignore[union-attr]
-    assert width == 360
-    assert drawn >= len(json.loads(Page(text).scripts["figures"]))
+    assert found == {"width": 360, "drawn": len(json.loads(Page(text).scripts["figures"]))}
 
 
 def test_several_studies_stand_on_one_page(tiny_result: Summary, rich_result: Summary, fixed_result: Summary) -> None:

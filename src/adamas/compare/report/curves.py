@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from adamas.compare.report.lines import chart, level, line
-from adamas.compare.report.text import anchors
 from adamas.compare.search.selection import scores
 from adamas.compare.search.sweep import best_decay
 from adamas.compare.study.arms import JUDGED
@@ -25,6 +23,8 @@ from adamas.compare.verdict.curves import (
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import TIMES, figure, words
 from adamas.decay import to_independent
+from adamas.page.lines import chart, level, line
+from adamas.page.text import anchors
 
 _SWEEP_SHOWN = 0.75  # quantile of all figures at which the axis ends: too strong a decay can cost powers of ten
 _UNCHANGED = "as it is"  # the name of the job itself among its variants

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamas.compare.report.page import environment
+from adamas.compare.report.page import TEMPLATES
 from adamas.compare.report.tables import arms_table
 from adamas.compare.report.text import capitalised
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import MINUS, words
+from adamas.language import Texts
+from adamas.page import TEXTS
+from adamas.page.render import template
 
 _LABELS, _PLOT, _ROW = 190, 450, 44  # in pixels: least width of the labels, width of the intervals, height of a row
 
@@ -19,7 +22,7 @@ _LABELS, _PLOT, _ROW = 190, 450, 44  # in pixels: least width of the labels, wid
 def notebook_html(result: Summary) -> str:
     """Return HTML without scripts that shows a study."""
     sentences = [result.verdict.evidence, result.verdict.note]
-    return environment().get_template("notebook.html").render(
+    return template("notebook.html", Texts("en", TEXTS), TEMPLATES).render(
         advice=result.verdict.advice,
         sentences=[capitalised(sentence) for sentence in sentences if sentence],
         warnings=[capitalised(sentence) for sentence in result.warnings],

@@ -9,9 +9,10 @@ from adamas.compare.report.curves import best_figure, best_rows, curve_figures, 
 from adamas.compare.report.heatmaps import maps
 from adamas.compare.report.pairs import differences, seed_lines
 from adamas.compare.report.tables import arms_table, differences_table, repetition, runs_csv, separability_table
-from adamas.compare.report.text import anchors, capitalised
+from adamas.compare.report.text import capitalised
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import figure, words
+from adamas.page.text import anchors
 
 
 def section(result: Summary, anchor: str) -> dict[str, Any]:

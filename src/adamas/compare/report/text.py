@@ -1,10 +1,8 @@
-"""The wording of the page: anchors, labels, sentences, and the texts of a heat map's cells."""
+"""The wording of the page: labels, sentences, and the texts of a heat map's cells."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from adamas.compare.study.run import Config
@@ -15,24 +13,6 @@ from adamas.decay import timescale_epochs, to_independent
 STOPPED = "stopped half-way"  # in sentences; the outcome's status is "pruned"
 _DIVERGED = "diverged"
 _SIGNS = {_DIVERGED: "✕", STOPPED: "\N{EN DASH}"}  # shown in a cell that has no figure
-
-
-def anchors(names: Iterable[str]) -> dict[str, str]:
-    """Return a unique HTML id for each name; equal ids get a number.
-
-    Example:
-        >>> anchors(["digits", "my job.py:job", "my-job.py:job"])
-        {'digits': 'digits', 'my job.py:job': 'my-job-py-job', 'my-job.py:job': 'my-job-py-job-2'}
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "study"
-        number, anchor = 1, plain
-        while anchor in found.values():
-            number += 1
-            anchor = f"{plain}-{number}"
-        found[name] = anchor
-    return found
 
 
 def capitalised(text: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from adamas.compare.verdict.result import finite
+from adamas.page.text import plain
 
 _COLOURS = 5  # --line-0 to --line-4 of the page
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -20,12 +20,12 @@ def line(number: int, name: str, x: Sequence[float], y: Sequence[float], unit: s
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": name,
+        "name": plain(name),
         "x": list(x),
-        "y": [finite(value) for value in y],
+        "y": [value if math.isfinite(value) else None for value in y],
         "line": {"color": colour, "width": 2, "dash": _DASHES[number % len(_DASHES)]},
         "marker": {"color": colour, "size": 6, "symbol": _SYMBOLS[number % len(_SYMBOLS)]},
-        "hovertemplate": f"{name}<br>{unit} %{{x:.3~g}}<br>%{{y:.4~g}}<extra></extra>",
+        "hovertemplate": f"{plain(name)}<br>{plain(unit)} %{{x:.3~g}}<br>%{{y:.4~g}}<extra></extra>",
     }
 
 
@@ -34,11 +34,11 @@ def level(name: str, ends: tuple[float, float], height: float) -> dict[str, Any]
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": name,
+        "name": plain(name),
         "x": list(ends),
         "y": [height, height],
         "line": {"color": "var(--muted)", "width": 1, "dash": "dot"},
-        "hovertemplate": f"{name} %{{y:.4~g}}<extra></extra>",
+        "hovertemplate": f"{plain(name)} %{{y:.4~g}}<extra></extra>",
     }
 
 
@@ -70,12 +70,12 @@ def chart(
             "showlegend": True,
             "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
             "xaxis": {
-                "title": {"text": x_title, "standoff": 8},
+                "title": {"text": plain(x_title), "standoff": 8},
                 "type": "log" if logarithmic else "linear",
                 "exponentformat": "power" if logarithmic else "none",
             },
             "yaxis": {
-                "title": {"text": y_title, "standoff": 6},
+                "title": {"text": plain(y_title), "standoff": 6},
                 "type": "log" if wide else "linear",
                 **({"dtick": "D2"} if wide else {}),
                 **({"range": _axis_range(low, high, wide)} if within else {}),

@@ -49,17 +49,15 @@ def read(optimizer: Any, params: Any, given: Mapping[str, Any]) -> Checkpoint:
     return _checkpoint(saved, groups, homes, class_of(optimizer))
 
 
-def read_file(path: str | os.PathLike[str]) -> Checkpoint:
-    """Return the state in a .pt file that holds a state dict, alone or under a usual key.
-
-    Only tensors and plain values are unpickled (`weights_only=True`).
+def unpickled(path: str | os.PathLike[str]) -> Any:
+    """Return what a file of torch.save holds. Only tensors and plain values are unpickled (`weights_only=True`).
 
     Raises:
-        CheckpointError: the file needs more than that, or holds no state dict of an Adam.
+        CheckpointError: the file needs more than that, or is damaged.
     """
     torch = needed("torch")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file can make any error
@@ -68,6 +66,17 @@ def read_file(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} cannot be read as tensors and plain values (torch.load with weights_only=True): {why} Objects "
             "are never unpickled, because that runs code. Save only the state dict, or use adamas.checkpoint.save"
         ) from error
+
+
+def read_file(path: str | os.PathLike[str]) -> Checkpoint:
+    """Return the state in a .pt file that holds a state dict, alone or under a usual key.
+
+    Only tensors and plain values are unpickled (`weights_only=True`).
+
+    Raises:
+        CheckpointError: the file needs more than that, or holds no state dict of an Adam.
+    """
+    found = unpickled(path)
     model: Mapping[str, Any] = {}
     if isinstance(found, dict):
         model = next((found[key] for key in MODELS if isinstance(found.get(key), dict)), {})

@@ -123,6 +123,22 @@ class XRay:
         last = self._last()
         return writers.table(columns.dicts(last, self.steps_per_epoch), f"step {last.step}")
 
+    def report(self, path: str | os.PathLike[str], *, lang: str | None = None) -> Path:
+        """Write all samples as an HTML page that works offline, and return its path.
+
+        Args:
+            path: a folder, which gets an index.html, or an .html file.
+            lang: "en" or "zh"; None takes the language of the locale.
+
+        Raises:
+            ValueError: there is no sample yet, or the language is not one of these two.
+        """
+        from adamas.understand.xray.report import write_report
+
+        self._last()
+        what = type(self.optimizer).__name__
+        return write_report(Path(path), self._readings, what, self.steps_per_epoch, lang=lang)
+
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write all samples to a CSV file, one line for each sample and layer, and return its path."""
         writers.write_csv(Path(path), self.to_dicts())

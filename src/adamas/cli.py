@@ -1,4 +1,4 @@
-"""The command line: `adamas compare`, `adamas bench`, `adamas convert`, `adamas doctor`.
+"""The command line: `adamas compare`, `bench`, `xray`, `decay`, `convert` and `doctor`.
 
 This file imports torch, Optuna and Plotly only when a command needs them: `adamas --help` is fast and works without.
 """
@@ -426,7 +426,9 @@ class XRayOptions:
     ] = False
     epochs: Annotated[float | None, typer.Option(help="The epochs of the run to predict for.")] = None
     out: Annotated[Path | None, typer.Option(help="Write a page: an .html file, or a folder for index.html.")] = None
-    lang: Annotated[str | None, typer.Option(help="The language of the page: en or zh.", show_default="locale's")] = None
+    lang: Annotated[str | None, typer.Option(help="The language of the page: en or zh.", show_default="locale's")] = (
+        None
+    )
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
 
 
@@ -454,7 +456,9 @@ def xray(**given: Any) -> None:
     """
     options = XRayOptions(**given)
     if options.predict != (options.epochs is not None):
-        stop(f"predict={options.predict} with epochs={options.epochs}: give --predict and --epochs together", USAGE_ERROR)
+        stop(
+            f"predict={options.predict} with epochs={options.epochs}: give --predict and --epochs together", USAGE_ERROR
+        )
     if options.optimizer not in (None, "adam", "adamw"):
         stop(f"optimizer={options.optimizer} must be adam or adamw", USAGE_ERROR)
     for name in ("lr", "steps_per_epoch", "epochs"):
@@ -470,12 +474,68 @@ def xray(**given: Any) -> None:
         chosen(options.lang)
         overrides = Overrides(options.lr, options.weight_decay, options.optimizer)
         request = Request(
-            options.checkpoint, overrides, options.names, options.steps_per_epoch, options.epochs, options.out, options.lang
+            options.checkpoint,
+            overrides,
+            options.names,
+            options.steps_per_epoch,
+            options.epochs,
+            options.out,
+            options.lang,
         )
         run_command(request, Console(highlight=False, emoji=False), options.as_json)
     except ModuleNotFoundError as error:
         missing(error, "torch")
     except (ValueError, OSError) as error:
+        stop(str(error), USAGE_ERROR)
+
+
+@dataclass(frozen=True)
+class DecayOptions:
+    """The options of `adamas decay`, as the user typed them."""
+
+    lr: Annotated[
+        float, typer.Option(help="The learning rate that the schedule starts from.", show_default=False)
+    ] = ...  # pyright: ignore[reportAssignmentType]
+    batch: Annotated[
+        float,
+        typer.Option(help="Examples in a batch; tokens in a batch with --tokens.", show_default=False),
+    ] = ...  # pyright: ignore[reportAssignmentType]
+    examples: Annotated[float | None, typer.Option(help="Training examples in an epoch.")] = None
+    epochs: Annotated[float, typer.Option(help="Epochs of the run.")] = 1.0
+    tokens: Annotated[float | None, typer.Option(help="Tokens in an epoch, instead of --examples.")] = None
+    sequence: Annotated[
+        float | None, typer.Option(help="Tokens in an example: --batch then counts examples beside --tokens.")
+    ] = None
+    parameters: Annotated[float | None, typer.Option(help="Parameters of the model, for rules that need them.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas decay --lr 1e-3 --batch 128 --examples 50000 --epochs 100`: an image classifier
+
+`adamas decay --lr 3e-4 --batch 256 --sequence 2048 --tokens 2e9 --parameters 1e8`: a language model
+
+Exit codes: 0 finished, 2 wrong usage.
+"""
+)
+@with_options(DecayOptions)
+def decay(**given: Any) -> None:
+    """What do published rules say about weight decay for a run, and where do they disagree?
+
+    Each rule is shown with its source, in torch's convention and in that of the AdamW paper, which is lr times torch's.
+    """
+    options = DecayOptions(**given)
+    from adamas.understand.published_command import run_command, run_of
+
+    try:
+        run = run_of(
+            options.lr, options.batch, options.examples, options.epochs, options.tokens, options.sequence,
+            options.parameters,
+        )  # fmt: skip
+        run_command(run, Console(highlight=False, emoji=False), options.as_json)
+    except ValueError as error:
         stop(str(error), USAGE_ERROR)
 
 

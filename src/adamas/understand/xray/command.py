@@ -89,17 +89,16 @@ def _json(
     }
 
 
-def _print(
-    console: Console, saved: Saved, reading: Reading, per_epoch: float | None, windows: Windows | None
-) -> None:
+def _print(console: Console, saved: Saved, reading: Reading, per_epoch: float | None, windows: Windows | None) -> None:
     """Print the table, then what it says about AdamW, then the windows and the notes."""
     console.print(table(dicts(reading, per_epoch), f"step {reading.step}"))
     total = reading.total
     if total.rule == "l2" and total.equivalent is not None:
-        paper = "" if total.equivalent_independent is None else f", or {total.equivalent_independent:.3g} in the paper's"
-        console.print(
-            Text(f"This Adam with L2 decays the median weight as AdamW would with weight_decay={total.equivalent:.3g}{paper}.")
+        paper = (
+            "" if total.equivalent_independent is None else f", or {total.equivalent_independent:.3g} in the paper's"
         )
+        sentence = f"This Adam with L2 decays the median weight as AdamW would with weight_decay={total.equivalent:.3g}"
+        console.print(Text(f"{sentence}{paper}."))
     if windows is not None:
         for name, window in (("AdamW", windows.adamw), ("Adam with L2", windows.l2)):
             console.print(Text(_sentence(name, window, windows.lr)))

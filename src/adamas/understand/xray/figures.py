@@ -176,7 +176,11 @@ def _of_all(
     """Return the figures of all layers together, each layer with the weight of its number of elements."""
     low, median, high = (_finite(value) for value in points)
     cautious = any(layer.hyper.cautious_decay for layer in layers)
-    norm, lr, base_lr = _ratio(sums, "decay", "squares"), _same([r.lr for r in rows]), _same([x.base_lr for x in layers])
+    norm, lr, base_lr = (
+        _ratio(sums, "decay", "squares"),
+        _same([r.lr for r in rows]),
+        _same([x.base_lr for x in layers]),
+    )
     equivalent = _finite(norm / lr if cautious and norm is not None and lr else equal)
     elements = sum(row.elements for row in rows)
     return Figures(

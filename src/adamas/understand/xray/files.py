@@ -69,8 +69,8 @@ def read_checkpoint(path: Path, names: list[str] | None = None) -> Saved:
     """Read a checkpoint.
 
     Args:
-        path: a file that torch.save or adamas.checkpoint.save wrote, or a folder of Hugging Face's Trainer or Lightning.
-        names: the names of the model's parameters in the order of `model.parameters()`; None to read them from the file.
+        path: a file of torch.save or adamas.checkpoint.save, or a folder of Hugging Face's Trainer or Lightning.
+        names: the names of the model's parameters in the order of `model.parameters()`; None reads them from the file.
 
     Raises:
         CheckpointError: the file is of another kind or damaged, or holds objects that only code could make.
@@ -88,7 +88,9 @@ def read_checkpoint(path: Path, names: list[str] | None = None) -> Saved:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} holds no state of an Adam that can be read ({error!r}): it is damaged") from error
+        raise CheckpointError(
+            f"{path} holds no state of an Adam that can be read ({error!r}): it is damaged"
+        ) from error
 
 
 def _folder(path: Path, names: list[str] | None) -> Saved:
@@ -164,9 +166,7 @@ def _is_dict(found: Any) -> bool:
     return isinstance(found, Mapping)
 
 
-def _from_torch(
-    path: Path, found: Any, weights: Mapping[str, Tensor], names: list[str] | None, ordered: bool
-) -> Saved:
+def _from_torch(path: Path, found: Any, weights: Mapping[str, Tensor], names: list[str] | None, ordered: bool) -> Saved:
     """Return the parameters of an optimizer's state dict, with names and weights as far as they are certain."""
     if _is_dict(found):
         found = next((found[key] for key in OPTIMIZERS if key in found), found)
@@ -179,7 +179,9 @@ def _from_torch(
     if names is not None:
         missing = [name for name in names if weights and name not in weights]
         if missing:
-            raise CheckpointError(f"names has {missing[0]!r}, and the checkpoint has no such weight: give its own names")
+            raise CheckpointError(
+                f"names has {missing[0]!r}, and the checkpoint has no such weight: give its own names"
+            )
         weights, ordered = {name: weights[name] for name in names} if weights else {}, True
     groups = [(group, each["state"]) for each in optimizers for group in each["param_groups"]]
     shapes = [[_shape(state.get(key) or {}) for key in group["params"]] for group, state in groups]
@@ -210,8 +212,8 @@ def _notes(parameters: list[SavedParameter], weights: Mapping[str, Tensor]) -> l
         return ["the checkpoint has no weights: RMS, rotation, wd * max and updates lost to rounding are unknown"]
     if without:
         return [
-            f"{without} of {len(parameters)} parameters could not be matched to a weight for certain: figures that need "
-            "weights are left out. --names FILE, with the names in the order of model.parameters(), tells which is which"
+            f"{without} of {len(parameters)} parameters could not be matched to a weight for certain: figures that "
+            "need weights are left out. --names FILE, with the names of model.parameters() in their order, tells them"
         ]
     return []
 

@@ -39,8 +39,8 @@ class XRay:
            = lr * mhat_decay_i / (sqrt(vhat_i) + eps) / theta_i    L2, where m = m_gradient + m_decay
     ```
 
-    Under L2, m_decay is kept for the last 7 / (1 - beta1) steps before each sample. It is exact where samples lie at most
-    2.2 / (1 - beta1) steps apart; otherwise every eighth of the older steps is counted, which the docs page measures.
+    Under L2, m_decay is kept over the last 7 / (1 - beta1) steps before each sample. It is exact where samples lie at
+    most 2.2 / (1 - beta1) steps apart. Otherwise only every eighth of the older steps counts: see the docs page.
 
     Args:
         optimizer: an Adam or AdamW of adamas.torch or torch.optim.
@@ -208,8 +208,8 @@ class XRay:
         for index, group in enumerate(self.optimizer.param_groups):
             hyper, base_lr = hyper_of(group, self._decoupled), base_lr_of(group)
             named = group.get("param_names") or []
-            for number, param in enumerate(group["params"]):
-                own = named[number] if number < len(named) else f"group {index}, parameter {number}"
+            for place, param in enumerate(group["params"]):
+                own = named[place] if place < len(named) else f"group {index}, parameter {place}"
                 if param.numel():
                     name = self._names.get(id(param), own)
                     found.append(Member(name, param, self._place(param), hyper, base_lr))
@@ -243,7 +243,7 @@ def _check(optimizer: Any, every: Any, steps_per_epoch: Any) -> None:
     """Raise unless an X-ray with these arguments is possible."""
     if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW | adamas.torch.Adam):
         raise TypeError(
-            f"optimizer is a {type(optimizer).__name__}, which must be an Adam or AdamW of adamas.torch or torch.optim: "
+            f"optimizer is a {type(optimizer).__name__}, and must be an Adam or AdamW of adamas.torch or torch.optim: "
             "the X-ray knows the rules of these. Give one of them, without a wrapper around it"
         )
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
@@ -254,7 +254,7 @@ def _check(optimizer: Any, every: Any, steps_per_epoch: Any) -> None:
 
 
 def _refuse_release(optimizer: Any) -> None:
-    """Raise ValueError where the optimizer steps inside of backward, so that no hook sees the weights before a step."""
+    """Raise ValueError where the optimizer steps inside of backward: no hook sees the weights before the step."""
     conductor = getattr(optimizer, "_conductor", None)
     if conductor is not None and conductor.release is not None:
         raise ValueError(

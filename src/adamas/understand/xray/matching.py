@@ -37,7 +37,10 @@ def matched(
     fits = [deal for deal in _deals(names, weights, groups) if _fits(deal, weights, groups)] if ordered else []
     if fits:
         return [
-            [options[0] if len(set(options)) == 1 else None for options in zip(*(fit[index] for fit in fits), strict=True)]
+            [
+                options[0] if len(set(options)) == 1 else None
+                for options in zip(*(fit[index] for fit in fits), strict=True)
+            ]
             for index in range(len(groups))
         ]
     here = Counter(shape for shapes in groups for shape in shapes)
@@ -65,9 +68,7 @@ def _deals(
     return [deal for deal in deals if sum(map(len, deal)) == len(names)]
 
 
-def _fits(
-    deal: list[list[str]], weights: Mapping[str, tuple[int, ...]], groups: Sequence[Sequence[Shape]]
-) -> bool:
+def _fits(deal: list[list[str]], weights: Mapping[str, tuple[int, ...]], groups: Sequence[Sequence[Shape]]) -> bool:
     return all(
         len(names) == len(shapes)
         and all(shape is None or shape == weights[name] for name, shape in zip(names, shapes, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,9 +44,7 @@ class Windows:
     roots: tuple[float, float, float]
 
 
-def predict_windows(
-    roots: Sequence[Array], lr: float, steps_per_epoch: float | None, epochs: float | None
-) -> Windows:
+def predict_windows(roots: Sequence[Array], lr: float, steps_per_epoch: float | None, epochs: float | None) -> Windows:
     """Return the windows of weight decay for a run, from the gradients of a pilot or of any finished run.
 
     `adamas compare` places its grids by the same two rules, over a wider range.
@@ -67,9 +66,11 @@ def predict_windows(
         '0.0333 0.1000 0.3000 0.0010'
     """
     for name, value in (("lr", lr), ("steps_per_epoch", steps_per_epoch), ("epochs", epochs)):
-        if value is None or not value > 0:
-            raise ValueError(f"{name}={value} must be > 0 to predict weight decay: the timescale depends on it")
-    assert steps_per_epoch is not None and epochs is not None
+        if value is None or not 0 < value < math.inf:
+            raise ValueError(
+                f"{name}={value} must be a number > 0 to predict weight decay: the timescale depends on it"
+            )
+    steps_per_epoch, epochs = steps_per_epoch or 0.0, epochs or 0.0
     low, middle, high = (float(x) for x in np.percentile(np.concatenate(list(roots)), (10, 50, 90)))
     if not high > 0:
         raise ValueError("sqrt(v_hat) is 0 for most weights: no gradient came yet. Predict from a later step")

@@ -45,9 +45,7 @@ def write_report(
         Section(say("xray.layers"), figures=(_rates(last, say), *([_rms(last, say)] if _has_rms(last) else []))),
         *([Section(say("xray.time"), figures=(_over_time(readings, say),))] if len(readings) > 1 else []),
         Section(say("xray.table"), tables=(_table(rows, say),)),
-        Section(
-            say("xray.meaning"), tuple(f"{c.title}: {c.meaning}" for c in shown(rows, brief=False)), folded=True
-        ),
+        Section(say("xray.meaning"), tuple(f"{c.title}: {c.meaning}" for c in shown(rows, brief=False)), folded=True),
     ]
     lead = [say("xray.step", step=last.step), *notes]
     total = last.total
@@ -86,7 +84,9 @@ def _rates(reading: Reading, say: Texts) -> Figure:
         "hovertemplate": "%{y}<br>%{x:.3~g}<extra></extra>",
     }  # fmt: skip
     correlation = reading.total.correlation
-    answer = say("xray.rates_decoupled") if correlation is None else say("xray.rates_l2", correlation=f"{correlation:.2f}")
+    answer = (
+        say("xray.rates_decoupled") if correlation is None else say("xray.rates_l2", correlation=f"{correlation:.2f}")
+    )
     plot = _layout([trace], say("xray.rates"), len(rows), positive=min(middle, default=0.0) > 0)
     return Figure("rates", say("xray.rates_question"), answer, plot, say("xray.rates_how"))
 
@@ -135,7 +135,9 @@ def _over_time(readings: Sequence[Reading], say: Texts) -> Figure:
     found = [
         [getattr(reading.total, key) or 0.0 for reading in readings] for key in ("rate_p10", "rate_p50", "rate_p90")
     ]
-    traces = [line(number, name, x, y, say("xray.steps")) for number, (name, y) in enumerate(zip(names, found, strict=True))]
+    traces = [
+        line(number, name, x, y, say("xray.steps")) for number, (name, y) in enumerate(zip(names, found, strict=True))
+    ]
     first, last = (f"{found[1][index]:.3g}" for index in (0, -1))
     return Figure(
         "rates-over-time",

@@ -96,7 +96,9 @@ def _hyper(parameter: SavedParameter, saved: Saved, overrides: Overrides) -> tup
     lr = settings.get("lr") if overrides.lr is None else overrides.lr
     if not number(lr) > 0 and number(base_lr) > 0:
         lr = base_lr
-        note = f"the schedule ended at lr=0: figures are for lr={lr:g}, the rate that it started from. --lr takes another"
+        note = (
+            f"the schedule ended at lr=0: figures are for lr={lr:g}, the rate that it started from. --lr takes another"
+        )
         if note not in saved.notes:
             saved.notes.append(note)
     if not number(lr) > 0:
@@ -114,8 +116,8 @@ def _hyper(parameter: SavedParameter, saved: Saved, overrides: Overrides) -> tup
     decay = decay or asked or ("none" if weight_decay == 0 else None)
     if decay is None:
         raise CheckpointError(
-            f"the checkpoint does not say whether weight_decay={weight_decay:g} is Adam's L2 or AdamW's decoupled decay: "
-            "give --optimizer adam or --optimizer adamw"
+            f"the checkpoint does not say whether weight_decay={weight_decay:g} is Adam's L2 or AdamW's decoupled "
+            "decay: give --optimizer adam or --optimizer adamw"
         )
     beta1, beta2 = settings.get("betas", (0.9, 0.999))
     hyper = Hyper(

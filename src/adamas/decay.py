@@ -153,19 +153,6 @@ def timescale_window(
     )
 
 
-def normalized_weight_decay(normalized: float, steps: float) -> float:
-    """The paper's weight decay for a normalized one, which stays good for runs of other lengths.
-
-    It is lambda_norm * sqrt(b / (B * T)) for batches of b, B examples and T epochs, or lambda_norm over the root of the
-    steps (arXiv 1711.05101, appendix B.1).
-
-    Example:
-        >>> normalized_weight_decay(0.05, steps=10_000)
-        0.0005
-    """
-    return normalized / math.sqrt(steps)
-
-
 def l2_window(decoupled: tuple[float, float], low_root: float, high_root: float) -> tuple[float, float]:
     """The ends of L2's weight decays that act as decoupled ones do: L2 divides its decay by sqrt(v_hat).
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from adamas.decay import (
     from_independent,
-    normalized_weight_decay,
     timescale_epochs,
     to_independent,
     weight_decay_from_timescale,
@@ -91,13 +90,16 @@ def power_lines(run: Run) -> tuple[float, float] | str:
 def normalized(run: Run) -> tuple[float, float]:
     """Return the weight decays for normalized ones of 0.025 to 0.05, which were best across several jobs.
 
+    The paper's lambda is lambda_norm * sqrt(b / (B * T)) for batches of b, B examples and T epochs: lambda_norm over
+    the root of the number of steps.
+
     Example:
         >>> low, high = normalized(Run(lr=0.001, steps_per_epoch=100, epochs=100))
         >>> round(low, 6), round(high, 6)
         (0.25, 0.5)
     """
     steps = run.steps_per_epoch * run.epochs
-    low, high = (from_independent(normalized_weight_decay(each, steps), run.lr) for each in (0.025, 0.05))
+    low, high = (from_independent(each / math.sqrt(steps), run.lr) for each in (0.025, 0.05))
     return low, high
 
 

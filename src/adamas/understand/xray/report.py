@@ -37,7 +37,8 @@ def write_report(
         windows: predicted weight decays, with the epochs and the steps of an epoch that they are for.
         lang: "en" or "zh"; None takes the language of the locale.
     """
-    say = Texts(chosen(lang), _TEXTS)
+    language = chosen(lang)
+    say = Texts(language, _TEXTS)
     last = readings[-1]
     rows = dicts(last, steps_per_epoch)
     sections = [
@@ -53,7 +54,7 @@ def write_report(
         paper = total.equivalent_independent
         shown_paper = say("xray.unknown") if paper is None else f"{paper:.3g}"
         lead.insert(0, say("xray.equivalent", torch=f"{total.equivalent:.3g}", paper=shown_paper))
-    page = Page(_title(last, say), say("xray.kicker", what=what), tuple(lead), tuple(sections), say.lang)
+    page = Page(_title(last, say), say("xray.kicker", what=what), tuple(lead), tuple(sections), language)
     return write_page(page, path)
 
 

@@ -126,7 +126,7 @@ def _hyper(parameter: SavedParameter, saved: Saved, overrides: Overrides) -> tup
         amsgrad=settings.get("amsgrad") or "off", eps_mode=saved.eps_mode,  # pyright: ignore[reportArgumentType]
         cautious_decay=bool(settings.get("cautious_decay")) and decay not in ("l2", "none"),
     )  # fmt: skip
-    return hyper, float(base_lr if number(base_lr) > 0 else lr)
+    return hyper, number(base_lr) if number(base_lr) > 0 else hyper.lr
 
 
 def _before(sample: Sample, after: Array, gradient: Array, decay: Array) -> Array:

@@ -58,9 +58,9 @@ def unpickled(path: str | os.PathLike[str]) -> Any:
     torch = needed("torch")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a damaged file can make any error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file cannot be opened; without a name, its contents are damaged
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be read as tensors and plain values (torch.load with weights_only=True): {why} Objects "

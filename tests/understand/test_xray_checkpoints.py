@@ -168,9 +168,9 @@ def test_states_in_fewer_bits_are_decoded(state: str, tmp_path: Path) -> None:
     first, second = (figures(tmp_path / name)["layers"][2] for name in ("c.pt", "c.safetensors"))
     weight = network[1].weight
     root = (optimizer.moments(weight)[1] / (1 - 0.999**5)).sqrt().numpy().reshape(-1) + 1e-8
-    # A sample of 2,048 of 7,680 elements: the median to 3 % of the ranks.
+    # A sample of 1,024 of 7,680 elements: the median to 5 % of the ranks.
     median = 1e-3 * 1e-2 / first["rate_p50"]
-    assert abs((root < median).mean() - 0.5) < 0.03
+    assert abs((root < median).mean() - 0.5) < 0.05
     assert first["rms"] == pytest.approx(float(optimizer.master(weight).square().mean().sqrt()), rel=1e-6)
     assert {key: first[key] for key in ("rate_p50", "rms", "rotation")} == pytest.approx(
         {key: second[key] for key in ("rate_p50", "rms", "rotation")}, rel=1e-6
@@ -261,7 +261,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     torch.save(
         {"state": {0: {"step": 1, "exp_avg": torch.ones(2)}}, "param_groups": [{"params": [0]}]}, tmp_path / "x.pt"
     )
-    assert "x.pt" in refused(tmp_path / "x.pt")
+    assert "not those of an Adam" in refused(tmp_path / "x.pt")
 
 
 DAMAGE = [

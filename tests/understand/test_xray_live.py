@@ -63,7 +63,7 @@ CASES = [
     (adamas.torch.AdamW, dict(weight_decay=1e-3, decay="independent")),
     (adamas.torch.AdamW, dict(weight_decay=0.1, decay="corrected")),
     (adamas.torch.AdamW, dict(weight_decay=0.1, cautious_decay=True)),
-    (adamas.torch.Adam, dict(weight_decay=1e-2, eps=1e-3, betas=(0.8, 0.9))),
+    (adamas.torch.Adam, dict(weight_decay=1e-2, eps=1e-3, betas=(0.85, 0.9))),
 ]
 
 
@@ -116,7 +116,7 @@ def test_the_oracle_tells_an_average_from_the_present_weight(samples: list[Sampl
     network = model()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, weight_decay=1e-2)
     oracle = Oracle(network, optimizer)
-    with XRay(optimizer, network, every=20):
+    with XRay(optimizer, network, every=10):
         train(network, optimizer, 40, oracle.see)
     wrong = 1e-2 * samples[-1].before * (1 - 0.9**40)
     right = np.concatenate(oracle.decay)
@@ -283,7 +283,7 @@ def test_skipped_steps_do_not_pass_for_exact() -> None:
 
 
 def test_large_layers_are_sampled_evenly() -> None:
-    """The percentiles of a sample of 2,048 elements against those of all, to two standard errors of a rank."""
+    """The percentiles of a sample of 1,024 elements against those of all, to three standard errors of a rank."""
     torch.manual_seed(0)
     param = torch.nn.Parameter(torch.randn(512, 256))
     optimizer = torch.optim.Adam([param], lr=1e-3, weight_decay=1e-3)
@@ -296,7 +296,7 @@ def test_large_layers_are_sampled_evenly() -> None:
     rates = (1e-3 * 1e-3 / ((state["exp_avg_sq"] / (1 - 0.999**50)).sqrt() + 1e-8)).numpy()
     row = xray.readings[0].layers[0]
     for value, share in ((row.rate_p10, 0.1), (row.rate_p50, 0.5), (row.rate_p90, 0.9)):
-        assert abs(float((rates < value).mean()) - share) < 0.03
+        assert abs(float((rates < value).mean()) - share) < 0.05
     assert row.elements == 512 * 256
 
 

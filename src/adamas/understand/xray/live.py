@@ -30,7 +30,7 @@ KEPT = 512  # of the samples: with more, every second one is dropped, so that lo
 class XRay:
     """Measures what weight decay does to every layer, beside any training loop, and changes nothing in it.
 
-    Every `every` steps it reads up to about 2,048 weights of each layer, spread evenly, with their moments. Docs page
+    Every `every` steps it reads up to about 1,024 weights of each layer, spread evenly, with their moments. Docs page
     "X-ray" explains the figures.
 
     ```
@@ -40,7 +40,7 @@ class XRay:
     ```
 
     Under L2, m_decay is kept over the last 7 / (1 - beta1) steps before each sample. It is exact where samples lie at
-    most 2.2 / (1 - beta1) steps apart. Otherwise only every eighth of the older steps counts: see the docs page.
+    most 1.9 / (1 - beta1) steps apart. Otherwise only every eighth of the older steps counts: see the docs page.
 
     Args:
         optimizer: an Adam or AdamW of adamas.torch or torch.optim.
@@ -81,7 +81,7 @@ class XRay:
         self._names = _names_of(names)
         self._decoupled = isinstance(optimizer, torch.optim.AdamW)  # where groups of an older torch do not say so
         self._writer = writer
-        self._calls = 0
+        self._calls, self._longest = 0, 0  # steps seen; steps before a sample in which anything is due
         self._readings: list[Reading] = []
         self._places: dict[Tensor, Place] = {}
         self._momenta: dict[int, DecayMomentum] = {}  # of each group with L2, in the steps before a sample
@@ -172,11 +172,18 @@ class XRay:
             )
         return self._readings[-1]
 
-    @torch.no_grad()
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Before a step: count the weights of groups with L2, and keep those of a sample."""
         self._calls += 1
         remaining = -self._calls % self.every
+        if remaining == self.every - 1:
+            self._longest = max(steps_to_forget(float(group["betas"][0])) for group in optimizer.param_groups)
+        if remaining <= self._longest:
+            with torch.no_grad():
+                self._look(optimizer, remaining)
+
+    def _look(self, optimizer: Optimizer, remaining: int) -> None:
+        """Do what is due this many steps before a sample."""
         for index, group in enumerate(optimizer.param_groups):
             coupled = group["weight_decay"] and not group.get("decoupled_weight_decay", self._decoupled)
             if coupled:
@@ -220,13 +227,13 @@ class XRay:
             self._places[param] = Place(param)
         return self._places[param]
 
-    @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """After a step: take the sample that is due."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        sample = pending.sample(self._momenta.values())
+        with torch.no_grad():
+            sample = pending.sample(self._momenta.values())
         # An average that is kept for every step goes on; the others begin again before the next sample.
         self._momenta = {index: each for index, each in self._momenta.items() if each.window >= self.every}
         if sample is None:

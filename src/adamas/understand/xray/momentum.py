@@ -15,7 +15,7 @@ from adamas.scalars import Hyper
 from adamas.understand.xray.elements import Place, States, joined, steps
 
 FORGOTTEN = 1e-3  # the weight of the unknown beginning, below which the average counts as exact
-RECENT = 0.1  # every step counts until the rest has this weight in the average; of the rest, every eighth
+RECENT = 0.15  # every step counts until the rest has this weight in the average; of the rest, every eighth
 SPARSE = 8
 
 
@@ -34,7 +34,7 @@ def counts(remaining: int, beta1: float) -> bool:
 
     Example:
         >>> sum(counts(remaining, 0.9) for remaining in range(100))
-        29
+        26
     """
     dense = remaining <= steps_to_forget(beta1, RECENT)
     return dense or (remaining % SPARSE == 0 and remaining <= steps_to_forget(beta1))

@@ -12,7 +12,7 @@ import numpy as np
 from adamas.scalars import Hyper, StepScalars
 
 Array = np.ndarray[Any, Any]
-ELEMENTS = 2048  # how many elements of a layer are read; of a layer with fewer, all
+ELEMENTS = 1024  # how many elements of a layer are read; of a layer with fewer, all
 
 
 def stride_for(elements: int, most: int = ELEMENTS) -> int:
@@ -21,8 +21,8 @@ def stride_for(elements: int, most: int = ELEMENTS) -> int:
     The distance has no common factor with the number of elements, so that no row or column of a matrix is favoured.
 
     Example:
-        >>> stride_for(2048), stride_for(1024 * 1024)
-        (1, 513)
+        >>> stride_for(1024), stride_for(1024 * 1024)
+        (1, 1025)
     """
     stride = max(1, -(-elements // most))
     while gcd(stride, elements) != 1:

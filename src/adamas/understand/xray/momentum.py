@@ -7,6 +7,7 @@ one of lambda * theta. The latter is kept here for as many steps as beta1 needs 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,7 @@ RECENT = 0.15  # every step counts until the rest has this weight in the average
 SPARSE = 8
 
 
+@lru_cache(maxsize=256)
 def steps_to_forget(beta1: float, weight: float = FORGOTTEN) -> int:
     """Return after how many steps the beginning of an average has this weight.
 
@@ -29,6 +31,7 @@ def steps_to_forget(beta1: float, weight: float = FORGOTTEN) -> int:
     return 1 if beta1 == 0 else math.ceil(math.log(weight) / math.log(beta1))
 
 
+@lru_cache(maxsize=256)
 def counts(remaining: int, beta1: float) -> bool:
     """Return whether the step that comes this many steps before a sample is one of those that are counted.
 
@@ -40,6 +43,7 @@ def counts(remaining: int, beta1: float) -> bool:
     return dense or (remaining % SPARSE == 0 and remaining <= steps_to_forget(beta1))
 
 
+@lru_cache(maxsize=256)
 def interpolated(beta1: float, gap: int) -> tuple[float, float, float]:
     """Return the weights of an average's new value over `gap` steps: of the old value, the new one, and itself.
 

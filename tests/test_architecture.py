@@ -14,8 +14,10 @@ import adamas
 
 PACKAGE = Path(adamas.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
-# compare/ trains models; bench/ runs others' phases as their users write them, and measures errors.
-ARITHMETIC_IS_ALLOWED = ("reference.py", "scalars.py", "decay.py", "kernels/", "formats/", "compare/", "bench/")
+# compare/ trains models; bench/ runs others' phases as their users write them, and measures errors; understand/
+# measures what weight decay does to weights.
+MEASURING = ("compare/", "bench/", "understand/")
+ARITHMETIC_IS_ALLOWED = ("reference.py", "scalars.py", "decay.py", "kernels/", "formats/", *MEASURING)
 FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "triton", "optax")
 
 # Methods and functions of tensors that compute; making, copying, moving and viewing them does not.

@@ -1,4 +1,4 @@
-"""The command line: `adamas compare`, `adamas play`, `adamas bench`, `adamas convert`, `adamas doctor`.
+"""The command line: `adamas compare`, `claims`, `xray`, `decay`, `play`, `bench`, `convert` and `doctor`.
 
 This file imports torch, Optuna and Plotly only when a command needs them: `adamas --help` is fast and works without.
 """
@@ -439,6 +439,152 @@ def convert(**given: Any) -> None:
         stop(str(error), FAILED)
     if not complete:
         raise typer.Exit(FAILED)
+
+
+@dataclass(frozen=True)
+class XRayOptions:
+    """The options of `adamas xray`, as the user typed them."""
+
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A file of torch.save or adamas.checkpoint.save, or a folder of Hugging Face's Trainer or Lightning.",
+        ),
+    ]
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="adam or adamw, where the checkpoint does not say which.", autocompletion=lambda: ["adam", "adamw"]
+        ),
+    ] = None
+    lr: Annotated[float | None, typer.Option(help="The learning rate.", show_default="the checkpoint's")] = None
+    weight_decay: Annotated[
+        float | None, typer.Option(help="The weight decay, as torch counts it.", show_default="the checkpoint's")
+    ] = None
+    names: Annotated[
+        Path | None,
+        typer.Option(help="A file with the names of model.parameters() in their order, one a line."),
+    ] = None
+    steps_per_epoch: Annotated[
+        float | None, typer.Option(help="Optimizer steps in an epoch.", show_default="the trainer's record")
+    ] = None
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Predict where good weight decays lie; needs --epochs.")
+    ] = False
+    epochs: Annotated[float | None, typer.Option(help="The epochs of the run to predict for.")] = None
+    out: Annotated[Path | None, typer.Option(help="Write a page: an .html file, or a folder for index.html.")] = None
+    lang: Annotated[str | None, typer.Option(help="The language of the page: en or zh.", show_default="locale's")] = (
+        None
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas xray checkpoint.pt`: the decay of each layer, and the AdamW weight decay that it is equivalent to
+
+`adamas xray runs/checkpoint-500 --optimizer adamw --out xray.html`: a folder of Hugging Face's Trainer, as a page
+
+`adamas xray pilot.pt --predict --epochs 30 --steps-per-epoch 500`: where to search for weight decay
+
+A checkpoint is read without running code from it: only tensors and plain values.
+
+Exit codes: 0 finished, 2 a checkpoint that cannot be read, or wrong usage.
+"""
+)
+@with_options(XRayOptions)
+def xray(**given: Any) -> None:
+    """What did weight decay do to each layer of a run? Read it from a checkpoint.
+
+    For every layer: the share of a weight that decay takes in a step, and its correlation with the gradients' size; the
+    RMS of the weights and their rotation beside the values at which both settle; updates lost to rounding; and the
+    AdamW weight decay that Adam with L2 is equivalent to.
+    """
+    options = XRayOptions(**given)
+    if options.predict != (options.epochs is not None):
+        stop(
+            f"predict={options.predict} with epochs={options.epochs}: give --predict and --epochs together", USAGE_ERROR
+        )
+    if options.optimizer not in (None, "adam", "adamw"):
+        stop(f"optimizer={options.optimizer} must be adam or adamw", USAGE_ERROR)
+    for name in ("lr", "steps_per_epoch", "epochs"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            stop(f"{name.replace('_', '-')}={value} must be a finite number > 0", USAGE_ERROR)
+    if options.weight_decay is not None and not 0 <= options.weight_decay < float("inf"):
+        stop(f"weight-decay={options.weight_decay} must be a finite number >= 0", USAGE_ERROR)
+    try:
+        with uncollected():
+            from adamas.language import chosen
+            from adamas.understand.xray.command import Overrides, Request, run_command
+        chosen(options.lang)
+        overrides = Overrides(options.lr, options.weight_decay, options.optimizer)
+        request = Request(
+            options.checkpoint,
+            overrides,
+            options.names,
+            options.steps_per_epoch,
+            options.epochs,
+            options.out,
+            options.lang,
+        )
+        run_command(request, Console(highlight=False, emoji=False), options.as_json)
+    except ModuleNotFoundError as error:
+        missing(error, "torch")
+    except (ValueError, OSError) as error:
+        stop(str(error), USAGE_ERROR)
+
+
+@dataclass(frozen=True)
+class DecayOptions:
+    """The options of `adamas decay`, as the user typed them."""
+
+    lr: Annotated[
+        float, typer.Option(help="The learning rate that the schedule starts from.", show_default=False)
+    ] = ...  # pyright: ignore[reportAssignmentType]
+    batch: Annotated[
+        float,
+        typer.Option(help="Examples in a batch; tokens in a batch with --tokens.", show_default=False),
+    ] = ...  # pyright: ignore[reportAssignmentType]
+    examples: Annotated[float | None, typer.Option(help="Training examples in an epoch.")] = None
+    epochs: Annotated[float, typer.Option(help="Epochs of the run.")] = 1.0
+    tokens: Annotated[float | None, typer.Option(help="Tokens in an epoch, instead of --examples.")] = None
+    sequence: Annotated[
+        float | None, typer.Option(help="Tokens in an example: --batch then counts examples beside --tokens.")
+    ] = None
+    parameters: Annotated[float | None, typer.Option(help="Parameters of the model, for rules that need them.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False
+
+
+@app.command(
+    epilog="""**Examples**
+
+`adamas decay --lr 1e-3 --batch 128 --examples 50000 --epochs 100`: an image classifier
+
+`adamas decay --lr 3e-4 --batch 256 --sequence 2048 --tokens 2e9 --parameters 1e8`: a language model
+
+Exit codes: 0 finished, 2 wrong usage.
+"""
+)
+@with_options(DecayOptions)
+def decay(**given: Any) -> None:
+    """What do published rules say about weight decay for a run, and where do they disagree?
+
+    Each rule is shown with its source, in torch's convention and in that of the AdamW paper, which is lr times torch's.
+    """
+    options = DecayOptions(**given)
+    from adamas.understand.published_command import run_command, run_of
+
+    try:
+        run = run_of(
+            options.lr, options.batch, options.examples, options.epochs, options.tokens, options.sequence,
+            options.parameters,
+        )  # fmt: skip
+        run_command(run, Console(highlight=False, emoji=False), options.as_json)
+    except ValueError as error:
+        stop(str(error), USAGE_ERROR)
 
 
 @app.command()

@@ -126,6 +126,48 @@ def adam_l2_equilibrium_rms(lr: float, weight_decay: float, sigma: float) -> flo
     return math.sqrt(lr * sigma / (2.0 * weight_decay))
 
 
+def equilibrium_rotation(lr: float, weight_decay: float, beta1: float) -> float:
+    """The angle in radians by which a layer's weights turn in a step, once their norm has settled under AdamW.
+
+    It is sqrt(2 * lr * weight_decay * (1 - beta1) / (1 + beta1)) (arXiv 2305.17212, table 1), for gradients that are
+    noise.
+
+    Example:
+        >>> round(equilibrium_rotation(lr=0.01, weight_decay=0.19, beta1=0.9), 13)
+        0.0141421356237
+    """
+    return math.sqrt(2.0 * lr * weight_decay * (1.0 - beta1) / (1.0 + beta1))
+
+
+def timescale_window(
+    epochs: float, steps_per_epoch: float, lr: float, factors: Iterable[float] = (3.0, 1.0, 1.0 / 3.0)
+) -> list[float]:
+    """The paper's weight decays, ascending, with which AdamW averages over these multiples of a run's length.
+
+    Example:
+        >>> [round(each, 6) for each in timescale_window(epochs=10, steps_per_epoch=100, lr=0.01)]
+        [0.000333, 0.001, 0.003]
+    """
+    return sorted(
+        to_independent(weight_decay_from_timescale(factor * epochs, lr, steps_per_epoch), lr) for factor in factors
+    )
+
+
+def l2_window(decoupled: tuple[float, float], low_root: float, high_root: float) -> tuple[float, float]:
+    """The ends of L2's weight decays that act as decoupled ones do: L2 divides its decay by sqrt(v_hat).
+
+    Args:
+        decoupled: the ends of the decoupled weight decays.
+        low_root: a low percentile of sqrt(v_hat) over the weights.
+        high_root: a high percentile of sqrt(v_hat) over the weights.
+
+    Example:
+        >>> l2_window((0.5, 2.0), low_root=0.125, high_root=0.25)
+        (0.0625, 0.5)
+    """
+    return decoupled[0] * low_root, decoupled[1] * high_root
+
+
 def linear_schedule(start: float, end: float, step: int, total_steps: int) -> float:
     """The value after `step` steps on a line from `start` to `end`; from `total_steps` on it is `end`.
 

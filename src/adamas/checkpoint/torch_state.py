@@ -49,6 +49,25 @@ def read(optimizer: Any, params: Any, given: Mapping[str, Any]) -> Checkpoint:
     return _checkpoint(saved, groups, homes, class_of(optimizer))
 
 
+def unpickled(path: str | os.PathLike[str]) -> Any:
+    """Return what a file of torch.save holds. Only tensors and plain values are unpickled (`weights_only=True`).
+
+    Raises:
+        CheckpointError: the file needs more than that, or is damaged.
+    """
+    torch = needed("torch")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make any error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file cannot be opened; without a name, its contents are damaged
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path} cannot be read as tensors and plain values (torch.load with weights_only=True): {why} Objects "
+            "are never unpickled, because that runs code. Save only the state dict, or use adamas.checkpoint.save"
+        ) from error
+
+
 def read_file(path: str | os.PathLike[str]) -> Checkpoint:
     """Return the state in a .pt file that holds a state dict, alone or under a usual key.
 
@@ -57,17 +76,7 @@ def read_file(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: the file needs more than that, or holds no state dict of an Adam.
     """
-    torch = needed("torch")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can make any error
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{path} cannot be read as tensors and plain values (torch.load with weights_only=True): {why} Objects "
-            "are never unpickled, because that runs code. Save only the state dict, or use adamas.checkpoint.save"
-        ) from error
+    found = unpickled(path)
     model: Mapping[str, Any] = {}
     if isinstance(found, dict):
         model = next((found[key] for key in MODELS if isinstance(found.get(key), dict)), {})

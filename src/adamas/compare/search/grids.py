@@ -16,7 +16,7 @@ from adamas.compare.search.pilot import SEED, Pilot, ladder
 from adamas.compare.study.arms import Arm
 from adamas.compare.study.budgets import Budget
 from adamas.compare.study.run import Config, Run, Stage
-from adamas.decay import from_independent, to_independent, weight_decay_from_timescale
+from adamas.decay import from_independent, l2_window, timescale_window
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,9 @@ def _grid(arm: Arm, pilot: Pilot, scale: tuple[float, float, float], budget: Bud
     lrs = _learning_rates(pilot, budget)
     if arm.decay == "none":
         return Grid(arm.name, pilot.rates, (0.0,))
-    decays = sorted(
-        to_independent(weight_decay_from_timescale(factor * pilot.epochs, pilot.lr, pilot.steps_per_epoch), pilot.lr)
-        for factor in budget.timescales
-    )
+    decays = timescale_window(pilot.epochs, pilot.steps_per_epoch, pilot.lr, budget.timescales)
     if arm.decay == "l2":
-        low, _, high = scale
-        decays = np.geomspace(decays[0] * low, decays[-1] * high, len(decays)).tolist()
+        decays = np.geomspace(*l2_window((decays[0], decays[-1]), scale[0], scale[2]), len(decays)).tolist()
     return Grid(arm.name, lrs, tuple(decays))
 
 

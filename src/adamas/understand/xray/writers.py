@@ -1,0 +1,67 @@
+"""Write the figures of an X-ray to the terminal, to CSV files and to TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.table import Table
+from rich.text import Text
+
+from adamas.understand.xray.columns import COLUMNS, cell, shown
+
+
+class ScalarWriter(Protocol):
+    """What `torch.utils.tensorboard.SummaryWriter` and its relatives offer."""
+
+    def add_scalar(self, tag: str, scalar_value: Any, global_step: Any = None) -> Any:
+        """Record one number under a name at a step."""
+        ...
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Return the figures of one step as a table for the terminal, one line a layer."""
+    found = Table(title=title, box=None, padding=(0, 2), header_style="bold", title_justify="left")
+    columns = shown(list(rows), brief=True)
+    for column in columns:
+        found.add_column(column.title, overflow="fold", justify="left" if column.form == "text" else "right")
+    for row in rows:
+        # Text, not strings: brackets in a name are no markup.
+        found.add_row(*(Text(cell(column, row[column.key])) for column in columns))
+    return found
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the figures of all steps to a CSV file, which appears whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["step", *(column.key for column in COLUMNS)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader finds the old file or the whole new one."""
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
+    try:
+        with unfinished.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_scalars(writer: ScalarWriter, rows: Sequence[dict[str, Any]]) -> None:
+    """Record every number of every row under "xray/<layer>/<figure>"."""
+    for row in rows:
+        for column in COLUMNS:
+            value = row[column.key]
+            if column.form != "text" and value is not None:
+                writer.add_scalar(f"xray/{row['layer']}/{column.key}", value, row["step"])

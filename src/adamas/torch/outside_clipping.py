@@ -50,14 +50,20 @@ def leave(release: Stepped) -> None:
 
 
 @untraced
-def clip_grad_norm_(parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
+def clip_grad_norm_(
+    parameters: Any,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Any:
     """Clip as torch does; for stepped parameters return the norm, if backward clipped to this limit or a lower one."""
     parameters = _listed(parameters)
     stepped = _stepped(parameters)
     if not stepped:
-        return _torch["clip_grad_norm_"](parameters, max_norm, *args, **kwargs)
+        return _torch["clip_grad_norm_"](parameters, max_norm, norm_type, error_if_nonfinite, foreach)
     limits = [release.clips_to for release in stepped]
-    if args or set(kwargs) - {"foreach"} - ({"norm_type"} if kwargs.get("norm_type") == 2 else set()):
+    if norm_type != 2:
         raise RuntimeError(f"{_GONE} only the 2-norm can be clipped to there: max_norm of the optimizer")
     if any(limit is None or limit > max_norm for limit in limits):
         raise RuntimeError(
@@ -65,7 +71,10 @@ def clip_grad_norm_(parameters: Any, max_norm: float, *args: Any, **kwargs: Any)
             "call return the norm (Lightning and transformers: `ReleaseGradients` of adamas.torch.trainers does so)"
         )
     norms = [torch.as_tensor(release.norm, dtype=torch.float32) for release in stepped]
-    return norms[0] if len(norms) == 1 else utils.get_total_norm(norms)
+    norm = norms[0] if len(norms) == 1 else utils.get_total_norm(norms)
+    if error_if_nonfinite and not torch.isfinite(norm):
+        raise RuntimeError(f"the norm of the gradients is {float(norm)}, and backward has stepped with them already")
+    return norm
 
 
 @untraced

@@ -46,7 +46,7 @@ class ReleaseGradients(Callback):
         if found:
             raise ValueError(f"ReleaseGradients cannot step in backward with {'; '.join(found)}")
         (optimizer,) = trainer.optimizers  # automatic optimization has one
-        if value:
+        if value and (optimizer.max_norm is None or optimizer.max_norm > value):
             optimizer.max_norm = float(value)
         loop = trainer.fit_loop
         self._handle = release_gradients(pl_module, optimizer, accumulating=loop._should_accumulate)

@@ -32,9 +32,11 @@ class ReleaseGradients(TrainerCallback):
         if args.fp16:
             raise ValueError("ReleaseGradients with fp16=True: the scaler unscales gradients that are gone. Use bf16")
         self._end()  # of a training that did not reach its end
-        optimizer = kwargs["optimizer"]
-        unwrapped(optimizer).max_norm = args.max_grad_norm or math.inf  # infinite: the Trainer logs the norm always
-        self._handle = release_gradients(kwargs["model"], optimizer)
+        wrapper = kwargs["optimizer"]
+        optimizer, limit = unwrapped(wrapper), args.max_grad_norm or math.inf  # infinite, because the norm is logged
+        if optimizer.max_norm is None or optimizer.max_norm > limit:
+            optimizer.max_norm = limit
+        self._handle = release_gradients(kwargs["model"], wrapper)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the release, so that steps come after backward again."""

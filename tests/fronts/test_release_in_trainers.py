@@ -205,7 +205,7 @@ def wrapped_too_late(rank: int, meeting_point: str) -> None:
     dist.destroy_process_group()
     joined(meeting_point, rank, 2)
     for wrap in (ddp, sharded, flat, flat_with_originals, lambda model: model):
-        with pytest.raises(RuntimeError, match="in one of 2 processes.*step after backward, without release"):
+        with pytest.raises(RuntimeError, match=r"in one of 2 processes.*step after backward, without release"):
             train(wrap)
         dist.barrier()
     os._exit(0)  # torch sometimes aborts while it unloads, over threads of gloo's

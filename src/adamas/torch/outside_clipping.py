@@ -34,7 +34,7 @@ _torch: dict[str, Callable[..., Any]] = {}  # torch's functions by name
 
 def answer_for(release: Stepped) -> None:
     """Let the two functions know of a release, until `leave`."""
-    _releases.add(release)
+    _releases.update({release})
     for name, ours in _OURS.items():
         if getattr(utils, name) is not ours:
             _torch[name] = getattr(utils, name)

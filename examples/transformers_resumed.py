@@ -37,7 +37,7 @@ def trainer(folder):
         **course,
         **quiet,
     )
-    ours = (AdamW, {"lr": 5e-3, "max_norm": 1.0, "state_dtype": "packed16", "kernel": None})
+    ours = (AdamW, {"lr": 5e-3, "max_norm": 1.0, "ema_decay": 0.9})
     made = Trainer(model, arguments, train_dataset=train, optimizer_cls_and_kwargs=ours)
     made.remove_callback(PrinterCallback)
     return made

@@ -104,7 +104,8 @@ class Release:
         accumulating: Callable[[], bool] | None = None,
     ) -> None:
         if is_accelerated(optimizer):
-            state, scaler = optimizer.gradient_state, optimizer.scaler
+            wrapper: Any = optimizer
+            state, scaler = wrapper.gradient_state, wrapper.scaler
             grad_scaler = scaler if grad_scaler is None else grad_scaler
             accumulating = accumulating or (lambda: not state.sync_gradients)
         optimizer = unwrapped(optimizer)

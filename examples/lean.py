@@ -24,7 +24,7 @@ release_gradients(model, optimizer)  # from now on, backward steps each paramete
 for _ in range(10):
     for index in train[torch.randperm(len(train))].split(50):
         nn.functional.cross_entropy(model(x[index]).float(), y[index]).backward()
-    optimizer.step()  # steps nothing; a scheduler expects this call
+        optimizer.step()  # ends the step that backward took
     schedule.step()
 
 kept = sum(param.nbytes for param in model.parameters()) + optimizer.state_bytes()

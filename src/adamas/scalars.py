@@ -41,7 +41,7 @@ def _check(name: str, value: Any, at_least: float, below: float, rule: str) -> N
     """Raise ValueError unless `at_least <= value < below`. Tensors pass: reading one could wait for a device."""
     if not is_tensor(value) and not at_least <= number(value) < below:
         if isinstance(value, str):
-            raise ValueError(f"{name}: {value!r} is a str ({rule}): write it without quotes, or convert it by float()")
+            raise ValueError(f"{name}: {value!r} is a str ({rule}): write a number, in YAML 1.0e-3 (1e-3 is text)")
         raise ValueError(f"{name}: {value} ({rule})")
 
 

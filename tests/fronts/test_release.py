@@ -352,19 +352,25 @@ def test_clips_by_the_norm_of_the_backward_before(kernel: str, options: dict[str
     model, optimizer, _ = linears(1, 1, **{"max_norm": 1.0, "kernel": kernel, **options})
     assert optimizer.grad_norm is None
     model(3.0, 0.5).backward()
+    optimizer.step()
     assert moments(optimizer) == pytest.approx([1.0, 0.5], rel=1e-6), "each by its own norm"
     assert optimizer.grad_norm == pytest.approx(math.hypot(3, 0.5))
     optimizer.step()
     model(3.0, 4.0).backward()
+    optimizer.step()
     assert moments(optimizer) == clipped(3.0, 4.0, by=math.hypot(3, 0.5))
     assert optimizer.grad_norm == pytest.approx(5.0)
     model(math.inf, 4.0).backward()
+    optimizer.step()
     assert moments(optimizer)[1:] == clipped(4.0, by=5.0)
     assert optimizer.grad_norm == math.inf
     model(2.0, 4.0).backward()
+    optimizer.step()
     assert moments(optimizer)[1:] == clipped(4.0, by=5.0), "an infinite norm is no measure"
     model(2.0, 0.0).backward()
+    optimizer.step()
     model(2.0, 2.0).backward()
+    optimizer.step()
     assert moments(optimizer)[1:] == clipped(2.0, by=2.0)
 
 
@@ -372,18 +378,23 @@ def test_a_norm_that_is_not_of_the_backward_before_is_not_used() -> None:
     """After a change of max_norm, or of the state; where nothing measures there is nothing to read."""
     model, optimizer, _ = linears(1, 1, max_norm=1.0)
     model(1e3, 1e3).backward()
+    optimizer.step()
     optimizer.max_norm = None
     model(3.0, 0.5).backward()
+    optimizer.step()
     assert moments(optimizer) == [3.0, 0.5]
     with pytest.raises(RuntimeError, match="grad_norm is measured with"):
         _ = optimizer.grad_norm
     optimizer.max_norm = 1.0
     model(3.0, 0.5).backward()
+    optimizer.step()
     assert moments(optimizer) == pytest.approx([1.0, 0.5], rel=1e-6)
     optimizer.load_state_dict(optimizer.state_dict())
     model(4.0, 0.5).backward()
+    optimizer.step()
     assert moments(optimizer) == pytest.approx([1.0, 0.5], rel=1e-6)
     model(4.0, 0.5).backward()
+    optimizer.step()
     assert moments(optimizer) == clipped(4.0, 0.5, by=math.hypot(4, 0.5))
 
 
@@ -442,6 +453,7 @@ def test_parameters_are_skipped_alone_and_counted(kernel: str, first: bool, opti
     else:
         assert identical(everything(model, optimizer)[:2], before[:2])
     model(1.0, 2.0, 2.0).backward()
+    optimizer.step()
     if first:
         own = [clipped(g, by=g * math.sqrt(n)) for g, n in ((1.0, 1), (2.0, 2), (2.0, 3))]
         assert [[moment] for moment in moments(optimizer)] == own, "each by its own norm"
@@ -501,22 +513,23 @@ def test_scaled_losses(options: dict[str, Any], enabled: bool, accumulates: bool
     assert bool(torch.isnan(model.last.weight).any()) is not enabled, "a disabled scaler skips nothing"
 
 
-def test_an_overflow_in_any_backward_reaches_the_scaler() -> None:
+def test_an_overflow_in_a_backward_of_a_part_reaches_the_scaler() -> None:
+    """The two backwards of a step reach one parameter each."""
     model, optimizer, handle = linears(1, 1, ema_decay=0.5)
     handle.remove()
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     release_gradients(model, optimizer, grad_scaler=scaler)
-    for gradients, scale in (((1.0, 1.0), 4.0), ((math.nan, 1.0), 2.0), ((1.0, 0.0), 2.0)):
-        scaler.scale(model(*gradients)).backward()
-        scaler.scale(model(1.0, 0.0)).backward()
+    for gradients, scale in (((1.0, 1.0), 4.0), ((1.0, math.nan), 2.0), ((1.0, 0.0), 2.0)):
+        if gradients[1] != 0:
+            scaler.scale(model(0.0, gradients[1])).backward()
+        scaler.scale(model(gradients[0], 0.0)).backward()
         scaler.step(optimizer)
         scaler.update()
         assert scaler.get_scale() == scale
     assert moments(optimizer) == [1.0, 1.0]
-    assert [optimizer.state[param]["step"] for param in model.parts] == [5, 2]
+    assert [optimizer.state[param]["step"] for param in model.parts] == [3, 1]
     weight, average = model.parts[1], optimizer.state[model.parts[1]]["ema"]
-    assert average != weight, "it went on in the step that had no gradient, and not in the one that was not taken"
-    torch.testing.assert_close(average, torch.tensor([-1e-3 * (1 + 0.5 + 0.25)]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(average, weight.detach(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("unscales", [False, True])
@@ -635,7 +648,7 @@ def test_recomputed_activations(max_norm: float | None) -> None:
     model.use_reentrant = True
     with pytest.raises(RuntimeError, match="use_reentrant=False"):
         loss_of(model, 3).backward()
-    optimizer.zero_grad()
+    optimizer.step(zero_grad=True)
     with handle.accumulate():
         loss_of(model, 3).backward()
     optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from adamas.options import BASE_LR, DEFAULT_WEIGHT_DECAY, NEEDS_WEIGHT_DECAY, do
 from adamas.state.conform import decoded_moments, has_moments, stored_as
 from adamas.state.format import check_parameter, label
 from adamas.state.layout import moment_dtype
-from adamas.torch import averaging, checkpoint
+from adamas.torch import averaging, checkpoint, wrappers
 from adamas.torch.compiler import LightOptimizer, untraced
 from adamas.torch.conductor import Conductor, Order
 from adamas.torch.dispatch import choose_for
@@ -67,6 +68,7 @@ class Adam(LightOptimizer):
     """
 
     _conductor: Conductor
+    _accelerated: Any = None  # Accelerate's objects around this optimizer; None until a step looked for them
 
     def __init__(
         self,
@@ -148,6 +150,10 @@ class Adam(LightOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if "accelerate.optimizer" in sys.modules:
+            if self._accelerated is None:
+                self._accelerated = wrappers.accelerated(self)
+            wrappers.carry_over(self, self._accelerated)
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # GradScaler sets both
         release = conductor.release
         if release is None or not release.close(scaled=scale is not None or found_inf is not None):
@@ -185,7 +191,7 @@ class Adam(LightOptimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load state that this class, torch.optim.Adam or torch.optim.AdamW saved: see `adamas.torch.checkpoint`."""
-        checkpoint.load(self, state_dict)
+        checkpoint.load(wrappers.unwrapped(self), state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes for pickle and deepcopy."""
@@ -196,7 +202,7 @@ class Adam(LightOptimizer):
         super().__setstate__(state)
         if "_conductor" not in self.__dict__:
             self._conductor = Conductor(None, False)
-        self._conductor.plan = None
+        self._conductor.plan = self._accelerated = None
         if self._conductor.release is not None:
             self._conductor.release.forget()
         self.defaults = {**options.defaults(), **self.defaults}

@@ -9,7 +9,7 @@ import gc
 import sys
 import weakref
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,25 +20,36 @@ from torch.optim import Optimizer
 
 from adamas.kernels import gradient
 from adamas.state.layout import ORDINARY
+from adamas.torch import outside_clipping
 from adamas.torch.conductor import Conductor, Order
 from adamas.torch.groups import Group, name_of
 from adamas.torch.plan import Plan, States
+from adamas.torch.wrappers import is_accelerated, unwrapped
 
 REDUCING = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
-def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: Any = None) -> Release:
+def release_gradients(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    grad_scaler: Any = None,
+    accumulating: Callable[[], bool] | None = None,
+) -> Release:
     """Step each parameter in backward, as soon as its gradient is complete, and free the gradient.
 
-    Keep calling `optimizer.step()` after backward. It counts for schedulers, steps the parameters that still have a
-    gradient, and updates the moving averages of those that had none. Training then equals training with steps after
-    backward, bit for bit, except where all gradients are needed at once:
+    Call `optimizer.step()` after backward, as without. It counts for schedulers, steps the parameters that still have
+    a gradient, updates the moving averages of those that had none, and ends the turn in which backward may step each
+    parameter once. Training then equals training with steps after backward, bit for bit, except where all gradients
+    are needed at once:
 
     - `max_norm` clips by the global norm of the backward *before*, if that was finite. Where there is none (at first,
       after loading a state, after setting `max_norm`), each parameter is clipped by its own norm.
     - `skip_nonfinite` skips only the parameters with an inf or a NaN in their gradients, because others have stepped
       already. `skipped_steps` counts each of them. A `grad_scaler` skips in the same way, and learns of the overflow.
-    - Step hooks do not see these steps, and `clip_grad_norm_` after backward finds nothing to clip.
+    - Step hooks do not see these steps.
+    - `torch.nn.utils.clip_grad_norm_` has nothing to clip. Where the optimizer's `max_norm` is at most its limit, it
+      returns the norm that the optimizer measured. Otherwise it raises, and so does `clip_grad_value_`.
 
     Tied parameters step once, after all their uses have contributed. A second backward through a retained graph fails
     with autograd's error that a tensor was modified. After a backward that fails, the parameters that it reached have
@@ -47,9 +58,12 @@ def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: An
     Args:
         model: the module with the optimizer's parameters. Give the outermost one, so that DistributedDataParallel is
             noticed.
-        optimizer: an Adam or AdamW of Adamas. Its `max_norm`, `skip_nonfinite` and groups may still change.
+        optimizer: an Adam or AdamW of Adamas. Its `max_norm`, `skip_nonfinite` and groups may still change. Accelerate
+            tells through the optimizer that `accelerator.prepare` returned when it accumulates, and by what it scales.
         grad_scaler: the `torch.amp.GradScaler` that scales the loss. Keep calling `scaler.step(optimizer)` and
             `scaler.update()`.
+        accumulating: is called in each backward, and returns whether this backward only adds to the gradients; for
+            trainers that accumulate by themselves. A loop of your own can use `accumulate()` instead.
 
     Returns:
         A handle: `remove()` ends the release; `accumulate()` is for all backwards but the last of an accumulation.
@@ -59,8 +73,10 @@ def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: An
             parameter of the optimizer, the optimizer is differentiable, or its gradients are released already.
         TypeError: the optimizer is not from Adamas.
         RuntimeError: at a backward that runs in one of several processes, inside `averaged()`, or inside of another
-            backward. `checkpoint(..., use_reentrant=True)` runs the last kind, which may complete a gradient in
-            several parts.
+            backward (`checkpoint(..., use_reentrant=True)`, which may complete a gradient in several parts), or that
+            reaches a parameter a second time without `optimizer.step()` in between, as accumulation without
+            `accumulate()` does. At `optimizer.step()`, if backward cannot have stepped the right gradients, because
+            the model was wrapped in DistributedDataParallel or FSDP after this call.
 
     Example:
         >>> from adamas.torch import AdamW
@@ -74,24 +90,38 @@ def release_gradients(model: nn.Module, optimizer: Optimizer, *, grad_scaler: An
         (True, 1.0)
         >>> handle.remove()
     """
-    return Release(model, optimizer, grad_scaler)
+    return Release(model, optimizer, grad_scaler, accumulating)
 
 
 class Release:
     """The handle that `release_gradients` returns, with the same arguments; it works until `remove`."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, grad_scaler: Any = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        grad_scaler: Any = None,
+        accumulating: Callable[[], bool] | None = None,
+    ) -> None:
+        if is_accelerated(optimizer):
+            wrapper: Any = optimizer
+            state, scaler = wrapper.gradient_state, wrapper.scaler
+            grad_scaler = scaler if grad_scaler is None else grad_scaler
+            accumulating = accumulating or (lambda: not state.sync_gradients)
+        optimizer = unwrapped(optimizer)
         _check(model, optimizer)
-        self._optimizer, self._scaler = optimizer, grad_scaler
+        self._optimizer, self._scaler, self._accumulating = optimizer, grad_scaler, accumulating
+        self._model = weakref.ref(model)
         self._conductor: Conductor = optimizer._conductor  # pyright: ignore - of both of our classes
         self._plans: dict[Tensor, Plan] = {}
         self._paused = False
         self._backward = -1  # autograd's number of the present backward
+        self._ended = True  # whether the last backward ran to its end
         self._squares: list[Any] = []  # the sums of squares of this backward's gradients so far
         self._overflow: list[Any] = []  # for each step since scaler.update(), whether it was skipped
         self._norm: Any = None  # the norm of the backward before this one, which clips
         self._coming: Any = None  # the norm of the last backward that ended, which clips in the next
-        self._seen: set[Tensor] = set()  # the parameters stepped or skipped since the last `optimizer.step()`
+        self.seen: set[Tensor] = set()  # the parameters stepped or skipped since the last `optimizer.step()`
         self._begun: set[int] = set()  # the groups that had averages at that time
         self._single = True  # whether all parameters lie on one device
         self._places: dict[Tensor, tuple[int, int]] = {}  # the numbers of each parameter's group and place in it
@@ -100,6 +130,7 @@ class Release:
         for index in range(len(optimizer.param_groups)):
             self.watch(index)
         self._conductor.release = self
+        outside_clipping.answer_for(self)
 
     @staticmethod
     def admit(group: Group) -> None:
@@ -125,6 +156,7 @@ class Release:
             hook.remove()
         self._hooks = []
         self.forget()
+        outside_clipping.leave(self)
         if self._conductor.release is self:
             self._conductor.release = None
 
@@ -142,6 +174,16 @@ class Release:
             self._paused = before
 
     @property
+    def clips_to(self) -> float | None:
+        """The limit of the norm to which backward clips; None where it does not clip."""
+        return self._conductor.max_norm
+
+    @property
+    def norm(self) -> Any:
+        """The norm of the last backward's gradients before clipping, as a number or a tensor."""
+        return self._conductor.norm
+
+    @property
     def scales_loss(self) -> bool:
         """Whether steps in backward undo the scale of a loss scaler."""
         return self._scaler is not None and self._scaler.is_enabled()
@@ -149,7 +191,7 @@ class Release:
     def complete(self, param: Tensor) -> None:
         """Step a parameter with its complete gradient, and free the gradient, also where the step fails."""
         place = None if self._paused or param.grad is None else self._place(param)
-        if place is None:
+        if place is None or (self._accumulating is not None and self._accumulating()):
             return
         try:
             if self._conductor.swapped:
@@ -157,6 +199,12 @@ class Release:
                     "backward inside averaged() would step averages. Leave it first, or remove the release"
                 )
             self._begin()
+            if param in self.seen:
+                raise RuntimeError(
+                    f"backward stepped {self._name(*place)} already, and optimizer.step() was not called since. To "
+                    "accumulate gradients, run all backwards but the last inside `with handle.accumulate():` of the "
+                    "handle that release_gradients returned. Otherwise call optimizer.step() after each backward"
+                )
             self._step(param, *place)
         finally:
             param.grad = None
@@ -168,9 +216,14 @@ class Release:
             False where backward stepped nothing since the last call, so that an ordinary step has to do everything.
 
         Raises:
-            RuntimeError: a loss scaler calls `optimizer.step()`, but the release has none.
+            RuntimeError: a loss scaler calls `optimizer.step()`, but the release has none, or the model was wrapped
+                after the release.
         """
-        if not self._seen:
+        if not self.seen:
+            _check_alone()
+            model = self._model()
+            if model is not None:
+                _check_has_all(model, self._optimizer)
             return False
         try:
             if scaled and not self.scales_loss:
@@ -182,14 +235,21 @@ class Release:
             for index, group in enumerate(self._optimizer.param_groups):
                 averages = group["ema_decay"] is not None
                 for place, param in enumerate(group["params"]):
-                    if param.grad is not None or (averages and param not in self._seen):
+                    if param.grad is not None and param in self.seen:
+                        raise RuntimeError(
+                            f"backward stepped {self._name(index, place)} already, and it has a gradient again: "
+                            "DistributedDataParallel, wrapped around the model after release_gradients, or a backward "
+                            "inside accumulate() that came after another. Step after backward with "
+                            "DistributedDataParallel; accumulate all backwards but the last"
+                        )
+                    if param.grad is not None or (averages and param not in self.seen):
                         left = left or param.grad is not None
                         self._step(param, index, place)
                         param.grad = None
             if left:
                 self._finish()
         finally:
-            self._seen.clear()
+            self.seen.clear()
         return True
 
     def _place(self, param: Tensor) -> tuple[int, int] | None:
@@ -204,30 +264,29 @@ class Release:
             self._places[param] = found
         return found
 
+    def _name(self, index: int, place: int) -> str:
+        return name_of(self._optimizer.param_groups[index], place, f"parameter {place} of group {index}")
+
     def _begin(self) -> None:
         """Prepare for a new backward at its first step."""
         backward = torch._C._current_graph_task_id()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
         if backward == self._backward:
             return
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            raise RuntimeError(
-                f"release_gradients in one of {distributed.get_world_size()} processes: each would step with its own "
-                "gradients, and the replicas would diverge. Wrap the model in DistributedDataParallel or FSDP, and "
-                "step after backward"
-            )
+        _check_alone()
         self._conductor.tell(self._optimizer.param_groups)
         if _inside_backward():
             raise RuntimeError(
                 "release_gradients does not step in a backward inside of backward, which may complete a gradient in "
                 "several parts: checkpoint(..., use_reentrant=False), or accumulate() around backward and then step()"
             )
-        self._backward, self._squares, self._norm = backward, [], self._coming
+        if not self._ended:
+            self.seen.clear()  # the backward before this one failed, so that the loop may not have called step()
+        self._backward, self._ended, self._squares, self._norm = backward, False, [], self._coming
         torch.autograd.Variable._execution_engine.queue_callback(self._finish)  # pyright: ignore
         if self.scales_loss and self._scaler_state()["stage"].name == "READY":
             self._overflow = []
-            self._seen.clear()  # scaler.update() was called; after an overflow the scaler does not call step()
-        if self._seen:
+            self.seen.clear()  # scaler.update() was called; after an overflow the scaler does not call step()
+        if self.seen:
             return
         optimizer = self._optimizer
         self._single = len({param.device for group in optimizer.param_groups for param in group["params"]}) == 1
@@ -241,7 +300,7 @@ class Release:
     def _step(self, param: Tensor, index: int, place: int) -> None:
         """Step a parameter, or skip it. Without a gradient, update only its average."""
         optimizer, conductor = self._optimizer, self._conductor
-        self._seen.add(param)
+        self.seen.add(param)
         group: Group = optimizer.param_groups[index]
         group = {**group, "params": [param], "param_names": [name_of(group, place, f"parameter {place}")]}
         has_gradient = param.grad is not None
@@ -276,6 +335,7 @@ class Release:
 
     def _finish(self) -> None:
         """At the end of a backward, compute its norm, and tell the scaler whether there was an overflow."""
+        self._ended = True
         on_device = self._single and any(isinstance(x, Tensor) and x.device.type != "cpu" for x in self._squares)
         scale = self._scale()
         scale = 1.0 if scale is None else scale if on_device else float(scale)
@@ -316,13 +376,7 @@ def _check(model: nn.Module, optimizer: Optimizer) -> None:
     mine = {param for group in optimizer.param_groups for param in group["params"]}
     if any(type(param) not in ORDINARY for param in mine):
         raise ValueError("a parameter is a tensor subclass (DTensor), and its gradient is reduced later: step after it")
-    foreign = mine - set(model.parameters())
-    if foreign:
-        shapes = ", ".join(str(tuple(param.shape)) for param in list(foreign)[:3])
-        raise ValueError(
-            f"{len(foreign)} parameters of the optimizer (shapes {shapes}) are not the model's: give the module that "
-            "has all of them"
-        )
+    _check_has_all(model, optimizer)
     for group in optimizer.param_groups:
         Release.admit(group)
     if optimizer._conductor.release is not None:  # pyright: ignore
@@ -331,6 +385,29 @@ def _check(model: nn.Module, optimizer: Optimizer) -> None:
         gc.collect()  # remove optimizers without references, for instance after a notebook's cell runs again
     if any(map(_is_released, mine)):
         raise ValueError("another optimizer steps a parameter in backward already: call remove() of its handle first")
+
+
+def _check_has_all(model: nn.Module, optimizer: Optimizer) -> None:
+    """Raise where the optimizer has parameters that the model lacks, perhaps since FSDP replaced them."""
+    foreign = {param for group in optimizer.param_groups for param in group["params"]} - set(model.parameters())
+    if foreign:
+        shapes = ", ".join(str(tuple(param.shape)) for param in list(foreign)[:3])
+        raise ValueError(
+            f"{len(foreign)} parameters of the optimizer (shapes {shapes}) are not the model's: give the module that "
+            "has all of them. FSDP replaces parameters: wrap first, make the optimizer afterwards, and step after "
+            "backward, without release_gradients"
+        )
+
+
+def _check_alone() -> None:
+    """Raise in one of several processes, where backward knows only its own process's gradients."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise RuntimeError(
+            f"release_gradients in one of {distributed.get_world_size()} processes: each would step with its own "
+            "gradients, and the replicas would diverge. Wrap the model in DistributedDataParallel or FSDP, and "
+            "step after backward, without release_gradients"
+        )
 
 
 def _is_released(param: Tensor) -> bool:

@@ -1,0 +1,1 @@
+"""Callbacks for trainers, each in a module that imports its framework: `lightning`, `transformers`."""

@@ -321,7 +321,7 @@ def test_compare_stays_within_its_budget() -> None:
 
 
 def test_the_x_ray_stays_within_its_budget() -> None:
-    """2,400 lines of Python: the figures, live and from checkpoints of five kinds, their page, and the published rules."""
+    """2,400 lines of Python: live figures, checkpoints of five kinds, their page, and the published rules."""
     assert lines_of("understand/xray/", "understand/published") <= 2400
 
 

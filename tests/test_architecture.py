@@ -322,6 +322,11 @@ def test_compare_stays_within_its_budget() -> None:
     assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 10_000
 
 
+def test_the_x_ray_stays_within_its_budget() -> None:
+    """2,400 lines of Python: live figures, checkpoints of five kinds, their page, and the published rules."""
+    assert lines_of("understand/xray/", "understand/published") <= 2400
+
+
 def test_the_page_stays_within_its_budget() -> None:
     """600 lines of Python: the languages, and one template and one design for all pages."""
     assert lines_of("page/", "language.py") <= 600

@@ -14,8 +14,10 @@ import adamas
 
 PACKAGE = Path(adamas.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
-# compare/ trains models; bench/ runs others' phases as their users write them, and measures errors.
-ARITHMETIC_IS_ALLOWED = ("reference.py", "scalars.py", "decay.py", "kernels/", "formats/", "compare/", "bench/")
+# compare/ and claims/ train models; bench/ runs others' phases as their users write them, and measures errors.
+ARITHMETIC_IS_ALLOWED = (
+    "reference.py", "scalars.py", "decay.py", "kernels/", "formats/", "compare/", "bench/", "understand/claims/",
+)  # fmt: skip
 FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "triton", "optax")
 
 # Methods and functions of tensors that compute; making, copying, moving and viewing them does not.
@@ -160,12 +162,14 @@ def test_the_rooms_of_compare_are_small() -> None:
 
 
 def test_only_the_command_line_looks_into_compare() -> None:
+    """And the claims, which train the built-in jobs."""
     for path in SOURCES:
         if name_of(path).startswith("compare/"):
             continue
         used = [each for each in imports(ast.parse(path.read_text())) if each.startswith(COMPARE + ".")]
         names = {each.removeprefix(COMPARE + ".") for each in used}
         allowed = {"command", "study", "study.settings", "study.errors"} if name_of(path) == "cli.py" else set()
+        allowed = {"job", "workloads"} if name_of(path).startswith("understand/claims/") else allowed
         assert {name for name in names if not name.startswith(tuple(allowed))} == set() if allowed else not names
 
 

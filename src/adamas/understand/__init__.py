@@ -1,0 +1,1 @@
+"""What does weight decay do, to one model and in general?"""

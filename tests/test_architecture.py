@@ -328,7 +328,9 @@ def test_the_page_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,550 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """4,630 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+
+    Of these, 70 put the measured claims on their page.
 
     Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
 
@@ -336,7 +338,7 @@ def test_bench_and_benchmarks_stay_within_their_budget() -> None:
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4550
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4630
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

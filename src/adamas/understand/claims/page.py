@@ -48,19 +48,19 @@ def make_page(found: Sequence[Measured], failures: Sequence[Failure], lang: Lang
 def _overview(found: Sequence[Measured], say: Say) -> Section:
     """Return the table of all claims."""
     columns = (
-        say("number", "编号"), say("claim", "论断"), say("verdict", "结论"), say("figure", "数值"),
-        say("low", "下限"), say("high", "上限"), say("source", "出处"), say("seconds", "秒"),
+        say("number", "编号"), say("verdict", "结论"), say("figure", "数值"), say("low", "下限"), say("high", "上限"),
+        say("seconds", "秒"), say("source", "出处"), say("claim", "论断"),
     )  # fmt: skip
     rows = tuple(
         (
             each.claim.number,
-            say(each.claim.article_en, each.claim.article_zh),
             verdict(each.verdict, say),
             each.figure.value,
             each.figure.low,
             each.figure.high,
-            each.claim.source,
             round(each.seconds, 2),
+            each.claim.source,
+            say(each.claim.article_en, each.claim.article_zh),
         )
         for each in found
     )
@@ -76,7 +76,6 @@ def _section(each: Measured, say: Say) -> Section:
         paragraphs=(
             f"“{claim.article_zh}”",
             f"“{claim.article_en}” ({claim.source})",
-            told.text,
             say(f"Rule: {claim.rule_en}", f"规则:{claim.rule_zh}"),
         ),
         figures=(Figure(f"claim-{claim.number}", told.question, told.text, told.plot, told.how_to_read),),

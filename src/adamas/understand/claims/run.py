@@ -15,7 +15,7 @@ from adamas.understand.claims.claim import Claim, Estimate, Told, Verdict, say_i
 
 @dataclass(frozen=True)
 class Measured:
-    """A claim with its verdict, its figure, its words and picture, and the seconds that the experiment took."""
+    """A claim with its verdict, its figure, its words and picture, and the seconds of one processor that it took."""
 
     claim: Claim
     verdict: Verdict
@@ -54,7 +54,7 @@ def measure(claim: Claim, lang: Language) -> Measured | Failure:
         claim: The claim.
         lang: The language of the words.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         with _one_thread():
             found = claim.measure()
@@ -66,7 +66,7 @@ def measure(claim: Claim, lang: Language) -> Measured | Failure:
         return Failure(claim, f"{type(error).__name__}: {error}")
     if not all(map(math.isfinite, (figure.value, figure.low, figure.high))):
         return Failure(claim, f"its figure is {figure}, which must be finite: a run diverged")
-    return Measured(claim, verdict, figure, told, time.perf_counter() - started)
+    return Measured(claim, verdict, figure, told, time.process_time() - started)
 
 
 @contextlib.contextmanager

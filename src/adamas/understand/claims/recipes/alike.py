@@ -60,8 +60,7 @@ def tell(found: Alike, say: Say) -> Told:
     return Told(
         say(
             f"Over gradients that differ by a factor of a million, AdamW's strongest decay is {found.adamw:.6f} "
-            "times its "
-            f"weakest. Under Adam with L2 the ratio is {found.l2:.3g}.",
+            f"times its weakest. Under Adam with L2 the ratio is {found.l2:.3g}.",
             f"梯度大小相差一百万倍时,AdamW 最强的衰减是最弱的 {found.adamw:.6f} 倍;Adam + L2 则为 {found.l2:.3g} 倍。",
         ),
         say("Does the decay depend on the size of the gradient?", "衰减与梯度大小有关吗?"),
@@ -80,8 +79,7 @@ CLAIM = Claim(
     source="the article; arXiv 1711.05101, section 2",
     article_zh="AdamW 确保了权重衰减能够独立且一致地应用于每个权重, 无论其自适应学习率如何。",
     article_en="AdamW ensures that weight decay is applied independently and consistently to every weight, whatever "
-    "its "
-    "adaptive learning rate.",
+    "its adaptive learning rate.",
     measure=measure,
     judge=judge,
     tell=tell,

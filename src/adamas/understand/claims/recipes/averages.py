@@ -77,10 +77,10 @@ def tell(found: Averages, say: Say) -> Told:
 CLAIM = Claim(
     number=2,
     source="the article; arXiv 1412.6980, Algorithm 1",
-    article_zh="Adam 为每个参数维护两个指数移动平均值: 一阶矩(m): 梯度的指数移动平均值(类似于动量)。二阶矩(v): 梯度平"
-    "方的指数移动平均值。",
-    article_en="Adam keeps two exponential moving averages for every parameter. First moment (m): the average of the "
-    "gradient (like momentum). Second moment (v): the average of its square.",
+    article_zh="Adam 为每个参数维护两个指数移动平均值: 一阶矩(m): 梯度的指数移动平均值(类似于动量)。二阶矩(v): 梯度"
+    "平方的指数移动平均值。",
+    article_en="Adam keeps two exponential moving averages for every parameter. First moment (m): the average of "
+    "the gradient (like momentum). Second moment (v): the average of its square.",
     measure=measure,
     judge=judge,
     tell=tell,

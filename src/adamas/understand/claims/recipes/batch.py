@@ -47,10 +47,10 @@ def tell(found: Trend, say: Say) -> Told:
     first, last = found.values[0], found.values[-1]
     return Told(
         say(
-            f"From batches of {first:g} to {last:g} images AdamW's best weight decay goes from {found.bests[0]:.2g} to "
-            f"{found.bests[-1]:.2g}: it changes as batch^{found.figure}.",
-            f"批大小从 {first:g} 增到 {last:g},AdamW 的最佳权重衰减从 {found.bests[0]:.2g} 变为 {found.bests[-1]:.2g}:"
-            f"与批大小的 {found.figure} 次方成正比。",
+            f"From batches of {first:g} to {last:g} images AdamW's best weight decay goes from {found.bests[0]:.2g} "
+            f"to {found.bests[-1]:.2g}: it changes as batch^{found.figure}.",
+            f"批大小从 {first:g} 增到 {last:g},AdamW 的最佳权重衰减从 {found.bests[0]:.2g} 变为 "
+            f"{found.bests[-1]:.2g}:与批大小的 {found.figure} 次方成正比。",
         ),
         say("How does the best weight decay depend on the batch?", "最佳权重衰减怎样随批大小变化?"),
         chart([trace], say("images in a batch", "批大小"), say("best weight decay", "最佳权重衰减"), True),

@@ -70,12 +70,10 @@ def tell(found: Cautious, say: Say) -> Told:
     return Told(
         say(
             f"At weight_decay={found.weight_decay:.3g}, the best for plain AdamW, cautious decay changes the test "
-            "loss by "
-            f"{found.figure.percent}. Each at its own best weight decay: plain {best['plain']:.4g}, cautious "
+            f"loss by {found.figure.percent}. Each at its own best weight decay: plain {best['plain']:.4g}, cautious "
             f"{best['cautious']:.4g}.",
             f"在普通 AdamW 的最佳值 weight_decay={found.weight_decay:.3g} 处,谨慎衰减使测试损失变化 "
-            f"{found.figure.percent}。"
-            f"各取最佳权重衰减时:普通 {best['plain']:.4g},谨慎 {best['cautious']:.4g}。",
+            f"{found.figure.percent}。各取最佳权重衰减时:普通 {best['plain']:.4g},谨慎 {best['cautious']:.4g}。",
         ),
         say("Is cautious decay better at equal weight decay?", "相同权重衰减下,谨慎衰减更好吗?"),
         chart(traces, say("weight decay", "权重衰减"), say("test loss", "测试损失"), True),

@@ -94,9 +94,8 @@ def tell(found: Correction, say: Say) -> Told:
         say(
             f"At step {_LOOK} the raw moments are {found.m_raw.value:.2g} and {found.v_raw.value:.2g} of what they "
             f"estimate, the corrected ones {found.m_corrected.value:.3f} and {found.v_corrected.value:.3f}. Without "
-            "the "
-            f"correction the first {_EARLY} updates are {found.ratio} times as large as with it. Even with it the "
-            f"very first update is {found.first_corrected.value:.2g} times as large as a late one.",
+            f"the correction the first {_EARLY} updates are {found.ratio} times as large as with it. Even with it "
+            f"the very first update is {found.first_corrected.value:.2g} times as large as a late one.",
             f"第 {_LOOK} 步时,未修正的两个矩只有真值的 {found.m_raw.value:.2g} 和 {found.v_raw.value:.2g},修正后为 "
             f"{found.m_corrected.value:.3f} 和 {found.v_corrected.value:.3f}。不修正时前 {_EARLY} 步的更新是修正时的 "
             f"{found.ratio} 倍。即使修正,第一步更新仍是后期的 {found.first_corrected.value:.2g} 倍。",
@@ -110,11 +109,10 @@ def tell(found: Correction, say: Say) -> Told:
 CLAIM = Claim(
     number=5,
     source="the article; arXiv 1412.6980, section 3",
-    article_zh="在初始迭代中,一阶矩和二阶矩的估计值会偏向于零。Adam 包含偏差修正步骤来抵消这种早期偏差,使其在训练初期"
-    "更稳定。",
+    article_zh="在初始迭代中,一阶矩和二阶矩的估计值会偏向于零。Adam 包含偏差修正步骤来抵消这种早期偏差,使其在训练初"
+    "期更稳定。",
     article_en="In the first iterations the estimates of the first and second moment are biased towards zero. Adam "
-    "has a "
-    "bias correction that cancels this early bias and makes the start of training steadier.",
+    "has a bias correction that cancels this early bias and makes the start of training steadier.",
     measure=measure,
     judge=judge,
     tell=tell,

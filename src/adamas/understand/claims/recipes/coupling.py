@@ -81,8 +81,7 @@ CLAIM = Claim(
     source="the article; arXiv 1711.05101, section 2",
     article_zh="这意味着,权重衰减的影响被耦合到了梯度更新中,并且会受到 Adam 自身自适应学习率的影响。",
     article_en="This means that the effect of weight decay is coupled into the gradient update, and depends on "
-    "Adam's own "
-    "adaptive learning rate.",
+    "Adam's own adaptive learning rate.",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -80,10 +80,9 @@ def tell(found: Defaults, say: Say) -> Told:
     adam, sgd = found.widths
     return Told(
         say(
-            f"Adam is within 5 % of its best loss over {adam:.2g} decades of the learning rate, SGD with momentum over "
-            f"{sgd:.2g}: a difference of {found.wider} decades. At torch's default of 0.001 Adam's loss is "
-            f"{found.adam} "
-            f"times its best, that of SGD {found.sgd} times.",
+            f"Adam is within 5 % of its best loss over {adam:.2g} decades of the learning rate, SGD with momentum "
+            f"over {sgd:.2g}: a difference of {found.wider} decades. At torch's default of 0.001 Adam's loss is "
+            f"{found.adam} times its best, that of SGD {found.sgd} times.",
             f"学习率跨 {adam:.2g} 个数量级时 Adam 的损失都在其最佳值的 5 % 以内,带动量的 SGD 为 {sgd:.2g} 个:相差 "
             f"{found.wider} 个数量级。在 torch 默认的 0.001 处,Adam 的损失是其最佳值的 {found.adam} 倍,SGD 为 "
             f"{found.sgd} 倍。",
@@ -105,13 +104,11 @@ CLAIM = Claim(
     source="the article",
     article_zh="由于其出色的性能和较少的超参数调整需求,Adam 经常被推荐为深度学习模型的默认优化器。",
     article_en="Because of its excellent performance and little need for tuning, Adam is often recommended as the "
-    "default "
-    "optimizer for deep learning models.",
+    "default optimizer for deep learning models.",
     measure=measure,
     judge=judge,
     tell=tell,
-    rule_en="Holds if Adam's range of good learning rates is wider than that of SGD and its default is nearer to the "
-    "best; "
-    "conditional if one of both.",
+    rule_en="Holds if Adam's range of good learning rates is wider than that of SGD and its default is nearer to "
+    "the best; conditional if one of both.",
     rule_zh="Adam 的好学习率范围比 SGD 宽、且默认值离最佳更近则成立;只满足一项则有条件成立。",
 )

@@ -96,8 +96,8 @@ def tell(found: Epochs, say: Say) -> Told:
     return Told(
         say(
             f"From {first:g} to {last:g} epochs AdamW's best weight decay changes as epochs^{found.figure} where a "
-            "fifth "
-            f"of the labels are shuffled ({noisy}), and as epochs^{found.clean.figure} where they are clean ({clean}).",
+            f"fifth of the labels are shuffled ({noisy}), and as epochs^{found.clean.figure} where they are clean "
+            f"({clean}).",
             f"从 {first:g} 轮到 {last:g} 轮,五分之一标签打乱时 AdamW 的最佳权重衰减与轮数的 {found.figure} 次方成正比"
             f"({noisy}),标签干净时为 {found.clean.figure} 次方({clean})。",
         ),

@@ -139,14 +139,12 @@ def tell(found: Equilibrium, say: Say) -> Told:
     traces.append(level(say("prediction", "预测值"), (0.0, 1.0), 1.0))
     return Told(
         say(
-            f"With gradients of pure noise the RMS of weights settles at {found.noise} times sqrt(lr / (2 wd)), and at "
-            f"{found.noise_normalised} times with normalisation. In training on digits it is {found.training} times, "
-            "and "
-            f"{found.training_normalised} times with LayerNorm: there gradients are not pure noise.",
+            f"With gradients of pure noise the RMS of weights settles at {found.noise} times sqrt(lr / (2 wd)), and "
+            f"at {found.noise_normalised} times with normalisation. In training on digits it is {found.training} "
+            f"times, and {found.training_normalised} times with LayerNorm: there gradients are not pure noise.",
             f"纯噪声梯度下,权重的均方根稳定在 sqrt(lr / (2 wd)) 的 {found.noise} 倍,有归一化时为 "
-            f"{found.noise_normalised} 倍。"
-            f"在手写数字上训练时为 {found.training} 倍,有 LayerNorm 时为 {found.training_normalised} 倍:那里的梯度不"
-            "是纯噪声。",
+            f"{found.noise_normalised} 倍。在手写数字上训练时为 {found.training} 倍,有 LayerNorm 时为 "
+            f"{found.training_normalised} 倍:那里的梯度不是纯噪声。",
         ),
         say("Do weights settle at the predicted size?", "权重会稳定在预测的大小吗?"),
         chart(traces, say("share of the run", "训练进度"), say("RMS / prediction", "均方根 / 预测值")),

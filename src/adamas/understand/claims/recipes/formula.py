@@ -99,12 +99,10 @@ def tell(found: Formula, say: Say) -> Told:
     return Told(
         say(
             f"The paper's AdamW subtracts weight_decay * theta to {found.error:.1g} (relative), also when gradients "
-            "become "
-            f"{_LOUDER:g} times larger. torch.optim.AdamW subtracts {found.figure.value:.3g} "
-            f"times that: it multiplies by lr = {_LR:g}, as the other frameworks do.",
-            f"论文中的 AdamW 恰好减去 weight_decay * theta(相对误差 {found.error:.1g}),梯度变大 {_LOUDER:g} 倍也不变"
-            f"。torch.optim.AdamW 只减去 {found.figure.value:.3g} 倍:它与其他框架一样再乘以 "
-            f"lr = {_LR:g}。",
+            f"become {_LOUDER:g} times larger. torch.optim.AdamW subtracts {found.figure.value:.3g} times that: it "
+            f"multiplies by lr = {_LR:g}, as the other frameworks do.",
+            f"论文中的 AdamW 恰好减去 weight_decay * theta(相对误差 {found.error:.1g}),梯度变大 {_LOUDER:g} 倍也不"
+            f"变。torch.optim.AdamW 只减去 {found.figure.value:.3g} 倍:它与其他框架一样再乘以 lr = {_LR:g}。",
         ),
         say("What does AdamW subtract?", "AdamW 减去了多少?"),
         chart(traces, say("time", "时间"), say("subtracted / (wd x theta)", "减去的量 / (wd x theta)")),
@@ -116,11 +114,9 @@ CLAIM = Claim(
     number=8,
     source="the article; arXiv 1711.05101, Algorithm 2",
     article_zh="在应用上述更新之后,独立地将权重衰减项从权重中减去: $\\theta(t+1) = \\theta$ t – learning_rate · "
-    "Adam_update_term – "
-    "weight_decay · θ _t",
+    "Adam_update_term – weight_decay · θ _t",
     article_en="After applying the update above, independently subtract the weight decay term from the weight: "
-    "theta(t+1) = theta(t) - learning_rate * "
-    "Adam_update_term - weight_decay * theta(t)",
+    "theta(t+1) = theta(t) - learning_rate * Adam_update_term - weight_decay * theta(t)",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -166,11 +166,11 @@ def tell(found: Frameworks, say: Say) -> Told:
 CLAIM = Claim(
     number=13,
     source="the article",
-    article_zh="几乎所有主流的深度学习框架(如 PyTorch 和 TensorFlow)都提供了 AdamW 的实现。例如,在 PyTorch 中,"
-    "torch.optim.Adam 和 torch.optim.AdamW 是两个不同的类。",
-    article_en="Almost all major deep learning frameworks (such as PyTorch and TensorFlow) provide an implementation "
-    "of "
-    "AdamW. In PyTorch, for example, torch.optim.Adam and torch.optim.AdamW are two different classes.",
+    article_zh="几乎所有主流的深度学习框架(如 PyTorch 和 TensorFlow)都提供了 AdamW 的实现。例如,在 PyTorch "
+    "中,torch.optim.Adam 和 torch.optim.AdamW 是两个不同的类。",
+    article_en="Almost all major deep learning frameworks (such as PyTorch and TensorFlow) provide an "
+    "implementation of AdamW. In PyTorch, for example, torch.optim.Adam and torch.optim.AdamW are two different "
+    "classes.",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -87,16 +87,16 @@ def tell(found: Generalisation, say: Say) -> Told:
 CLAIM = Claim(
     number=11,
     source="the article; arXiv 1711.05101, section 4",
-    article_zh="这使得正则化效果更稳定,提高了模型的泛化能力,尤其是在大型模型和数据集上。在训练 Transformer 模型、大型"
-    "语言模型(LLMs)以及图像分类等任务中,AdamW 常常表现出比标准 Adam 更好的性能。",
-    article_en="This makes regularisation steadier and improves generalisation, especially for large models and data "
-    "sets. In training Transformer models, large language models (LLMs), and in tasks like image classification, AdamW "
-    "often performs better than standard Adam.",
+    article_zh="这使得正则化效果更稳定,提高了模型的泛化能力,尤其是在大型模型和数据集上。在训练 Transformer 模型、大"
+    "型语言模型(LLMs)以及图像分类等任务中,AdamW 常常表现出比标准 Adam 更好的性能。",
+    article_en="This makes regularisation steadier and improves generalisation, especially for large models and "
+    "data sets. In training Transformer models, large language models (LLMs), and in tasks like image "
+    "classification, AdamW often performs better than standard Adam.",
     measure=measure,
     judge=judge,
     tell=tell,
-    rule_en="Holds if AdamW's loss is at least 2 % lower on every job, with intervals below 0; does not hold if a gain of 2 % is "
-    "excluded "
-    "on every job; conditional otherwise.",
-    rule_zh="AdamW 在所有任务上损失至少低 2 % 且区间小于 0 则成立;在所有任务上都排除了 2 % 的改进则不成立;否则有条件成立。",
+    rule_en="Holds if AdamW's loss is at least 2 % lower on every job, with intervals below 0; does not hold if a "
+    "gain of 2 % is excluded on every job; conditional otherwise.",
+    rule_zh="AdamW 在所有任务上损失至少低 2 % 且区间小于 0 则成立;在所有任务上都排除了 2 % 的改进则不成立;否则有条件"
+    "成立。",
 )

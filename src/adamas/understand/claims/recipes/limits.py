@@ -100,10 +100,10 @@ def tell(found: Limits, say: Say) -> Told:
     traces = [line(n, name, steps, way, "") for n, (name, way) in enumerate(found.ways.items())]
     return Told(
         say(
-            f"Without momentum and bias correction Adam follows RMSProp to {found.rmsprop:.1g} of the way. With beta2 "
-            f"near 1 and a learning rate that falls as 1/sqrt(t) it follows AdaGrad to {found.adagrad:.1g}.",
-            f"去掉动量和偏差修正后,Adam 与 RMSProp 的轨迹相差不超过 {found.rmsprop:.1g}(相对位移);beta2 趋近 1、"
-            f"学习率按 1/sqrt(t) 下降时,与 AdaGrad 相差不超过 {found.adagrad:.1g}。",
+            f"Without momentum and bias correction Adam follows RMSProp to {found.rmsprop:.1g} of the way. With "
+            f"beta2 near 1 and a learning rate that falls as 1/sqrt(t) it follows AdaGrad to {found.adagrad:.1g}.",
+            f"去掉动量和偏差修正后,Adam 与 RMSProp 的轨迹相差不超过 {found.rmsprop:.1g}(相对位移);beta2 趋近 1、学习"
+            f"率按 1/sqrt(t) 下降时,与 AdaGrad 相差不超过 {found.adagrad:.1g}。",
         ),
         say("Does Adam walk as RMSProp and AdaGrad do?", "Adam 走的路与 RMSProp、AdaGrad 一样吗?"),
         chart(traces, say("step, in fiftieths of the run", "步数(全程的五十分之一)"), say("weight", "权重")),

@@ -71,34 +71,34 @@ def judge(found: Moments) -> Verdict:
 
 def tell(found: Moments, say: Say) -> Told:
     """Say for each moment in which direction it acts."""
+    means = _MEANS.tolist()[1:]  # the axis is logarithmic
     theory = [1 / root for root in _ROOTS.tolist()]
     traces = [
         line(0, say("by sqrt(v), m = 0", "随 sqrt(v),m = 0"), _ROOTS.tolist(), found.by_v, "sqrt(v)"),
         line(1, say("theory: 1 / sqrt(v)", "理论:1 / sqrt(v)"), _ROOTS.tolist(), theory, "sqrt(v)"),
-        line(2, say("by m, v = 1", "随 m,v = 1"), _MEANS.tolist(), found.by_m, "m"),
-        line(3, say("theory: 1 - m^2", "理论:1 - m^2"), _MEANS.tolist(), (1 - _MEANS**2).tolist(), "m"),
+        line(2, say("by m, v = 1", "随 m,v = 1"), means, found.by_m[1:], "m"),
+        line(3, say("theory: 1 - m^2", "理论:1 - m^2"), means, [1 - mean**2 for mean in means], "m"),
     ]
-    opposite = found.v.high < 0
-    return Told(
-        say(
-            f"{'For v it is the other way round' if opposite else 'For v'}: the decay of Adam with L2 goes as v^"
-            f"{found.v}, so a large v weakens it and a small v strengthens it ({found.by_v[0]:.3g} times lr x lambda "
-            "at "
-            f"sqrt(v) = 0.1, {found.by_v[-1]:.3g} at 10). A large m does weaken it: to {found.by_m[-1]:.2g} at "
-            f"m = {_MEANS[-1]:g} sqrt(v), theory {1 - _MEANS[-1] ** 2:.2g}."
-            if opposite
-            else f"The decay goes as v^{found.v}, and as (1 - m^2/v)^{found.m}: the moments do not act on it as in "
-            "Adam.",
+    strongest, weakest, by_m = f"{found.by_v[0]:.3g}", f"{found.by_v[-1]:.3g}", f"{found.by_m[-1]:.2g}"
+    large, expected = f"m = {_MEANS[-1]:g} sqrt(v)", f"{1 - _MEANS[-1] ** 2:.2g}"
+    if found.v.high < 0:
+        text = say(
+            f"For v it is the other way round: the decay of Adam with L2 goes as v^{found.v}, so a large v weakens "
+            f"it and a small v strengthens it ({strongest} times lr x lambda at sqrt(v) = 0.1, {weakest} at 10). A "
+            f"large m does weaken it: to {by_m} at {large}, theory {expected}.",
             f"对 v 而言恰好相反:Adam + L2 的衰减与 v 的 {found.v} 次方成正比,v 大则衰减弱,v 小则衰减强(sqrt(v) = 0.1 "
-            "时为 "
-            f"lr x λ 的 {found.by_v[0]:.3g} 倍,10 时为 {found.by_v[-1]:.3g} 倍)。m 大确实削弱衰减:m = {_MEANS[-1]:g} "
-            "sqrt(v) "
-            f"时降到 {found.by_m[-1]:.2g},理论值 {1 - _MEANS[-1] ** 2:.2g}。"
-            if opposite
-            else f"衰减与 v 的 {found.v} 次方、(1 - m^2/v) 的 {found.m} 次方成正比:矩对它的作用与 Adam 中不同。",
-        ),
+            f"时为 lr x λ 的 {strongest} 倍,10 时为 {weakest} 倍)。m 大确实削弱衰减:{large} 时降到 {by_m},理论值 "
+            f"{expected}。",
+        )
+    else:
+        text = say(
+            f"The decay goes as v^{found.v}, and as (1 - m^2/v)^{found.m}.",
+            f"衰减与 v 的 {found.v} 次方、(1 - m^2/v) 的 {found.m} 次方成正比。",
+        )
+    return Told(
+        text,
         say("How strong is the decay of Adam with L2?", "Adam + L2 的衰减有多强?"),
-        chart(traces, "sqrt(v), m", say("decay of a step / (lr x lambda)", "每步衰减 / (lr x λ)")),
+        chart(traces, "sqrt(v), m", say("decay of a step / (lr x lambda)", "每步衰减 / (lr x λ)"), True),
         say("Falling lines: the larger the moment, the weaker the decay.", "下降的线:矩越大,衰减越弱。"),
     )
 
@@ -106,11 +106,10 @@ def tell(found: Moments, say: Say) -> Told:
 CLAIM = Claim(
     number=9,
     source="the article",
-    article_zh="对于那些具有大梯度移动平均值(大 m)或小梯度平方移动平均值(小 v)的参数,自适应学习率可能会显著降低权重衰"
-    "减的效果,"
-    "或者导致权重衰减失效。",
-    article_en="For parameters with a large moving average of the gradient (large m) or a small moving average of its "
-    "square (small v), the adaptive learning rate may strongly reduce the effect of weight decay, or disable it.",
+    article_zh="对于那些具有大梯度移动平均值(大 m)或小梯度平方移动平均值(小 v)的参数,自适应学习率可能会显著降低权重"
+    "衰减的效果,或者导致权重衰减失效。",
+    article_en="For parameters with a large moving average of the gradient (large m) or a small moving average of "
+    "its square (small v), the adaptive learning rate may strongly reduce the effect of weight decay, or disable it.",
     measure=measure,
     judge=judge,
     tell=tell,

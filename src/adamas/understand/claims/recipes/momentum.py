@@ -102,8 +102,8 @@ def tell(found: Momentum, say: Say) -> Told:
     traces = [line(n, name, rates, needed, "lr") for n, (name, needed) in enumerate(found.needed.items())]
     return Told(
         say(
-            f"With momentum Adam needs {found.steps} times the steps and walks {found.way} times the way for each unit "
-            "of progress, both at the best learning rate. Below 1 is faster and steadier.",
+            f"With momentum Adam needs {found.steps} times the steps and walks {found.way} times the way for each "
+            "unit of progress, both at the best learning rate. Below 1 is faster and steadier.",
             f"在各自最佳学习率下,带动量的 Adam 所需步数是不带动量的 {found.steps} 倍,单位净位移所走的路程是 "
             f"{found.way} 倍;小于 1 表示更快、更平稳。",
         ),

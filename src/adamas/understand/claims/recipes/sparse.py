@@ -66,11 +66,10 @@ def tell(found: Sparse, say: Say) -> Told:
     return Told(
         say(
             f"A feature that occurs in 1 % of the steps moves its weight {found.moved[-1] / found.moved[0]:.3g} "
-            "times as "
-            f"far for each occurrence as one that always occurs: the step grows as frequency^{found.figure} "
+            f"times as far for each occurrence as one that always occurs: the step grows as frequency^{found.figure} "
             "(theory: -0.5).",
-            f"在 1 % 的步中出现的特征,每出现一次带来的位移是每步都出现的特征的 {found.moved[-1] / found.moved[0]:.3g} "
-            f"倍:步长与频率的 {found.figure} 次方成正比(理论值 -0.5)。",
+            "在 1 % 的步中出现的特征,每出现一次带来的位移是每步都出现的特征的 "
+            f"{found.moved[-1] / found.moved[0]:.3g} 倍:步长与频率的 {found.figure} 次方成正比(理论值 -0.5)。",
         ),
         say("How large is a step for a rare feature?", "稀疏特征的步长有多大?"),
         chart(traces, say("frequency", "出现频率"), say("way for each occurrence / lr", "每次出现的位移 / lr"), True),
@@ -82,8 +81,8 @@ CLAIM = Claim(
     number=3,
     source="the article; arXiv 1412.6980, section 1",
     article_zh="这些矩用于调整每个参数的学习率,使得对于稀疏梯度(不经常出现的特征),学习率更大;对于常见特征,学习率更小。",
-    article_en="These moments adapt each parameter's learning rate: larger for sparse gradients (features that occur "
-    "rarely), smaller for common features.",
+    article_en="These moments adapt each parameter's learning rate: larger for sparse gradients (features that "
+    "occur rarely), smaller for common features.",
     measure=measure,
     judge=judge,
     tell=tell,

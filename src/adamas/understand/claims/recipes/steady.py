@@ -86,10 +86,9 @@ def tell(found: Steady, say: Say) -> Told:
     return Told(
         say(
             f"While the learning rate falls to {_FLOOR:.0%}, the weights end at {found.corrected} times their first "
-            "norm "
-            f"with decay in proportion to lr^2, and at {found.plain} times under AdamW.",
-            f"学习率降到 {_FLOOR:.0%} 的过程中,衰减正比于 lr^2 时权重范数最终是初始的 {found.corrected} 倍,"
-            f"AdamW 下则为 {found.plain} 倍。",
+            f"norm with decay in proportion to lr^2, and at {found.plain} times under AdamW.",
+            f"学习率降到 {_FLOOR:.0%} 的过程中,衰减正比于 lr^2 时权重范数最终是初始的 {found.corrected} 倍,AdamW 下则"
+            f"为 {found.plain} 倍。",
         ),
         say("Do weight norms stay steady under a schedule?", "学习率调度下权重范数稳定吗?"),
         chart(traces, say("share of the schedule", "调度进度"), say("RMS of the weights", "权重的均方根")),

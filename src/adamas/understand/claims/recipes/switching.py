@@ -68,12 +68,11 @@ def tell(found: Switching, say: Say) -> Told:
     return Told(
         say(
             f"Adam without decay generalises badly here (training loss {found.training:.2g}, test loss "
-            f"{found.test:.2g}). "
-            f"A switch to {found.code} changes the test loss by {found.from_none.percent}. Beside Adam with a tuned L2 "
-            f"the change is {found.from_l2.percent}.",
+            f"{found.test:.2g}). A switch to {found.code} changes the test loss by {found.from_none.percent}. Beside "
+            f"Adam with a tuned L2 the change is {found.from_l2.percent}.",
             f"这里无衰减的 Adam 泛化很差(训练损失 {found.training:.2g},测试损失 {found.test:.2g})。切换到 "
-            f"{found.code} 后"
-            f"测试损失变化 {found.from_none.percent};与调好 L2 的 Adam 相比变化 {found.from_l2.percent}。",
+            f"{found.code} 后测试损失变化 {found.from_none.percent};与调好 L2 的 Adam 相比变化 "
+            f"{found.from_l2.percent}。",
         ),
         say("What does a switch to AdamW change?", "切换到 AdamW 会改变什么?"),
         intervals(listed, say("change of the test loss", "测试损失的变化"), MARGIN),
@@ -87,15 +86,14 @@ def tell(found: Switching, say: Say) -> Told:
 CLAIM = Claim(
     number=12,
     source="the article",
-    article_zh="如果你发现 Adam 模型的泛化能力不如预期,或者在训练大型模型时遇到困难,那么切换到 AdamW 往往是一个很好的"
-    "尝试。",
+    article_zh="如果你发现 Adam 模型的泛化能力不如预期,或者在训练大型模型时遇到困难,那么切换到 AdamW 往往是一个很好"
+    "的尝试。",
     article_en="If your Adam model generalises worse than expected, or training a large model is hard, switching to "
-    "AdamW "
-    "is often well worth a try.",
+    "AdamW is often well worth a try.",
     measure=measure,
     judge=judge,
     tell=tell,
-    rule_en="Holds if AdamW beats both Adam without decay and Adam with a tuned L2; conditional if it beats only the "
-    "first.",
+    rule_en="Holds if AdamW beats both Adam without decay and Adam with a tuned L2; conditional if it beats only "
+    "the first.",
     rule_zh="AdamW 同时优于无衰减的 Adam 和调好 L2 的 Adam 则成立;只优于前者则有条件成立。",
 )

@@ -48,15 +48,14 @@ CASES: list[tuple[Any, dict[str, Any], str, dict[str, Any], str]] = [
     (limits, {"steps": 200}, "holds", {"beta1": 0.9}, "does_not_hold"),
     (averages, {"steps": 100}, "holds", {"betas": (0.99, 0.9)}, "does_not_hold"),
     (sparse, {"steps": 1500, "seeds": 4}, "holds", {"adaptive": False}, "conditional"),
-    (momentum, {"seeds": 12, "limit": 1000}, "holds", {"betas": (0.0, 0.9)}, "does_not_hold"),
-    (correction, {"seeds": 4, "late": 50}, "holds", {"corrected": (False, True)}, "does_not_hold"),
+    (momentum, {"rates": (0.01, 0.03, 0.1, 0.3)}, "holds", {"betas": (0.0, 0.9)}, "does_not_hold"),
+    (correction, {"seeds": 4, "late": 20}, "holds", {"corrected": (False, True)}, "does_not_hold"),
     (coupling, {"steps": 300, "seeds": 3}, "holds", {"arms": ("lr", "l2")}, "does_not_hold"),
     (formula, {"steps": 40}, "conditional", {"decay": "l2"}, "does_not_hold"),
     (alike, {"steps": 150}, "holds", {"arms": ("l2", "lr")}, "does_not_hold"),
     (timescale, {"steps": 60}, "holds", {"rule": "l2"}, "does_not_hold"),
-    (steady, {"steps": 4000, "seeds": 2}, "holds", {"arms": ("lr", "corrected")}, "does_not_hold"),
-    (equilibrium, {"steps": 2500, "seeds": 3, "epochs": 1}, "conditional", {"decay": "l2"}, "does_not_hold"),
-    (scale, {"seeds": 2, "epochs": 6}, "holds", {"arms": ("adamw", "l2")}, "does_not_hold"),
+    (steady, {"steps": 4000, "seeds": 4}, "holds", {"arms": ("lr", "corrected")}, "does_not_hold"),
+    (equilibrium, {"steps": 2000, "seeds": 3, "epochs": 1}, "conditional", {"decay": "l2"}, "does_not_hold"),
 ]
 
 
@@ -76,7 +75,7 @@ def test_sparse_features_move_as_frequency_to_the_minus_half() -> None:
 
 
 def test_the_bias_of_the_moments_is_that_of_a_geometric_sum() -> None:
-    found = correction.measure(seeds=6, late=200)
+    found = correction.measure(seeds=6, late=50)
     assert near(found.m_raw, 1 - 0.9**10, 0.05)  # a mean of 256 weights, 6 seeds: noise of 4 %
     assert near(found.v_raw, 1 - 0.999**10, 0.05)
     # The first update is 1; a late one has the noise (1-b1)/(1+b1) and the mean 0.2 over the root of 1.04.
@@ -113,12 +112,12 @@ def test_torch_subtracts_lr_times_the_articles_term() -> None:
 
 def test_noise_settles_at_the_known_balances() -> None:
     """Under L2 the balance depends on the size of the noise, which is 3: sqrt(3) times AdamW's."""
-    found = equilibrium._settle(False, 2500, 3, "lr")[0]
+    found = equilibrium._settle(False, 2000, 3, "lr")[0]
     assert near(float(np.mean(found)), 1.0, 0.05)
     from adamas.decay import adamw_equilibrium_rms
 
     ratio = adam_l2_equilibrium_rms(3e-3, 1.0, 3.0) / adamw_equilibrium_rms(3e-3, 1.0)
-    under_l2 = equilibrium._settle(False, 6000, 3, "l2")[0]
+    under_l2 = equilibrium._settle(False, 5000, 2, "l2")[0]
     assert near(float(np.mean(under_l2)), ratio, 0.08)
 
 
@@ -130,14 +129,22 @@ def test_the_average_needs_the_claimed_timescale() -> None:
 
 def test_the_sizes_under_a_schedule_are_the_known_ones() -> None:
     """At a tenth of the learning rate AdamW's balance is sqrt(0.1) of the first one."""
-    found = steady.measure(steps=6000, seeds=2)
+    found = steady.measure(steps=5000, seeds=2)
     assert near(found.plain, math.sqrt(0.1), 0.1)
     assert near(found.corrected, 1.0, 0.06)
 
 
-def test_adam_is_less_sensitive_than_sgd_and_the_swap_says_so() -> None:
-    found = defaults.measure(seeds=2, epochs=10)
-    swapped = defaults.measure(seeds=2, epochs=10, arms=("sgd", "l2"))
+def test_the_loss_times_ten_moves_one_best_decay_and_the_swap_says_so() -> None:
+    swapped = scale.measure(seeds=2, epochs=12, arms=("adamw", "l2"))
+    assert scale.judge(swapped) == "does_not_hold"
+    found = replace(swapped, l2=swapped.adamw, adamw=swapped.l2)
+    assert scale.judge(found) == "holds"
+    assert near(found.l2, 1.0, 0.1)  # a loss times 10 with L2 times 10 is the same training
+
+
+def test_a_range_of_learning_rates_has_an_advantage_that_the_swap_turns_round() -> None:
+    found = defaults.measure(seeds=2, epochs=2)
+    swapped = defaults.measure(seeds=2, epochs=2, arms=("sgd", "l2"))
     assert swapped.wider == Estimate(-found.wider.value, -found.wider.high, -found.wider.low)
     wide, narrow = Estimate(1.0, 0.5, 1.5), Estimate(-1.0, -1.5, -0.5)
     good, bad = Estimate(1.1, 1.0, 1.2), Estimate(2.0, 1.8, 2.2)
@@ -178,10 +185,10 @@ def test_switching_can_come_out_either_way() -> None:
 
 
 def test_trends_can_come_out_either_way() -> None:
-    rising = epochs.trend([10.0, 100.0], [[0.0, 0.1], [1.0, 0.9]])
-    falling = epochs.trend([10.0, 100.0], [[1.0, 0.9], [0.0, 0.1]])
+    rising = epochs.trend([10.0, 100.0], [[0.0, 0.02, 0.01], [0.9, 0.93, 0.9]])
+    falling = epochs.trend([10.0, 100.0], [[0.9, 0.93, 0.9], [0.0, 0.02, 0.01]])
     flat = epochs.trend([10.0, 100.0], [[0.0, 1.0], [1.0, 0.0]])
-    assert near(rising.figure, 0.9, 1e-9)
+    assert near(rising.figure, 0.9, 1e-9)  # 0.90, 0.91 and 0.89 a decade
     assert (batch.judge(rising), batch.judge(falling), batch.judge(flat)) == ("holds", "does_not_hold", "conditional")
     assert epochs.judge(epochs.Epochs(falling, falling)) == "holds"
     assert epochs.judge(epochs.Epochs(rising, rising)) == "does_not_hold"

@@ -19,8 +19,8 @@ def intervals(rows: Mapping[str, Estimate], x_title: str, margin: float) -> dict
         x_title: The title of the horizontal axis.
         margin: Half the width of the band, as a fraction.
     """
-    labels = [plain(label) for label in reversed(rows)]
-    found = list(reversed(rows.values()))
+    labels = [plain(label) for label in list(rows)[::-1]]
+    found = list(rows.values())[::-1]
     line = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
     trace = {
         "type": "scatter",

@@ -42,9 +42,9 @@ def measure(steps: int = 600, arms: tuple[str, str] = ("lr", "l2")) -> Alike:
     gradients = noise(_SIZES, seeds=1, copies=80)
     # The term of L2 stays far below the smallest gradient: lambda * theta is 1e-4 * 1e-2.
     rates = [decay_rates(with_decay(arm, weight_decay=1e-4), gradients, steps)[0] for arm in arms]
-    ratios = [float(rate.max() / rate.min()) for rate in rates]
+    adamw, l2 = (float(rate.max() / rate.min()) for rate in rates)
     means = (rate.mean(axis=1).tolist() for rate in rates)
-    return Alike(*ratios, dict(zip(("adamw", "l2"), means, strict=True)))
+    return Alike(adamw, l2, dict(zip(("adamw", "l2"), means, strict=True)))
 
 
 def judge(found: Alike) -> Verdict:

@@ -50,7 +50,8 @@ def measure(steps: int = 500, betas: tuple[float, float] = _BETAS) -> Averages:
         average = ((1 - beta) * beta**age * terms).sum(axis=0)
         errors.append(float((np.abs(moment.numpy() - average) / np.abs(average).max()).max()))
     ages = np.arange(0, 200, 4)
-    return Averages(*errors, {f"beta={beta}": ((1 - beta) * beta**ages).tolist() for beta in _BETAS})
+    first, second = errors
+    return Averages(first, second, {f"beta={beta}": ((1 - beta) * beta**ages).tolist() for beta in _BETAS})
 
 
 def judge(found: Averages) -> Verdict:

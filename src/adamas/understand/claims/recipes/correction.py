@@ -45,8 +45,9 @@ def measure(seeds: int = 8, late: int = 500, corrected: tuple[bool, bool] = (Tru
         late: The number of late updates to average.
         corrected: Whether each of the two runs has the correction.
     """
-    moments, sizes = {}, []
-    for run, with_it in enumerate(corrected):
+    moments: list[tuple[Estimate, Estimate]] = []
+    sizes: list[Array] = []
+    for with_it in corrected:
         hyper = Hyper(lr=1.0, bias_correction=with_it)
         theta = np.zeros((seeds, _WEIGHTS))
         state, moved = init(theta), []
@@ -58,13 +59,16 @@ def measure(seeds: int = 8, late: int = 500, corrected: tuple[bool, bool] = (Tru
             if t + 1 == _LOOK:
                 c1, c2 = (1 - hyper.beta1**_LOOK, 1 - hyper.beta2**_LOOK) if with_it else (1.0, 1.0)
                 m, v = state.m.mean(axis=1) / c1 / _MEAN, state.v.mean(axis=1) / c2 / (1 + _MEAN**2)
-                moments[run] = estimate(m.tolist()), estimate(v.tolist())
+                moments.append((estimate(m.tolist()), estimate(v.tolist())))
         sizes.append(np.array(moved))  # (steps, seeds)
     early = [_rms(size[:_EARLY]) for size in sizes]
+    (m_corrected, v_corrected), (m_raw, v_raw) = moments
     names = ("corrected", "raw")
     return Correction(
-        *moments[0],
-        *moments[1],
+        m_corrected,
+        v_corrected,
+        m_raw,
+        v_raw,
         estimate((sizes[0][0] / _rms(sizes[0][_LATE:])).tolist()),
         estimate((early[1] / early[0]).tolist()),
         {name: size.mean(axis=1)[:_LATE:20].tolist() for name, size in zip(names, sizes, strict=True)},

@@ -60,7 +60,8 @@ def measure(seeds: int = 6, epochs: int = 30, arms: tuple[str, str] = ("l2", "sg
         losses[name] = [sum(column) / seeds for column in zip(*rows, strict=True)]
     wider = estimate([a - b for a, b in zip(*widths, strict=True)])
     means = tuple(sum(each) / seeds for each in widths)
-    return Defaults(wider, *(estimate(each) for each in regrets), (means[0], means[1]), losses)
+    adam, sgd = (estimate(each) for each in regrets)
+    return Defaults(wider, adam, sgd, (means[0], means[1]), losses)
 
 
 def _width(row: Sequence[float]) -> float:

@@ -79,7 +79,7 @@ def measure(epochs: Sequence[int] = (10, 20, 40, 80), seeds: int = 4) -> Epochs:
 
 def judge(found: Epochs) -> Verdict:
     """Return "holds" if the best weight decay falls on both jobs, and "does_not_hold" if it rises on both."""
-    verdicts = {direction(each.figure, sign=-1) for each in (found.noisy, found.clean)}
+    verdicts: set[Verdict] = {direction(each.figure, sign=-1) for each in (found.noisy, found.clean)}
     return verdicts.pop() if len(verdicts) == 1 else "conditional"
 
 

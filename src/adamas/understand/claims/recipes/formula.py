@@ -60,9 +60,9 @@ def measure(steps: int = 200, decay: str = "independent") -> Formula:
         return torch.optim.AdamW(params, lr=_LR, weight_decay=weight_decay)
 
     found = {"paper": _multiples(ours, steps), "torch": _multiples(torchs, steps)}
-    ends = [(float(each.min()), float(each.max())) for each in found.values()]
+    paper, torchs_own = ((float(each.min()), float(each.max())) for each in found.values())
     every = max(1, steps // 50)
-    return Formula(*ends, {name: each.mean(axis=1)[::every].tolist() for name, each in found.items()})
+    return Formula(paper, torchs_own, {name: each.mean(axis=1)[::every].tolist() for name, each in found.items()})
 
 
 def _multiples(make: Any, steps: int) -> Array:

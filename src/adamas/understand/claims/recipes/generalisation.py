@@ -50,7 +50,7 @@ def compare(studies: Mapping[str, Study], arm: str = "adamw", other: str = "l2")
 
 def judge(found: Generalisation) -> Verdict:
     """Return "holds" if AdamW is better on every job, and "does_not_hold" if a gain is excluded on every job."""
-    verdicts = {improvement(change, MARGIN) for change in found.changes.values()}
+    verdicts: set[Verdict] = {improvement(change, MARGIN) for change in found.changes.values()}
     return verdicts.pop() if len(verdicts) == 1 else "conditional"
 
 

@@ -8,6 +8,7 @@ and the way walked until then for each unit of net progress.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ class Momentum:
 
     steps: Estimate
     way: Estimate
+    rates: list[float]
     needed: dict[str, list[float]]
 
     @property
@@ -36,20 +38,26 @@ class Momentum:
         return self.steps
 
 
-def measure(seeds: int = 12, limit: int = 1500, betas: tuple[float, float] = (0.9, 0.0)) -> Momentum:
+def measure(
+    seeds: int = 12,
+    limit: int = 1500,
+    betas: tuple[float, float] = (0.9, 0.0),
+    rates: Sequence[float] = _RATES,
+) -> Momentum:
     """Count steps and way to the target with the first beta1 and with the second.
 
     Args:
         seeds: The number of quadratics.
         limit: Steps after which a run counts as not arrived.
         betas: beta1 with momentum and without.
+        rates: The learning rates to choose from.
     """
     random = np.random.default_rng(4)
     directions = np.linalg.qr(random.standard_normal((seeds, _DIMENSIONS, _DIMENSIONS)))[0]
     curvatures = _CONDITION ** np.linspace(0, 1, _DIMENSIONS)
     matrix = np.einsum("sij,j,skj->sik", directions, curvatures, directions)
     start = np.einsum("sij,sj->si", directions, random.standard_normal((seeds, _DIMENSIONS)))
-    runs = [np.array([_run(matrix, start, lr, beta, limit) for lr in _RATES]) for beta in betas]  # (rates, 2, seeds)
+    runs = [np.array([_run(matrix, start, lr, beta, limit) for lr in rates]) for beta in betas]  # (rates, 2, seeds)
     bests = []
     for run in runs:
         best = run[:, 0].argmin(axis=0)
@@ -58,6 +66,7 @@ def measure(seeds: int = 12, limit: int = 1500, betas: tuple[float, float] = (0.
     return Momentum(
         _exponential(estimate(ratios[:, 0].tolist())),
         _exponential(estimate(ratios[:, 1].tolist())),
+        list(rates),
         {f"beta1={beta}": run[:, 0].mean(axis=1).tolist() for beta, run in zip(betas, runs, strict=True)},
     )
 
@@ -98,8 +107,7 @@ def judge(found: Momentum) -> Verdict:
 
 def tell(found: Momentum, say: Say) -> Told:
     """Say what momentum changes in steps and in way."""
-    rates = list(_RATES)
-    traces = [line(n, name, rates, needed, "lr") for n, (name, needed) in enumerate(found.needed.items())]
+    traces = [line(n, name, found.rates, needed, "lr") for n, (name, needed) in enumerate(found.needed.items())]
     return Told(
         say(
             f"With momentum Adam needs {found.steps} times the steps and walks {found.way} times the way for each "

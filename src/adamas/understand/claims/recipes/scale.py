@@ -60,7 +60,8 @@ def measure(
             bests.append([best(grids[kind], values) for values in found.values()])
             curves[f"{kind}, {factor:g}"] = [sum(column) / seeds for column in zip(*found.values(), strict=True)]
         shifts.append(estimate([after - before for before, after in zip(*bests, strict=True)]))
-    return Scale(*shifts, grids, curves)
+    l2, adamw = shifts
+    return Scale(l2, adamw, grids, curves)
 
 
 def judge(found: Scale) -> Verdict:

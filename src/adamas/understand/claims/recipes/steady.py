@@ -41,9 +41,9 @@ def measure(steps: int = 12_000, seeds: int = 6, arms: tuple[str, str] = ("corre
         arms: The decay that the claim is about, and the usual one.
     """
     norms = [_norms(decay, steps, seeds) for decay in arms]  # each (looks, seeds)
-    ratios = [estimate([end / start for start, end in zip(each[0], each[-1], strict=True)]) for each in norms]
+    corrected, plain = (estimate([end / start for start, end in zip(each[0], each[-1], strict=True)]) for each in norms)
     means = ([sum(look) / seeds for look in each] for each in norms)
-    return Steady(*ratios, dict(zip(("corrected", "plain"), means, strict=True)))
+    return Steady(corrected, plain, dict(zip(("corrected", "plain"), means, strict=True)))
 
 
 def _norms(decay: str, steps: int, seeds: int, weights: int = 2048) -> list[list[float]]:

@@ -46,7 +46,7 @@ def steady(job: Job) -> Job:
 
 
 def _mlp() -> nn.Module:
-    """Return the small network."""
+    """Return a small network with one hidden layer."""
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 

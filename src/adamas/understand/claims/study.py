@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from adamas.understand.claims.claim import Estimate, estimate
 from adamas.understand.claims.sweep import grid
@@ -40,7 +39,7 @@ class Size:
 SIZES = {
     "digits": Size((1e-3, 3e-3, 1e-2), (-3.5, -0.5), (-1.5, 1.5), 8),
     "deep": Size((1e-3, 3e-3, 1e-2), (-3.0, 0.0), (-1.5, 1.5), 8),
-    "transformer": Size((5e-3, 1e-2), (-4.5, -3.0), (-1.0, 0.5), 4),
+    "transformer": Size((5e-3, 1e-2), (-4.5, -2.5), (-1.5, 0.5), 4),
 }
 
 
@@ -88,15 +87,12 @@ def study(job: Factory, size: Size, arms: Mapping[str, Arm]) -> Study:
 
 
 def _finer(rates: Sequence[float], count: int) -> list[float]:
-    """Return `count` learning rates at equal ratios over the same range: as many runs as the other arms have."""
+    """Return `count` learning rates at equal ratios over the same range: as many runs as the other arms have.
+
+    A range of one learning rate has no others.
+    """
     ratio = (rates[-1] / rates[0]) ** (1 / (count - 1))
     return [rates[0] * ratio**n for n in range(count)]
-
-
-@cache
-def study_of(name: str) -> Study:
-    """Return the study of one of the `JOBS`, run at most once: two claims look at the same studies."""
-    return study(factory(name), SIZES[name], ARMS)
 
 
 def factory(name: str) -> Factory:

@@ -28,7 +28,7 @@ class Alike:
 
     @property
     def figure(self) -> Estimate:
-        """The ratio of AdamW."""
+        """The ratio of AdamW's decays."""
         return exact(self.adamw)
 
 

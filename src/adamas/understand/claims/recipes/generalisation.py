@@ -13,7 +13,7 @@ from typing import Any
 
 from adamas.understand.claims.claim import Claim, Estimate, Say, Told, Verdict, estimate, improvement
 from adamas.understand.claims.plots import intervals
-from adamas.understand.claims.study import JOBS, MARGIN, Study, study_of
+from adamas.understand.claims.study import ARMS, JOBS, MARGIN, SIZES, Study, factory, study
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Generalisation:
 
 
 def measure() -> Generalisation:
-    """Run the three studies."""
-    return compare({name: study_of(name) for name in JOBS})
+    """Run a study of each job."""
+    return compare({name: study(factory(name), SIZES[name], ARMS) for name in JOBS})
 
 
 def compare(studies: Mapping[str, Study], arm: str = "adamw", other: str = "l2") -> Generalisation:
@@ -62,18 +62,20 @@ def tell(found: Generalisation, say: Say) -> Told:
         "transformer": say("transformer", "Transformer"),
     }
     listed = {titles.get(name, name): change for name, change in found.changes.items()}
-    parts = [f"{title} {change.percent}" for title, change in listed.items()]
+    decays = [f"wd {adamw:.2g}, {l2:.2g}" for adamw, l2 in found.settings.values()]
+    parts = [f"{title} {change.percent} ({wd})" for (title, change), wd in zip(listed.items(), decays, strict=True)]
     words = {
-        "holds": say("AdamW is better on every job.", "AdamW 在所有任务上都更好。"),
+        "holds": say("AdamW is better on each of these small jobs.", "在这些小任务上 AdamW 都更好。"),
         "conditional": say("It depends on the job, or is within the noise.", "取决于任务,或在噪声之内。"),
-        "does_not_hold": say("AdamW is not better on any job.", "AdamW 在任何任务上都没有更好。"),
+        "does_not_hold": say("AdamW is better on none of these small jobs.", "在这些小任务上 AdamW 都没有更好。"),
     }
     plot: dict[str, Any] = intervals(listed, say("change of the test loss", "测试损失的变化"), MARGIN)
     return Told(
         say(
-            f"AdamW's test loss beside that of Adam with L2, both tuned alike: {'; '.join(parts)}. "
+            "AdamW's test loss beside that of Adam with L2, both tuned alike (weight decay of each): "
+            f"{'; '.join(parts)}. {words[judge(found)]}",
+            f"同等调参后,AdamW 相对 Adam + L2 的测试损失变化(括号内为各自的权重衰减):{';'.join(parts)}。"
             f"{words[judge(found)]}",
-            f"同等调参后,AdamW 相对 Adam + L2 的测试损失变化:{';'.join(parts)}。{words[judge(found)]}",
         ),
         say("Does AdamW generalise better than Adam with L2?", "AdamW 的泛化比 Adam + L2 更好吗?"),
         plot,

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adamas.understand.claims.registry import CLAIMS
 from benchmarks import RESULTS
 from benchmarks.markdown import filled, table
 
 PAGE = Path(__file__).parents[1] / "docs" / "claims.md"
-CLAIMS = RESULTS / "claims.json"
+FOUND = RESULTS / "claims.json"
 ARTICLE = 13  # the claims up to this number are the article's
 VERDICTS = {"holds": "holds", "conditional": "holds under a condition", "does_not_hold": "**does not hold**"}
 
@@ -46,7 +47,8 @@ def cell(text: str) -> str:
 def figure(claim: Mapping[str, Any]) -> str:
     """Return the figure of a claim with its interval, if it has one."""
     value, low, high = (f"{claim[key]:.3g}" for key in ("value", "low", "high"))
-    return value if low == value == high else f"{value} ({low} to {high})"
+    shown = value if low == value == high else f"{value} ({low} to {high})"
+    return f"{shown}: {CLAIMS[claim['number']].figure_en}"
 
 
 def section(claim: Mapping[str, Any]) -> str:
@@ -70,4 +72,4 @@ def section(claim: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), json.loads(CLAIMS.read_text())["claims"]), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), json.loads(FOUND.read_text())["claims"]), encoding="utf-8")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def published() -> list[dict[str, object]]:
-    return json.loads(claims.CLAIMS.read_text())["claims"]
+    return json.loads(claims.FOUND.read_text())["claims"]
 
 
 def test_every_claim_is_published_as_the_code_names_it() -> None:

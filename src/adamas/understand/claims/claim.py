@@ -103,6 +103,8 @@ class Claim:
         source: Where the claim stands.
         article_zh: The sentence in Chinese: the article's own, or ours for a paper.
         article_en: The same sentence in English.
+        figure_en: What the figure beside the verdict is.
+        figure_zh: The same in Chinese.
         measure: The experiment: it returns the figures.
         judge: The rule from figures to the verdict, which looks at nothing else.
         tell: Puts the figures into words and a picture.
@@ -114,6 +116,8 @@ class Claim:
     source: str
     article_zh: str
     article_en: str
+    figure_en: str
+    figure_zh: str
     measure: Callable[[], Any]
     judge: Callable[[Any], Verdict]
     tell: Callable[[Any, Say], Told]

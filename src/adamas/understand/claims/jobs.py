@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 
 def _deep(normalise: bool) -> nn.Module:
-    """Return the residual network."""
+    """Return the network of residual blocks."""
     return nn.Sequential(nn.Linear(64, _WIDTH), *(Block(normalise) for _ in range(6)), nn.Linear(_WIDTH, 10))
 
 

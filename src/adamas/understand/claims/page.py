@@ -49,7 +49,7 @@ def _overview(found: Sequence[Measured], say: Say) -> Section:
     """Return the table of all claims."""
     columns = (
         say("number", "编号"), say("verdict", "结论"), say("figure", "数值"), say("low", "下限"), say("high", "上限"),
-        say("seconds", "秒"), say("source", "出处"), say("claim", "论断"),
+        say("of what", "数值含义"), say("seconds", "秒"), say("source", "出处"), say("claim", "论断"),
     )  # fmt: skip
     rows = tuple(
         (
@@ -58,6 +58,7 @@ def _overview(found: Sequence[Measured], say: Say) -> Section:
             each.figure.value,
             each.figure.low,
             each.figure.high,
+            say(each.claim.figure_en, each.claim.figure_zh),
             round(each.seconds, 2),
             each.claim.source,
             say(each.claim.article_en, each.claim.article_zh),
@@ -76,6 +77,7 @@ def _section(each: Measured, say: Say) -> Section:
         paragraphs=(
             f"“{claim.article_zh}”",
             f"“{claim.article_en}” ({claim.source})",
+            say(f"Figure: {each.figure}, {claim.figure_en}.", f"数值:{each.figure},{claim.figure_zh}。"),
             say(f"Rule: {claim.rule_en}", f"规则:{claim.rule_zh}"),
         ),
         figures=(Figure(f"claim-{claim.number}", told.question, told.text, told.plot, told.how_to_read),),

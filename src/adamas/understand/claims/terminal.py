@@ -35,7 +35,7 @@ def print_table(console: Console, found: Sequence[Measured], say: Say) -> None:
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("", justify="right")
     for title in (say("verdict", "结论"), say("figure", "数值")):
-        table.add_column(title, max_width=14)
+        table.add_column(title, max_width=18)
     table.add_column(say("claim, and what was measured", "论断与实测"), overflow="fold", ratio=1)
     for each in found:
         about = Text(say(each.claim.article_en, each.claim.article_zh), style="italic")
@@ -43,7 +43,7 @@ def print_table(console: Console, found: Sequence[Measured], say: Say) -> None:
         table.add_row(
             Text(str(each.claim.number)),
             Text(verdict(each.verdict, say), style=_STYLES[each.verdict]),
-            Text(str(each.figure)),
+            Text(f"{each.figure}\n{say(each.claim.figure_en, each.claim.figure_zh)}"),
             Text.assemble(about, "\n", each.told.text, "\n"),
         )
     console.print(table)

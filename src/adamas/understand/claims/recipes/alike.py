@@ -80,6 +80,8 @@ CLAIM = Claim(
     article_zh="AdamW 确保了权重衰减能够独立且一致地应用于每个权重, 无论其自适应学习率如何。",
     article_en="AdamW ensures that weight decay is applied independently and consistently to every weight, whatever "
     "its adaptive learning rate.",
+    figure_en="AdamW's strongest decay by its weakest",
+    figure_zh="AdamW 最强与最弱的衰减之比",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -82,6 +82,8 @@ CLAIM = Claim(
     "平方的指数移动平均值。",
     article_en="Adam keeps two exponential moving averages for every parameter. First moment (m): the average of "
     "the gradient (like momentum). Second moment (v): the average of its square.",
+    figure_en="largest relative error of m and v",
+    figure_zh="m 和 v 的最大相对误差",
     measure=measure,
     judge=judge,
     tell=tell,

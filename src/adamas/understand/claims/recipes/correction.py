@@ -117,6 +117,8 @@ CLAIM = Claim(
     "期更稳定。",
     article_en="In the first iterations the estimates of the first and second moment are biased towards zero. Adam "
     "has a bias correction that cancels this early bias and makes the start of training steadier.",
+    figure_en="first updates without the correction by those with it",
+    figure_zh="无修正与有修正的前期更新之比",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -82,6 +82,8 @@ CLAIM = Claim(
     article_zh="这意味着,权重衰减的影响被耦合到了梯度更新中,并且会受到 Adam 自身自适应学习率的影响。",
     article_en="This means that the effect of weight decay is coupled into the gradient update, and depends on "
     "Adam's own adaptive learning rate.",
+    figure_en="decay of L2 at the loss by that at ten times the loss",
+    figure_zh="L2 在原损失与十倍损失下的衰减之比",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -106,6 +106,8 @@ CLAIM = Claim(
     article_zh="由于其出色的性能和较少的超参数调整需求,Adam 经常被推荐为深度学习模型的默认优化器。",
     article_en="Because of its excellent performance and little need for tuning, Adam is often recommended as the "
     "default optimizer for deep learning models.",
+    figure_en="decades of good learning rates, Adam minus SGD",
+    figure_zh="好学习率的数量级数,Adam 减 SGD",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -158,6 +158,8 @@ CLAIM = Claim(
     article_zh="无论有无归一化,权重范数都会稳定在可预测的平衡值 sqrt(lr / (2 wd))(均方根)。",
     article_en="Weight norms settle at a predicted equilibrium, an RMS of sqrt(lr / (2 wd)), with and without "
     "normalisation.",
+    figure_en="RMS by the prediction, noise with normalisation",
+    figure_zh="均方根与预测值之比(噪声,有归一化)",
     measure=measure,
     judge=judge,
     tell=tell,

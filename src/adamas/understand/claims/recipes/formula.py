@@ -117,6 +117,8 @@ CLAIM = Claim(
     "Adam_update_term – weight_decay · θ _t",
     article_en="After applying the update above, independently subtract the weight decay term from the weight: "
     "theta(t+1) = theta(t) - learning_rate * Adam_update_term - weight_decay * theta(t)",
+    figure_en="what torch's AdamW subtracts by the article's term",
+    figure_zh="torch 的 AdamW 减去的量与文中公式之比",
     measure=measure,
     judge=judge,
     tell=tell,

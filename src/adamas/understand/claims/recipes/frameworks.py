@@ -171,6 +171,8 @@ CLAIM = Claim(
     article_en="Almost all major deep learning frameworks (such as PyTorch and TensorFlow) provide an "
     "implementation of AdamW. In PyTorch, for example, torch.optim.Adam and torch.optim.AdamW are two different "
     "classes.",
+    figure_en="installed frameworks that have both",
+    figure_zh="两者都有的已安装框架数",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -94,6 +94,8 @@ CLAIM = Claim(
     article_en="This makes regularisation steadier and improves generalisation, especially for large models and "
     "data sets. In training Transformer models, large language models (LLMs), and in tasks like image "
     "classification, AdamW often performs better than standard Adam.",
+    figure_en="change of the test loss by AdamW, from Adam with L2",
+    figure_zh="AdamW 相对 Adam + L2 的测试损失变化",
     measure=measure,
     judge=judge,
     tell=tell,

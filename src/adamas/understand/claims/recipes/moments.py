@@ -110,6 +110,8 @@ CLAIM = Claim(
     "衰减的效果,或者导致权重衰减失效。",
     article_en="For parameters with a large moving average of the gradient (large m) or a small moving average of "
     "its square (small v), the adaptive learning rate may strongly reduce the effect of weight decay, or disable it.",
+    figure_en="exponent of the decay of L2 in v",
+    figure_zh="L2 的衰减随 v 变化的指数",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -83,6 +83,8 @@ CLAIM = Claim(
     article_zh="这些矩用于调整每个参数的学习率,使得对于稀疏梯度(不经常出现的特征),学习率更大;对于常见特征,学习率更小。",
     article_en="These moments adapt each parameter's learning rate: larger for sparse gradients (features that "
     "occur rarely), smaller for common features.",
+    figure_en="exponent of the step in the frequency",
+    figure_zh="步长随频率变化的指数",
     measure=measure,
     judge=judge,
     tell=tell,

@@ -259,9 +259,9 @@ class ClaimsOptions:
 @app.command(
     epilog="""**Examples**
 
-`adamas claims`: all twenty claims, in about a quarter of an hour
+`adamas claims`: all twenty claims, in about five minutes
 
-`adamas claims --only 1-13`: the claims of the article, in less than five minutes
+`adamas claims --only 1-13`: the claims of the article, in about two minutes
 
 `adamas claims --only 9`: does a small v weaken the decay in Adam? Measured in seconds
 

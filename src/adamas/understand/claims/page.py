@@ -33,10 +33,9 @@ def make_page(found: Sequence[Measured], failures: Sequence[Failure], lang: Lang
         kicker="adamas claims",
         lead=(
             say(
-                "Each claim is measured by an experiment of its own, on fixed seeds. A rule that was written before "
-                "the "
-                "result turns the figures into the verdict.",
-                "每个论断都由一个独立的实验测量,随机种子固定。判定规则在看到结果之前写定。",
+                "Each claim is measured by an experiment of its own, on fixed seeds. A rule that looks at the figures "
+                "and at nothing else turns them into the verdict.",
+                "每个论断都由一个独立的实验测量,随机种子固定。判定规则只看数值,不看其他。",
             ),
             *(failure_line(failure, say) for failure in failures),
         ),

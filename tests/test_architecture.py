@@ -162,12 +162,14 @@ def test_the_rooms_of_compare_are_small() -> None:
 
 
 def test_only_the_command_line_looks_into_compare() -> None:
+    """And the claims, which train the built-in jobs."""
     for path in SOURCES:
         if name_of(path).startswith("compare/"):
             continue
         used = [each for each in imports(ast.parse(path.read_text())) if each.startswith(COMPARE + ".")]
         names = {each.removeprefix(COMPARE + ".") for each in used}
         allowed = {"command", "study", "study.settings", "study.errors"} if name_of(path) == "cli.py" else set()
+        allowed = {"job", "workloads"} if name_of(path).startswith("understand/claims/") else allowed
         assert {name for name in names if not name.startswith(tuple(allowed))} == set() if allowed else not names
 
 
@@ -333,7 +335,9 @@ def test_the_page_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,550 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """4,630 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+
+    Of these, 70 put the measured claims on their page.
 
     Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
 
@@ -341,7 +345,7 @@ def test_bench_and_benchmarks_stay_within_their_budget() -> None:
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4550
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4630
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

@@ -58,8 +58,7 @@ def released_by(trainer: str, **how: Any) -> Digest:
     return by_accelerate(AdamW, options, prepared=release_gradients, **how)
 
 
-@pytest.mark.parametrize("clip", [None, 0.05])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (2, 0.05)])
 @pytest.mark.parametrize("trainer", ["lightning", "transformers", "accelerate"])
 def test_adapters_hand_over_accumulation_and_clipping(
     trainer: str, accumulate: int, clip: float | None, tmp_path: Path

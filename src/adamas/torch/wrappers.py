@@ -16,7 +16,7 @@ from adamas.options import OPTIMIZER_KEYS
 
 def unwrapped(optimizer: Any) -> Any:
     """The optimizer inside of a trainer's wrappers, each of which has it as `optimizer`."""
-    while "_conductor" not in vars(optimizer) and hasattr(optimizer, "optimizer"):
+    while "_conductor" not in getattr(optimizer, "__dict__", ()) and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
 

@@ -12,12 +12,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -47,6 +48,12 @@ def shards(params: list[nn.Parameter]) -> list[nn.Parameter]:
     return found
 
 
+def clip_and_step(params: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """The phase in torch's own words."""
+    nn.utils.clip_grad_norm_(params, 1.0)
+    optimizer.step()
+
+
 def medians(steps: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """The median time of each step, in seconds, of rounds in which all take turns."""
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -70,11 +77,7 @@ def measure(rank: int, meeting: str) -> None:
         clipped = parameters(shapes, mesh)
         fused = torch.optim.AdamW(clipped, fused=True)
 
-        def phase(params: list[Tensor] = list(clipped), step: Callable[[], Any] = fused.step) -> None:
-            nn.utils.clip_grad_norm_(params, 1.0)
-            step()
-
-        steps["torch, phase"] = phase
+        steps["torch, phase"] = partial(clip_and_step, clipped, fused)
         for options in FORMATS:
             name = options.get("state_dtype", "float32")
             steps[f"step, {name}"] = AdamW(parameters(shapes, mesh), **options).step

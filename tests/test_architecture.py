@@ -284,21 +284,22 @@ def lines_of(*names: str, without: tuple[str, ...] = ()) -> int:
 
 
 def test_core_stays_within_its_budget() -> None:
-    """Rule H: 6,800 lines of Python in the core, 2,850 of C++.
+    """Rule H: 7,250 lines of Python in the core, 2,880 of C++.
 
     The design asks for 5,800 lines of Python. What the core gained since it had 6,089: decay rules and a schedule of
     weight decay (480 lines), checks of every tensor at every step, counts in place, matching by name through wrappers,
     whole steps under signals and threads, tracing, guards (700), and the table of options (220, of which 150 were
-    elsewhere). Each room was then searched for what stands twice: 540 lines went.
+    elsewhere). Each room was then searched for what stands twice: 540 lines went. Parameters that several processes
+    share take 450: shards and their places in the whole, one norm, states that reshard, checkpoints of others.
 
     The design asks for 2,200 lines of C++, which torch's kernel has. Reading NumPy's arrays takes 180 lines, and XLA's
     foreign function interface, declared here so that nothing of XLA is needed to build, 400.
     """
     core = ("reference.py", "scalars.py", "options.py", "decay.py", "formats/", "state/", "kernels/", "torch/")
     native = PACKAGE.parent.parent / "native"
-    assert lines_of(*core, without=OTHER_FRAMEWORKS) <= 6800
+    assert lines_of(*core, without=OTHER_FRAMEWORKS) <= 7250
     if native.is_dir():
-        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2850
+        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2880
 
 
 def test_the_other_frameworks_stay_within_their_budget() -> None:
@@ -317,15 +318,17 @@ def test_compare_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,550 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """4,650 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
 
     Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
+
+    The step of sharded parameters, in two processes, takes 100.
 
     Of these, 350 are the rows of the fronts for NumPy, JAX and Keras: ten adapters, ten steps in one compiled function,
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4550
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4650
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

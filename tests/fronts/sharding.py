@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from adamas.torch import Adam, AdamW, LoadPlanner
+from adamas.torch import AdamW, LoadPlanner
 
 PROCESSES, STEPS = 4, 200
 BF16 = torch.bfloat16
@@ -134,13 +135,13 @@ def mesh_of(count: int) -> DeviceMesh:
 
 
 def sharded_is_unsharded(rank: int, folder: Path) -> None:
-    """In every format, over 200 steps, on 1, 2, 3 and 4 processes: the same bits in weights and states."""
+    """In every format, on 3 processes over 200 steps, on 1, 2 and 4 over 50: the same bits in weights and states."""
     for count in range(1, PROCESSES + 1):
         mesh = mesh_of(count)
         if rank >= count:
             continue
         for name, options in FORMATS.items():
-            steps = 20 if name == "eager" else STEPS
+            steps = 20 if name == "eager" else STEPS if count == 3 else STEPS // 4
             model, optimizer, grads = made(mesh, options)
             train(model, optimizer, grads, range(steps))
             kernels = {kernel for _, kernel, _ in optimizer.kernel_choices()}
@@ -154,7 +155,7 @@ def a_planted_place_is_found(rank: int, folder: Path) -> None:
     """With random bits by the index in the shard, the check above fails."""
     from adamas.formats.random_bits import Place
 
-    with mock.patch("adamas.torch.plan.place_of", lambda param: Place()):
+    with mock.patch("adamas.torch.plan.place_of", return_value=Place()):
         model, optimizer, grads = made(mesh_of(4), FORMATS["packed16"])
         train(model, optimizer, grads, range(2))
     found = everything(model, optimizer)
@@ -186,7 +187,7 @@ def norms_and_verdicts_of_all(rank: int, folder: Path) -> None:
 
 
 def mixed_with_plain_parameters(rank: int, folder: Path) -> None:
-    """A plain parameter beside DTensors is counted once in the norm, and a gradient sharded otherwise is brought home."""
+    """A plain parameter counts once in the norm, and a gradient that is sharded otherwise is redistributed."""
     mesh = mesh_of(4)
     value, draw, other = torch.randn(3, 9, 70).unbind()
     for tensor in (value, draw, other):
@@ -203,7 +204,8 @@ def mixed_with_plain_parameters(rank: int, folder: Path) -> None:
         ours.step(zero_grad="in_place")
         plain.step()
         assert ours.grad_norm == pytest.approx(plain.grad_norm, rel=1e-12)
-        assert not params[1].grad.any() and not whole(params[0].grad).any()
+        assert not params[1].grad.any()
+        assert not whole(params[0].grad).any()
         assert torch.equal(whole(params[0].detach()), expected[0].detach())
         assert torch.equal(params[1], expected[1])
     params[0].grad = None
@@ -269,7 +271,7 @@ class Block(nn.Module):
 
 
 def fully_sharded_training(rank: int, folder: Path) -> None:
-    """fully_shard on two processes with the same batch: their mean is the gradient, and all bits are a single process's."""
+    """fully_shard on two processes with the same batch, which is its gradients' mean: the bits of a single process."""
     mesh = mesh_of(2)
     if rank >= 2:
         return
@@ -349,7 +351,7 @@ def checkpoints_of_every_format(rank: int, folder: Path) -> None:
         saved = {"model": model.state_dict(), "optim": get_optimizer_state_dict(model, optimizer, options=chosen)}
         dcp.save(saved, checkpoint_id=path)
         full = get_optimizer_state_dict(model, optimizer, options=FULL)
-        for count in (4, 3, 1, 0):
+        for count in (4, 3, 1, 0) if number < 2 else (3, 1, 0):
             if rank >= max(count, 1):
                 continue
             mesh = mesh_of(count) if count else None
@@ -385,7 +387,7 @@ def checkpoints_of_others(rank: int, folder: Path) -> None:
             dcp.load(found, checkpoint_id=folder / f"t{flat}")
         dcp.load(found, checkpoint_id=folder / f"t{flat}", planner=LoadPlanner())
         set_optimizer_state_dict(model, optimizer, found["optim"], options=flat)
-        assert optimizer.param_groups[0]["lr"] == 0.01 and optimizer.param_groups[0]["decay"] == "lr"
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["decay"]) == (0.01, "lr")
         assert not optimizer.state.get(model.few)
         exp_avg, _ = map(whole, optimizer.moments(model.even))
         expected = whole(theirs.state[model.even]["exp_avg"])
@@ -462,11 +464,12 @@ def run(rank: int, folder: Path, chosen: list[str]) -> None:
         for check in CHECKS:
             if chosen and check.__name__ not in chosen:
                 continue
-            error = ""
+            error, begin = "", time.process_time()
             try:
                 check(rank, folder)
             except BaseException:
                 error = traceback.format_exc()
+            (folder / f"seconds.{rank}").open("a").write(f"{check.__name__} {time.process_time() - begin:.1f}\n")
             (folder / f"{check.__name__}.{rank}").write_text(error)
             dist.barrier()
         if not chosen:

@@ -98,6 +98,6 @@ def check_parameter(name: str, param: Tensor, group: Group) -> None:
         raise ValueError(
             f"{name} is a flat parameter of FullyShardedDataParallel, a shard of several tensors: "
             f"state_dtype={group['state_dtype']!r} and master_weight_bits={group['master_weight_bits']} are for whole "
-            "ones. Use fully_shard (FSDP2) with state_dtype='float32' and master_weight_bits=None"
+            "ones. Use fully_shard (FSDP2), which has every format, or state_dtype='float32', master_weight_bits=None"
         )
     check_stored(name, _name(param.dtype), storage, group)

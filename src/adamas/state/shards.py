@@ -52,13 +52,13 @@ def wrapped(shard: Tensor, param: Any, shape: tuple[int, ...] | None = None) -> 
 
 
 def on_shards(function: Callable[..., Any], state: State, param: Any) -> Any:
-    """The results of a function of a state and its parameter, computed from the shards and wrapped like the parameter."""
+    """The results of a function of a state and its parameter, computed from shards and wrapped like the parameter."""
     found = function({key: local(value) for key, value in state.items()}, local(param))
     return tuple(wrapped(x, param) for x in found) if isinstance(found, tuple) else wrapped(found, param)
 
 
 def shard_of(value: Any, param: Any) -> Any:
-    """This process's shard of a tensor in a state; a whole tensor, or one sharded otherwise, is cut as the parameter."""
+    """This process's shard of a tensor in a state; whole tensors, and those cut otherwise, are cut as the parameter."""
     if is_sharded(value):
         return local(value if is_alike(value, param) else value.redistribute(param.device_mesh, param.placements))
     if value.shape == local(param).shape or not value.ndim:

@@ -42,13 +42,16 @@ def is_alike(tensor: Any, param: Any) -> bool:
 def wrapped(shard: Tensor, param: Any, shape: tuple[int, ...] | None = None) -> Tensor:
     """A DTensor of this shard, sharded as the parameter; row-major with the given shape, else laid out as it."""
     from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 
     if shape is None:
         whole, strides = tuple(param.shape), param.stride()
     else:
         whole, strides = shape, tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
-    mesh, size = param.device_mesh, torch.Size(whole)
-    return DTensor.from_local(shard, mesh, param.placements, run_check=False, shape=size, stride=strides)
+    meta = TensorMeta(torch.Size(whole), strides, shard.dtype)
+    # Not by from_local, which moves a shard that FSDP keeps on the host to the devices of the mesh.
+    spec = DTensorSpec(param.device_mesh, param.placements, tensor_meta=meta)
+    return DTensor(shard, spec, requires_grad=False)  # pyright: ignore
 
 
 def on_shards(function: Callable[..., Any], state: State, param: Any) -> Any:
@@ -65,7 +68,8 @@ def shard_of(value: Any, param: Any) -> Any:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return local(distribute_tensor(value.detach(), param.device_mesh, param.placements, src_data_rank=None)).clone()
+    cut = distribute_tensor(value.detach(), param.device_mesh, param.placements, src_data_rank=None)
+    return local(cut).to(value.device, copy=True)
 
 
 def sharded(state: State, param: Any, storage: Storage, complete: Callable[[State], State]) -> State:

@@ -30,23 +30,8 @@ class LoadPlanner(DefaultLoadPlanner):
 
     All other keys must be in the checkpoint, as without the planner.
 
-    Example:
-        >>> import tempfile
-        >>> import torch.distributed.checkpoint as dcp
-        >>> from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
-        >>> from adamas.torch import AdamW
-        >>> model = torch.nn.Linear(64, 64)
-        >>> before, after = torch.optim.AdamW(model.parameters()), AdamW(model.parameters(), state_dtype="packed16")
-        >>> model(torch.ones(64)).sum().backward()
-        >>> before.step()
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = dcp.save({"optim": get_optimizer_state_dict(model, before)}, checkpoint_id=folder, no_dist=True)
-        ...     model.zero_grad()
-        ...     found = {"optim": get_optimizer_state_dict(model, after)}
-        ...     dcp.load(found, checkpoint_id=folder, planner=LoadPlanner(), no_dist=True)
-        ...     set_optimizer_state_dict(model, after, found["optim"])
-        >>> int(after.state[model.weight]["step"]), "packed16" in after.state[model.weight]
-        (1, True)
+    `dcp.load(state, checkpoint_id=path, planner=LoadPlanner())` fills the dict that holds the optimizer's state, and
+    `set_optimizer_state_dict` then loads it: docs/distributed.md has the whole recipe.
     """
 
     def set_up_planner(

@@ -49,3 +49,39 @@ def test_a_killed_process_leaves_the_checkpoint_before(folder: Path) -> None:
     sharding.train(model, optimizer, grads, range(10, 20))
     sharding.assert_equal(sharding.everything(model, optimizer), sharding.unsharded("packed16 + 24", 20))
     assert torch.is_tensor(model.even)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"state_dtype": "packed16", "master_weight_bits": 24},
+    {"state_dtype": "packed12", "ema_decay": 0.9},
+    {"state_dtype": "bfloat16", "master_weight_bits": 32},
+]
+
+
+@pytest.mark.parametrize("after", range(len(OPTIONS)))
+@pytest.mark.parametrize("before", range(len(OPTIONS)))
+def test_the_planner_converts_as_load_state_dict_does(before: int, after: int, tmp_path: Path) -> None:
+    """Every option may be turned on or off at resume, in one process here."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    from adamas.torch import AdamW, LoadPlanner
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(128, 70).bfloat16()
+    saved = AdamW(model.parameters(), lr=0.01, **OPTIONS[before])
+    for _ in range(3):
+        model(torch.randn(5, 128).bfloat16()).square().mean().backward()
+        saved.step(zero_grad=True)
+    ours, expected = (AdamW(model.parameters(), **OPTIONS[after]) for _ in range(2))
+    dcp.save({"optim": get_optimizer_state_dict(model, saved)}, checkpoint_id=tmp_path, no_dist=True)
+    found = {"optim": get_optimizer_state_dict(model, ours)}
+    dcp.load(found, checkpoint_id=tmp_path, planner=LoadPlanner(), no_dist=True)
+    set_optimizer_state_dict(model, ours, found["optim"])
+    expected.load_state_dict(saved.state_dict())
+    assert ours.param_groups[0]["lr"] == 0.01
+    for param in model.parameters():
+        assert ours.state[param].keys() == expected.state[param].keys()
+        for name, tensor in ours.state[param].items():
+            assert torch.equal(tensor, expected.state[param][name]), name

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultLoadPlanner
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from adamas.options import KNOWN_KEYS
@@ -75,6 +75,11 @@ class LoadPlanner(DefaultLoadPlanner):
             key, kind = found[name], saved[found[name]]
             home[name] = self.state_dict[key] = _empty(kind, like)
             self.mappings[key] = (*path, name)
+        for name in (names.keys() & found.keys()) - {"step"}:  # of the same name, perhaps in another format
+            key, kind = names[name], saved[names[name]]
+            old = self.state_dict[key]
+            if (tuple(kind.size), kind.properties.dtype) != (tuple(old.shape), old.dtype):
+                home[self.mappings[key][-1]] = self.state_dict[key] = _empty(kind, like)
         for name in names.keys() - found.keys():
             if name != "step" or not found:
                 key = names[name]

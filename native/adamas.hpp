@@ -62,8 +62,10 @@ struct Tensor {
   void *scale, *low, *high;  // one float32 number for each block of packed moments
   int64_t count;
   int64_t columns;  // if not 0, each row of this many elements starts a new block
-  int64_t first;    // the index of element 0 in the whole parameter, if this is a shard: random bits depend on it
-  int32_t step;     // the index of its step among those of the bucket
+  // Random bits depend on an element's index in the whole parameter, of which this may be a shard: the index of element
+  // 0, and the number of elements that lie between two rows of this tensor and belong to other shards.
+  int64_t first, skip;
+  int32_t step;  // the index of its step among those of the bucket
 };
 
 // Steps the elements [begin, end) of one tensor.

@@ -2,12 +2,14 @@
 // everything before it writes anything. src/adamas/kernels/native.py calls it.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <optional>
 #include <string>
@@ -34,6 +36,9 @@ class Table {
     for (const std::string& name : names) kept_.push_back(named<StateName>(kStates, name));
   }
 
+  // For shards: the place of each tensor in its whole parameter (adamas.formats.random_bits.Place).
+  void set_places(const std::vector<std::array<int64_t, 3>>& places) { places_ = places; }
+
   // Reads and checks every tensor of a step, and writes nothing. Without `grads`, takes each parameter's `grad`.
   // Returns the indices of gradients that must be copied into their parameter's layout before `step`.
   std::vector<size_t> take(nb::list params, nb::list states, std::optional<nb::list> grads) {
@@ -41,6 +46,7 @@ class Table {
     ready_ = false;
     const size_t count = nb::len(params);
     if (nb::len(states) != count || (grads && nb::len(*grads) != count)) throw Mismatch("lists differ in length");
+    if (!places_.empty() && places_.size() != count) throw Mismatch("places are for another number of tensors");
     resize(count);
     std::vector<size_t> copy;
     try {
@@ -210,6 +216,12 @@ class Table {
     tensor.param = param.data;
     tensor.count = param.count;
     if (!storage_.plain()) tensor.columns = row_length(storage_, param);
+    if (!places_.empty()) {
+      const auto& [first, run, skip] = places_[i];
+      tensor.first = first;
+      tensor.skip = skip;
+      if (skip && !storage_.plain()) tensor.columns = run;  // no block may cross the end of a run
+    }
     if (absent) return true;
     if (counts_steps_) take_count(i, state);
     const View grad = read(grad_object, "grad", i);
@@ -276,7 +288,8 @@ class Table {
   std::vector<Count> steps_;  // empty if this table does not count steps
   std::optional<Dtype> dtype_;
   Storage storage_;
-  std::vector<StateName> kept_;  // the states of each parameter
+  std::vector<StateName> kept_;                 // the states of each parameter
+  std::vector<std::array<int64_t, 3>> places_;  // empty where no tensor is a shard
   bool counts_steps_;
   bool ready_ = false;
   std::atomic<bool> inside_ = false;
@@ -341,6 +354,8 @@ void bind_torch(nb::module_& m) {
       .def(nb::init<const std::vector<std::string>&, const std::string&, int, bool, bool>(), nb::arg("names"),
            nb::arg("moments") = "wide", nb::arg("master_bits") = 0, nb::arg("stochastic") = false,
            nb::arg("counts") = false)
+      .def("set_places", &Table::set_places, nb::arg("places"),
+           "Set the place of each tensor in its whole parameter: see adamas.formats.random_bits.Place.")
       .def("take", &Table::take, nb::arg("params"), nb::arg("states"), nb::arg("grads").none() = nb::none(),
            "Check every tensor of a step and take its gradients, without `grads` each parameter's `grad`; return the "
            "indices of gradients that must be copied to their parameter's layout.")

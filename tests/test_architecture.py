@@ -290,23 +290,24 @@ def lines_of(*names: str, without: tuple[str, ...] = ()) -> int:
 
 
 def test_core_stays_within_its_budget() -> None:
-    """Rule H: 7,100 lines of Python in the core, 2,850 of C++.
+    """Rule H: 7,600 lines of Python in the core, 2,880 of C++.
 
     The design asks for 5,800 lines of Python. What the core gained since it had 6,089: decay rules and a schedule of
     weight decay (480 lines), checks of every tensor at every step, counts in place, matching by name through wrappers,
     whole steps under signals and threads, tracing, guards (700), and the table of options (220, of which 150 were
     elsewhere). Each room was then searched for what stands twice: 540 lines went. Trainers took 300: refusals of what
     steps in backward cannot do, clipping of gradients that are gone, two callbacks, and the objects that trainers hand
-    back.
+    back. Parameters that several processes share take 450: shards and their places in the whole, one norm, states
+    that reshard, checkpoints of others.
 
     The design asks for 2,200 lines of C++, which torch's kernel has. Reading NumPy's arrays takes 180 lines, and XLA's
     foreign function interface, declared here so that nothing of XLA is needed to build, 400.
     """
     core = ("reference.py", "scalars.py", "options.py", "decay.py", "formats/", "state/", "kernels/", "torch/")
     native = PACKAGE.parent.parent / "native"
-    assert lines_of(*core, without=OTHER_FRAMEWORKS) <= 7100
+    assert lines_of(*core, without=OTHER_FRAMEWORKS) <= 7600
     if native.is_dir():
-        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2850
+        assert sum(len(path.read_text().splitlines()) for path in native.iterdir()) <= 2880
 
 
 def test_the_other_frameworks_stay_within_their_budget() -> None:
@@ -335,9 +336,10 @@ def test_the_page_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,630 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """4,900 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
 
-    Of these, 70 put the measured claims on their page.
+    Of these, 100 measure sharded steps, 120 the weight decay that one run predicts, 60 put the tables of the READMEs
+    into Chinese, 45 the page to play with its maps, and 70 put the measured claims on their page.
 
     Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
 
@@ -345,7 +347,7 @@ def test_bench_and_benchmarks_stay_within_their_budget() -> None:
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4630
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4900
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from adamas.formats.random_bits import Place
 from adamas.kernels import triton
-from adamas.kernels.bucket import PLAIN, MismatchError, Storage, Traits
+from adamas.kernels.bucket import PLAIN, Bucket, MismatchError, Storage, Traits
 from adamas.scalars import Hyper, StepScalars
 from tests.conformance.cases import CASES, Case
 from tests.conformance.mirrored import DEVICE, DTYPES, NEEDS_A_GPU, Mirrored
@@ -37,6 +38,32 @@ def test_tensors_of_one_launch_may_be_at_different_steps(storage: Storage) -> No
     for which in ([0, 1, 0], [1, 0, 0], [1, 0, 0]):
         mirrored.step(steps, which)
         mirrored.check(str(which))
+
+
+@pytest.mark.parametrize("storage", [Storage("packed16", 24, True), Storage("bfloat16", None, True)], ids=str)
+@pytest.mark.parametrize("columns", [slice(0, 512), slice(512, 1024), slice(0, 1024)], ids=str)
+def test_a_shard_gets_the_bits_of_the_whole(storage: Storage, columns: slice) -> None:
+    """Random bits follow an element's index in the whole parameter, of which this shard has some rows and columns."""
+    whole, hyper = Mirrored([(5, 1024)], "bfloat16", storage), HYPERS["adamw"]
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        size = tensor.shape[1] / 1024  # words have as many columns as the parameter, scales fewer
+        return tensor[2:4, int(columns.start * size) : int(columns.stop * size)].clone(
+            memory_format=torch.contiguous_format
+        )
+
+    width = columns.stop - columns.start
+    place = Place(2 * 1024 + columns.start, width, 1024 - width)
+    param, state = cut(whole.bucket.params[0]), {name: cut(x) for name, x in whole.bucket.states[0].items()}
+    shard = triton.prepare(Bucket([param], [state], storage, places=[place]))
+    for number in (1, 2):
+        scalars = [StepScalars.of(hyper, number, seed=3)]
+        (grad,) = whole.step(scalars)
+        triton.take(shard, [cut(grad)])
+        triton.step(shard, scalars)
+        assert torch.equal(param, cut(whole.bucket.params[0]))
+        for name, tensor in whole.bucket.states[0].items():
+            assert torch.equal(state[name], cut(tensor)), name
 
 
 def on_device(scalars: StepScalars, count: int) -> StepScalars:

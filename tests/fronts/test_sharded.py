@@ -1,8 +1,7 @@
-"""Parameters sharded over two processes: one norm, one verdict, one average, as if they were whole."""
+"""Parameters sharded over processes train and save as whole ones do, bit for bit: see `sharding.py` for the checks."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,70 +9,79 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
 
-from adamas.torch import AdamW
-
-PROCESSES = 2
-
-
-def compare(rank: int, meeting_point: str) -> None:
-    """Run in each process: a sharded optimizer beside a whole one, with one step that only one process sees fail."""
-    dist.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=PROCESSES)
-    try:
-        mesh = init_device_mesh("cpu", (PROCESSES,))
-        random = torch.Generator().manual_seed(0)
-        values, draws = ([torch.randn(shape, generator=random) for shape in ((5, 3), (7,))] for _ in range(2))
-
-        def sharded(tensor: torch.Tensor) -> torch.Tensor:
-            return distribute_tensor(tensor, mesh, [Shard(0)])
-
-        parts = [torch.nn.Parameter(sharded(value)) for value in values]
-        whole = [torch.nn.Parameter(value.clone()) for value in values]
-        options: dict[str, Any] = {"lr": 0.1, "max_norm": 0.5, "ema_decay": 0.9, "skip_nonfinite": True}
-        ours, plain = AdamW(parts, **options), AdamW(whole, **options)
-        for step in range(4):
-            for part, mirror, draw in zip(parts, whole, draws, strict=True):
-                mirror.grad = draw * (step + 1)
-                if step == 2 and mirror.ndim == 1:
-                    mirror.grad[-1] = float("nan")  # in the last process's shard
-                part.grad = sharded(mirror.grad)
-            ours.step()
-            plain.step()
-            if step != 2:
-                assert ours.grad_norm == pytest.approx(plain.grad_norm, rel=1e-12)
-        assert ours.skipped_steps == plain.skipped_steps == 1
-        for part, mirror in zip(parts, whole, strict=True):
-            torch.testing.assert_close(part.full_tensor(), mirror.detach())
-            torch.testing.assert_close(ours.state[part]["ema"].full_tensor(), plain.state[mirror]["ema"])
-        briefly(sharded, values, draws)
-        dist.barrier()  # nobody leaves while another waits for them
-    finally:
-        dist.destroy_process_group()
-    os._exit(0)  # what unloads torch aborts now and then, over threads of gloo's
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # torch's own, of its launcher and of dcp without processes
+    pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo"),
+]
+sharding: Any = pytest.importorskip("tests.fronts.sharding") if dist.is_available() else None
 
 
-def briefly(sharded: Callable[[Tensor], Tensor], values: list[Tensor], draws: list[Tensor]) -> None:
-    """bfloat16 weights, rounded by bits that know the element's place in the whole: the same bits as unsharded."""
-    parts = [nn.Parameter(sharded(value.bfloat16())) for value in values]
-    whole = [nn.Parameter(value.bfloat16()) for value in values]
-    ours, plain = AdamW(parts, lr=0.1), AdamW(whole, lr=0.1, kernel="eager")
-    for step in range(4):
-        for part, mirror, draw in zip(parts, whole, draws, strict=True):
-            mirror.grad = (draw * (step + 1)).bfloat16()
-            part.grad = sharded(mirror.grad)
-        ours.step()
-        plain.step()
-    for part, mirror in zip(parts, whole, strict=True):
-        assert torch.equal(part.full_tensor(), mirror.detach())  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(ValueError, match=r"parameter 0 is a DTensor: moments in fewer bits"):
-        AdamW([nn.Parameter(sharded(torch.randn(64, 64)))], state_dtype="packed16")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which four processes ran all checks."""
+    path = tmp_path_factory.mktemp("sharded")
+    sharding.start(path)
+    return path
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's own, of its launcher
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
-def test_clipping_skipping_and_averaging_of_shards(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compare, (str(tmp_path / "meeting"),), PROCESSES)
+@pytest.mark.parametrize("check", sharding.CHECKS if sharding else [], ids=lambda check: check.__name__)
+def test_sharded(check: Callable[..., Any], folder: Path) -> None:
+    for rank in range(sharding.PROCESSES):
+        result = folder / f"{check.__name__}.{rank}"
+        assert result.exists(), "an earlier check did not end"
+        assert not result.read_text(), result.read_text()
+
+
+def test_a_killed_process_leaves_the_checkpoint_before(folder: Path) -> None:
+    """It has its name, it is whole, and it goes on as an uninterrupted run."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    assert [path.name for path in folder.glob("step-*")] == ["step-10"]
+    assert (folder / "unfinished-14").exists()
+    model, optimizer, grads = sharding.made(None, sharding.FORMATS["packed16 + 24"])
+    found = {"model": model.state_dict(), "optim": get_optimizer_state_dict(model, optimizer)}
+    dcp.load(found, checkpoint_id=folder / "step-10", no_dist=True)
+    model.load_state_dict(found["model"])
+    set_optimizer_state_dict(model, optimizer, found["optim"])
+    sharding.train(model, optimizer, grads, range(10, 20))
+    sharding.assert_equal(sharding.everything(model, optimizer), sharding.unsharded("packed16 + 24", 20))
+    assert torch.is_tensor(model.even)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"state_dtype": "packed16", "master_weight_bits": 24},
+    {"state_dtype": "packed12", "ema_decay": 0.9},
+    {"state_dtype": "bfloat16", "master_weight_bits": 32},
+]
+
+
+@pytest.mark.parametrize("after", range(len(OPTIONS)))
+@pytest.mark.parametrize("before", range(len(OPTIONS)))
+def test_the_planner_converts_as_load_state_dict_does(before: int, after: int, tmp_path: Path) -> None:
+    """Every option may be turned on or off at resume, in one process here."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    from adamas.torch import AdamW, LoadPlanner
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(128, 70).bfloat16()
+    saved = AdamW(model.parameters(), lr=0.01, **OPTIONS[before])
+    for _ in range(3):
+        model(torch.randn(5, 128).bfloat16()).square().mean().backward()
+        saved.step(zero_grad=True)
+    ours, expected = (AdamW(model.parameters(), **OPTIONS[after]) for _ in range(2))
+    dcp.save({"optim": get_optimizer_state_dict(model, saved)}, checkpoint_id=tmp_path, no_dist=True)
+    found = {"optim": get_optimizer_state_dict(model, ours)}
+    dcp.load(found, checkpoint_id=tmp_path, planner=LoadPlanner(), no_dist=True)
+    set_optimizer_state_dict(model, ours, found["optim"])
+    expected.load_state_dict(saved.state_dict())
+    assert ours.param_groups[0]["lr"] == 0.01
+    for param in model.parameters():
+        assert ours.state[param].keys() == expected.state[param].keys()
+        for name, tensor in ours.state[param].items():
+            assert torch.equal(tensor, expected.state[param][name]), name

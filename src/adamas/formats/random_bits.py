@@ -25,6 +25,25 @@ class Key(NamedTuple):
     second: Any
 
 
+class Place(NamedTuple):
+    """The place of a tensor, which is a shard or some rows, in its whole parameter.
+
+    Element k of the tensor has the index first + k + k // run * skip in the parameter.
+
+    Example:
+        >>> Place(first=4, run=2, skip=6).after(2)  # columns 4 and 5 of 8, from the second row on
+        Place(first=12, run=2, skip=6)
+    """
+
+    first: int = 0  # the index of the tensor's first element
+    run: int = 1  # the number of elements that follow one another in the parameter too
+    skip: int = 0  # the number of elements of other shards between two runs
+
+    def after(self, count: int) -> Place:
+        """Return the place of the tensor without its first `count` elements, which are whole runs."""
+        return self._replace(first=self.first + count + count // self.run * self.skip)
+
+
 def _mixed(x: Any) -> Any:
     """Return a number below 2**32 that depends on every bit of x."""
     x = x ^ (x >> 16)

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor
 from adamas.formats import master, rounding
 from adamas.formats.moments import MOMENTS
 from adamas.formats.names import PARTS, Storage, rows_and_columns
-from adamas.formats.random_bits import Key, for_weights, random_bits
+from adamas.formats.random_bits import Key, Place, for_weights, random_bits
 
 State = dict[str, Any]
 Part = tuple[torch.dtype, tuple[int, ...]]
@@ -38,47 +36,20 @@ def parts(storage: Storage, param: Tensor) -> dict[str, Part]:
     return found
 
 
-@dataclass(frozen=True)
-class Place:
-    """The place of a tensor, which is a shard or some rows, in the whole parameter."""
-
-    offsets: tuple[int, ...]  # of the tensor's first element, one number for each dimension
-    strides: tuple[int, ...]  # of the whole parameter, row-major
-
-    @classmethod
-    def of(cls, param: Tensor) -> Place:
-        """Return the place of a parameter, or of this process's shard of it."""
-        shape = tuple(param.shape)
-        offsets, strides = (0,) * len(shape), tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
-        if hasattr(param, "to_local"):
-            from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-            _, offsets = compute_local_shape_and_global_offset(shape, param.device_mesh, param.placements)  # pyright: ignore
-        return cls(tuple(offsets), strides)
-
-    def from_row(self, row: int) -> Place:
-        """Return the place of the rows from this one on."""
-        return Place((self.offsets[0] + row, *self.offsets[1:]), self.strides)
-
-
 def random_of(key: Key, tensor: Tensor, place: Place) -> Tensor:
     """Return a step's random bits for each element, by the element's index in the whole parameter."""
-    index = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    for size, offset, stride in zip(tensor.shape, place.offsets, place.strides, strict=True):
-        places = torch.arange(offset, offset + size, dtype=torch.int64, device=tensor.device)
-        index = index[..., None] + places * stride
-    return random_bits(key, index)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return this process's shard of a sharded tensor, and any other tensor unchanged."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore
+    index = torch.arange(tensor.numel(), dtype=torch.int64, device=tensor.device)
+    if place.skip:
+        index = index + index // place.run * place.skip
+    return random_bits(key, (index + place.first).reshape(tensor.shape))
 
 
 def moments(storage: Storage, state: State, param: Tensor) -> tuple[Tensor, Tensor]:
     """Return both moments in the parameter's shape: wide ones are the stored tensors, others new float32 tensors."""
     if storage.moments == "wide":
         return state["exp_avg"], state["exp_avg_sq"]
+    if not param.numel():  # an empty shard
+        return param.new_zeros(param.shape, dtype=torch.float32), param.new_zeros(param.shape, dtype=torch.float32)
     rows, columns = rows_and_columns(tuple(param.shape))
     found = {key: _patterns(state[key]) for key in PARTS[storage.moments]}
     if storage.moments in ("bfloat16", "float16"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adamas.formats.names import PLAIN, Storage, state_names
+from adamas.formats.random_bits import Place
 from adamas.state.layout import MismatchError, is_dense, moment_dtype
 
 __all__ = ["PLAIN", "Bucket", "MismatchError", "Storage", "Traits", "is_dense", "moment_dtype", "state_names"]
@@ -30,6 +31,7 @@ class Bucket:
     foreach: bool = False  # `eager` may hold temporaries for all tensors at once
     differentiable: bool = False  # autograd records the step
     counts: bool = False  # a step adds 1 to the tensor "step" of each state, in place
+    places: list[Place] | None = None  # for shards: the place of each tensor in its whole parameter
     on_device: bool = False  # these counts lie on the parameters' device, and the host never reads them
 
 

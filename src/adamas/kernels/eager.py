@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from adamas import formats
+from adamas.formats.random_bits import Place
 from adamas.kernels import functional
 from adamas.kernels.bucket import Bucket, MismatchError, Traits, moment_dtype, state_names
 from adamas.kernels.counter import DeviceCounter, HostCounter, Upcoming, counter_of
@@ -27,7 +28,6 @@ from adamas.state.layout import ORDINARY, parts
 
 if TYPE_CHECKING:
     from adamas.formats.names import Storage
-    from adamas.formats.stored import Place
     from adamas.scalars import StepScalars
 
 NAME = "eager"
@@ -235,32 +235,33 @@ def _name(tensor: Tensor) -> str:
 
 def _step_purely(bucket: Bucket, i: int, grad: Tensor | None, s: StepScalars) -> None:
     """Step one parameter with the pure rule: whole, or some rows at a time if it must be decoded."""
-    stored = formats.stored
     param, names = bucket.params[i], state_names(bucket.amsgrad, bucket.averages, bucket.storage)
     tensors: Tensors = {"param": param, **{name: bucket.states[i][name] for name in names}}
     if grad is not None:
         tensors["grad"] = grad
     if bucket.storage.plain:
         tensors = {name: _resolved(x) if name == "grad" else _real(x) for name, x in tensors.items()}
-        return _step_rows(tensors, None, s, bucket)
-    place, tensors = stored.Place.of(param), {name: stored.local(x) for name, x in tensors.items()}
+        return _step_rows(tensors, Place(), s, bucket)
+    if not param.numel():
+        return None  # an empty shard
+    place = bucket.places[i] if bucket.places else Place()
     if param.ndim == 0 or param.numel() <= ELEMENTS:
         return _step_rows(tensors, place, s, bucket)
-    rows = tensors["param"].shape[0]
+    rows, columns = param.shape[0], param[0].numel()
     some = max(1, ELEMENTS * rows // param.numel())
     for row in range(0, rows, some):
-        _step_rows({name: x[row : row + some] for name, x in tensors.items()}, place.from_row(row), s, bucket)
+        _step_rows({name: x[row : row + some] for name, x in tensors.items()}, place.after(row * columns), s, bucket)
     return None
 
 
-def _step_rows(tensors: Tensors, place: Place | None, s: StepScalars, bucket: Bucket) -> None:
+def _step_rows(tensors: Tensors, place: Place, s: StepScalars, bucket: Bucket) -> None:
     """Step some rows of a parameter, or without a gradient update only their average."""
     stored = formats.stored
     storage, param = bucket.storage, tensors["param"]
     if "grad" in tensors:
         # Autograd saves the tensors that the rule reads, and `put` overwrites them below.
         read = {name: x.clone() for name, x in tensors.items()} if bucket.differentiable else tensors
-        random = stored.random_of(s.random, param, place) if s.random and place else None
+        random = stored.random_of(s.random, param, place) if s.random and storage.random else None
         weight = _weight(storage, read)
         moments = dict(zip(("exp_avg", "exp_avg_sq"), stored.moments(storage, read, param), strict=True))
         change, results = _rule({**read, **moments, "param": weight}, read["grad"].to(weight.dtype), s)

@@ -34,6 +34,23 @@ def global_norm(squares: list[Any], scale: Any, on_device: bool) -> Any:
     return norm_of(numbers) / scale
 
 
+def over_mesh(squares: list[Any], mesh: Any) -> Tensor:
+    """Return the sum of squares over all processes of a mesh, a 0-d float64 tensor: one all-reduce of one number."""
+    import torch.distributed as dist
+
+    if any(isinstance(x, Tensor) for x in squares):
+        every = [torch.as_tensor(x, dtype=torch.float64).reshape(-1) for x in squares]
+        total = torch.cat(every).sort().values.sum()
+    else:
+        norm = norm_of(squares)
+        total = torch.tensor(math.fsum(squares) if math.isfinite(norm) else norm, dtype=torch.float64)
+    total = total.to(mesh.device_type)
+    whole = mesh.size() == dist.get_world_size()
+    for group in [None] if whole else [mesh.get_group(dim) for dim in range(mesh.ndim)]:
+        dist.all_reduce(total, group=group)
+    return total
+
+
 def finite(norm: Any, other: Any, on_device: bool) -> Any:
     """Return `norm` if it is finite, otherwise `other`; each is a number, a 0-d tensor, or None where it is missing.
 

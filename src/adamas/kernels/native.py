@@ -61,6 +61,8 @@ def prepare(bucket: Bucket) -> Prepared:
     names = list(state_names(bucket.amsgrad, bucket.averages, storage))
     counts = bucket.counts and all(state["step"].dtype == torch.float32 for state in bucket.states)
     table = _native.Table(names, storage.moments, storage.master_bits or 0, storage.stochastic, counts)
+    if bucket.places:
+        table.set_places(bucket.places)
     return Prepared(bucket, table, {}, HostCounter(bucket) if bucket.counts and not counts else None)
 
 

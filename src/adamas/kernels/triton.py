@@ -175,7 +175,7 @@ def _check_all(prepared: Prepared, tensors: list[Tensor]) -> Checked:
     prepared.dense = {i: copies for i in range(len(bucket.params)) if (copies := _copies(prepared, i))}
     for i in range(len(bucket.params)):
         _check(prepared, i)
-    cut = Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage)
+    cut = Cut.of([tuple(param.shape) for param in bucket.params], bucket.storage, bucket.places)
     made = table.rows(_rows(prepared), cut, None, prepared.device)
     # A table made while a graph is captured is filled when the graph is replayed: the next step makes its own.
     marks = [] if is_captured(prepared.device) else _marks(tensors)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from adamas import formats
 from adamas.formats.names import PACKED, PARTS, WIDE, Storage
-from adamas.formats.random_bits import step_key
+from adamas.formats.random_bits import Place, step_key
 from adamas.state.layout import PACKED_PARTS, TENSORS, State, fitting, in_rows, parts, zeros_like
+from adamas.state.shards import is_sharded, local, on_shards, place_of, sharded
 
 
 def steps_taken(state: State) -> int:
@@ -53,7 +54,16 @@ def decoded_moments(state: State, param: Tensor) -> tuple[Tensor, Tensor]:
     storage = stored_as(state, param)
     if storage.moments == "wide":
         return state["exp_avg"], state["exp_avg_sq"]
+    if is_sharded(param):
+        return on_shards(decoded_moments, state, param)
     return formats.stored.moments(storage, state, param.detach())
+
+
+def master(state: State, param: Tensor) -> Tensor:
+    """A copy of a weight, float32 or wider, with the low bits of a master weight."""
+    if is_sharded(param):
+        return on_shards(master, state, param)
+    return formats.stored.weight(stored_as(state, param), state, param)
 
 
 def check_whole(state: State, name: str, begun: bool = False) -> None:
@@ -102,8 +112,19 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
         ValueError: a moment or the step is missing, or a tensor does not have the parameter's shape or device.
     """
     check_whole(state, name)
+    place = place_of(param)
+    if is_sharded(param):
+        shard = local(param)
+        return sharded(state, param, storage, lambda own: _conformed(own, shard, storage, extras, name, place))
+    return _conformed(state, param, storage, extras, name, place)
+
+
+def _conformed(
+    state: State, param: Tensor, storage: Storage, extras: tuple[str, ...], name: str, place: Place
+) -> State:
+    """A complete state for a whole parameter, or for a shard at the given place of its parameter."""
     whole = dict(state)
-    _conform_moments(whole, param, storage, name)
+    _conform_moments(whole, param, storage, name, place)
     _conform_low_bits(whole, param, storage, name)
     if "max_exp_avg_sq" in extras and whole.get("max_exp_avg_sq") is None:
         whole["max_exp_avg_sq"] = whole["exp_avg_sq"].clone(memory_format=torch.preserve_format)
@@ -121,7 +142,7 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
     return whole
 
 
-def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -> None:
+def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str, place: Place) -> None:
     """Bring the moments of a state into the storage's format, in place."""
     packed, wanted = packed_in(whole), Storage(storage.moments)
     if packed is not None:
@@ -146,9 +167,9 @@ def _conform_moments(whole: State, param: Tensor, storage: Storage, name: str) -
     for key in WIDE:
         whole.pop(key, None)
     whole |= {key: torch.zeros(shape, dtype=dtype, device=param.device) for key, (dtype, shape) in found.items()}
-    if begun:
+    if begun and param.numel():
         stored = formats.stored
-        random = stored.random_of(step_key(0, steps_taken(whole)), param, stored.Place.of(param))
+        random = stored.random_of(step_key(0, steps_taken(whole)), param, place)
         for part, value in stored.encoded_moments(storage, wide[0], wide[1], random).items():
             stored.put(whole[part], value, None)
 

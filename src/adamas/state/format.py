@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from adamas.formats.names import FULL, Request, Storage, storage_for, why_wide
 from adamas.options import check_stored
 from adamas.state.layout import ORDINARY, is_traced, moment_dtype
+from adamas.state.shards import is_sharded, refusal
 
 Group = dict[str, Any]
 
@@ -81,15 +82,22 @@ def check_parameter(name: str, param: Tensor, group: Group) -> None:
         return  # a lazy parameter has no shape yet: it is checked when it is stepped
     storage = storage_of(param, group)
     in_fewer_bits = storage.moments != "wide" or storage.master_bits
-    if type(param) not in ORDINARY and in_fewer_bits and not is_traced(param):
+    sharded = is_sharded(param) and not group["differentiable"]
+    why = refusal(param, storage) if sharded else None
+    if why is not None:
         raise ValueError(
-            f"{name} is a {type(param).__name__}: moments in fewer bits and master weights are for plain tensors. "
-            "Use state_dtype='float32' and master_weight_bits=None"
+            f"{name} is a DTensor of shape {tuple(param.shape)} with placements {tuple(param.placements)}: {why}. "  # pyright: ignore
+            "Use state_dtype='float32', master_weight_bits=None and stochastic_rounding=False, or shard dimension 0"
+        )
+    if type(param) not in ORDINARY and not sharded and in_fewer_bits and not is_traced(param):
+        raise ValueError(
+            f"{name} is a {type(param).__name__}: moments in fewer bits and master weights are for plain tensors and "
+            "for DTensors with differentiable=False. Use state_dtype='float32' and master_weight_bits=None"
         )
     if getattr(param, "_fsdp_flattened", False) and (group["state_dtype"] != "float32" or group["master_weight_bits"]):
         raise ValueError(
             f"{name} is a flat parameter of FullyShardedDataParallel, a shard of several tensors: "
             f"state_dtype={group['state_dtype']!r} and master_weight_bits={group['master_weight_bits']} are for whole "
-            "ones. Use fully_shard (FSDP2) with state_dtype='float32' and master_weight_bits=None"
+            "ones. Use fully_shard (FSDP2), which has every format, or state_dtype='float32', master_weight_bits=None"
         )
     check_stored(name, _name(param.dtype), storage, group)

@@ -7,13 +7,18 @@ from adamas.torch.optimizer import Adam, AdamW
 from adamas.torch.param_groups import param_groups
 
 if TYPE_CHECKING:
+    from adamas.torch.load_planner import LoadPlanner
     from adamas.torch.release import release_gradients
     from adamas.torch.weight_decay_schedule import WeightDecaySchedule
 
-__all__ = ["Adam", "AdamW", "WeightDecaySchedule", "param_groups", "release_gradients"]
+__all__ = ["Adam", "AdamW", "LoadPlanner", "WeightDecaySchedule", "param_groups", "release_gradients"]
 
 # Imported at their first use, because many programs need only the optimizers.
-_LATER = {"WeightDecaySchedule": "weight_decay_schedule", "release_gradients": "release"}
+_LATER = {
+    "LoadPlanner": "load_planner",
+    "WeightDecaySchedule": "weight_decay_schedule",
+    "release_gradients": "release",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -68,6 +68,8 @@ def load(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     state: defaultdict[Any, State] = defaultdict(dict)
     for key in state_dict["state"]:
         saved: State = state_dict["state"][key]
+        if any(_is_missing(value) for value in saved.values()):
+            saved = {name: value for name, value in saved.items() if not _is_missing(value)}
         if key in homes:
             free = sys.getrefcount(saved) <= _FREE  # a living optimizer has the same dict in its own state
             entry = homes[key]
@@ -224,6 +226,11 @@ def _restored(saved: State, entry: Entry, group: Group, free: bool) -> State:
     # A saved average is kept, so that it can be used. Without a saved one, an average begins at the next step.
     extras = (*(("max_exp_avg_sq",) if group["amsgrad"] else ()), *(("ema",) if "ema" in mine else ()))
     return conform(mine, param, storage_of(param, group), extras, name)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value is an empty dict, which `set_optimizer_state_dict` puts for a tensor that was not saved."""
+    return isinstance(value, dict) and not value
 
 
 def _keep_one_format(state: State, param: Tensor, name: str) -> None:

@@ -112,6 +112,10 @@ class Conductor:
 
     def _take(self, old: Plan | None, groups: Groups, states: States, order: Order) -> Taken:
         plan = self._planned(old, groups, states, order)
+        if self.release is None and old is None and plan.only_begins(groups, states):
+            plan.commit(states)
+            plan.release(order.zero_in_place)
+            return Taken(plan, [], None, False)
         on_device = plan.on_device and order.one_device
         scale, found_inf = order.scale, order.found_inf
         if not on_device:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adamas.kernels.bucket import Traits, param_traits
 from adamas.state.format import storage_of
+from adamas.state.shards import local
 from adamas.torch.tracing import is_tracing
 
 NAMES = ("native", "triton", "eager")  # in the order they are tried
@@ -86,9 +87,11 @@ def choose(traits: Traits, request: Request) -> Choice:
 
 def choose_for(param: Tensor, group: dict[str, Any]) -> Choice:
     """Choose the kernel for a parameter with its present gradient; a missing one counts as like the parameter."""
-    grad = param if param.grad is None else param.grad
+    grad, storage = param if param.grad is None else param.grad, storage_of(param, group)
+    if not group["differentiable"]:  # kernels step the shards of DTensors; autograd records whole ones
+        param, grad = local(param), local(grad)
     host_scalars = not (group["capturable"] or group["differentiable"])
-    traits = param_traits(param, grad, host_scalars, storage_of(param, group), bool(group["differentiable"]))
+    traits = param_traits(param, grad, host_scalars, storage, bool(group["differentiable"]))
     if is_tracing(param):
         traits = traits._replace(plain=False)
     return choose(traits, Request(group["kernel"], group["fused"], group["foreach"]))

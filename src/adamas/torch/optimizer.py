@@ -16,11 +16,12 @@ from torch._C._autograd import _profiler_enabled
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from adamas import formats, options
+from adamas import options
 from adamas.options import BASE_LR, DEFAULT_WEIGHT_DECAY, NEEDS_WEIGHT_DECAY, documented
-from adamas.state.conform import decoded_moments, has_moments, stored_as
+from adamas.state.conform import decoded_moments, has_moments, master
 from adamas.state.format import check_parameter, label
 from adamas.state.layout import moment_dtype
+from adamas.state.shards import local
 from adamas.torch import averaging, checkpoint, wrappers
 from adamas.torch.compiler import LightOptimizer, untraced
 from adamas.torch.conductor import Conductor, Order
@@ -300,7 +301,7 @@ class Adam(LightOptimizer):
         state = self._state_of(param)
         if self._conductor.swapped and "ema" in state:
             return state["ema"].detach().clone()
-        return formats.stored.weight(stored_as(state, param), state, param)
+        return master(state, param)
 
     def _state_of(self, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, empty before its first step."""
@@ -324,7 +325,7 @@ class Adam(LightOptimizer):
     @overload
     def state_bytes(self, *, by_reason: Literal[True]) -> dict[str, int]: ...
     def state_bytes(self, *, by_reason: bool = False) -> int | dict[str, int]:
-        """The bytes of the optimizer's state, step counters included.
+        """The bytes of the optimizer's state in this process, step counters included.
 
         Args:
             by_reason: whether to return a dict from the format of the moments to bytes. The key names the reason where
@@ -333,7 +334,8 @@ class Adam(LightOptimizer):
         found: Counter[str] = Counter()
         labels = {param: label(param, group) for group in self.param_groups for param in group["params"]}
         for key, state in self.state.items():
-            bytes_held = sum(x.numel() * x.element_size() for x in state.values() if isinstance(x, Tensor))
+            tensors = [local(x) for x in state.values() if isinstance(x, Tensor)]
+            bytes_held = sum(x.numel() * x.element_size() for x in tensors)
             found[labels.get(key, "no parameter of a group")] += bytes_held
         return dict(found) if by_reason else found.total()
 

@@ -15,20 +15,23 @@ import torch
 from torch import Tensor
 
 from adamas.formats.names import Storage
-from adamas.kernels import lists
-from adamas.kernels.bucket import Bucket
-from adamas.kernels.capture import keep
+from adamas.kernels import gradient, lists
+from adamas.kernels.bucket import Bucket, state_names, tell_autograd
+from adamas.kernels.capture import is_captured, keep
 from adamas.kernels.counter import new_steps
 from adamas.options import PLAN_KEYS, STEP_KEYS
 from adamas.scalars import Hyper, StepScalars, check_rate
 from adamas.state.conform import conform, is_complete, steps_taken
 from adamas.state.format import check_parameter, storage_of
 from adamas.state.layout import ORDINARY, State, is_expanded
+from adamas.state.shards import is_first_replica, is_sharded, local, place_of
 from adamas.torch.dispatch import KERNELS, Choice, choose_for
 from adamas.torch.groups import Group, check, extras, has_host_scalars, has_tensors, name_of, read
+from adamas.torch.shards import Shards
 from adamas.torch.tracing import is_faking, is_tracing
 
 ACCELERATORS = ("cuda", "xpu")
+CPU = torch.device("cpu")
 
 step_values, plan_values = itemgetter(*STEP_KEYS), itemgetter(*PLAN_KEYS)
 
@@ -48,6 +51,8 @@ class _Kind(NamedTuple):
     storage: Storage
     begins: bool  # whether averages of the weights begin at the next step
     on_device: bool  # whether the device counts the steps
+    mesh: Any  # the mesh of the processes that have shards; None for plain tensors
+    counted: bool  # whether this process adds its shards to the norm: of several replicas only the first does
     alone: int | None  # the id of a parameter that needs a bucket of its own; None for all others
 
 
@@ -58,6 +63,12 @@ class PlannedBucket:
         self.kind = kind
         self.begins: Any = kind.begins  # a 0-d tensor later, where only the device knows
         _give_steps(states, kind)
+        self.params, self.states, self.shards, places = params, states, None, None
+        if kind.mesh is not None:
+            names = state_names(bool(group["amsgrad"]), group["ema_decay"] is not None, kind.storage)
+            self.shards = Shards(params, states, names)
+            places = [place_of(param) for param in params]
+            params, states = self.shards.params, self.shards.states
         foreach = kind.device.type in ACCELERATORS if group["foreach"] is None else group["foreach"]
         self.bucket = Bucket(
             params,
@@ -68,14 +79,21 @@ class PlannedBucket:
             foreach=bool(foreach) and has_host_scalars(group),
             differentiable=bool(group["differentiable"]),
             counts=True,
+            places=places,
             on_device=kind.on_device,
         )
         self.kernel = KERNELS[kind.choice.kernel]
         self.prepared = self.kernel.prepare(self.bucket)
 
+    def take(self) -> None:
+        """Hand the gradients to the kernel, which checks every tensor."""
+        self.kernel.take(self.prepared, None if self.shards is None else self.shards.take(self.states))
+
     def step(self, due: Due, zero_grad: bool) -> None:
         """Step the parameters that have a gradient, and count the step."""
         scalars, which = due
+        if self.shards is not None:
+            tell_autograd(self.params, [i for i, param in enumerate(self.params) if param.grad is None], [])
         self.kernel.step(self.prepared, scalars, which, zero_grad)
         skip, begins = scalars[0].skip, self.begins
         if skip is None or begins is False:
@@ -106,6 +124,15 @@ class Plan:
         self._resting: list[Tensor] = []
         self._seen: set[Tensor] = set()
         self._states: list[State] = []
+        # The meshes of all parameters, so that every process takes part in the same sums, whatever gradients it has.
+        self._meshes = list(
+            dict.fromkeys(
+                param.device_mesh
+                for group in groups
+                for param in group["params"]
+                if is_sharded(param) and not group["differentiable"]
+            )
+        )
         self._may_skip, self._begun = may_skip, begun
         self.committed = False
         self._tracing = is_tracing()
@@ -136,12 +163,12 @@ class Plan:
             return
         self.committed = True
         for bucket in self.buckets:
-            for i, (param, complete) in enumerate(zip(bucket.bucket.params, bucket.bucket.states, strict=True)):
+            for i, (param, complete) in enumerate(zip(bucket.params, bucket.states, strict=True)):
                 mine = states[param]
                 for key in mine.keys() - complete.keys():
                     del mine[key]
                 mine.update(complete)
-                bucket.bucket.states[i] = mine
+                bucket.states[i] = mine
         self._states = list(states.values())
 
     def _members(self, index: int, group: Group, states: States) -> Iterator[tuple[_Kind, Tensor, State]]:
@@ -151,7 +178,7 @@ class Plan:
         """
         # Averages begin as copies of the weights after the group's first step with averages. A parameter with a first
         # gradient later has not moved before: its average begins at the weight before that step.
-        begun = self._begun or any("ema" in states.get(p, {}) for p in group["params"])
+        begun = self._begun or any(map(_is_averaged, map(states.get, group["params"])))
         begins = group["ema_decay"] is not None and not begun
         for i, param in enumerate(group["params"]):
             if param in self._seen:
@@ -167,14 +194,18 @@ class Plan:
             _check_steppable(param, name)
             choice = choose_for(param, group)
             state = conform(before, param, storage, extras(group), name)
-            device = param.device
+            device, mesh = local(param).device, None
+            if is_sharded(param) and not group["differentiable"]:
+                mesh = param.device_mesh
             on_device = (
                 bool(group["capturable"]) or (self._may_skip and device.type in ACCELERATORS) or is_tracing(param)
             )
             # The host does not read counts on a device, which may differ between parameters. triton takes a tensor with
             # a count for each parameter; eager takes one count, so that each parameter needs a bucket of its own.
             alone = id(param) if on_device and choice.kernel != "triton" else None
-            yield _Kind(index, choice, device, param.dtype, storage, begins, on_device, alone), param, state
+            counted = mesh is None or is_first_replica(param)
+            kind = _Kind(index, choice, device, param.dtype, storage, begins, on_device, mesh, counted, alone)
+            yield kind, param, state
 
     def holds(self, groups: Groups, states: States, may_skip: bool) -> bool:
         """Whether the buckets still fit the groups, states and gradients.
@@ -192,15 +223,28 @@ class Plan:
             and is_tracing() is self._tracing
         )
 
+    def only_begins(self, groups: Groups, states: States) -> bool:
+        """Whether this is the step by which torch.distributed.checkpoint makes a state, and which counts as none.
+
+        Such a step has lr = 0, gradients of zeros and no earlier state. It would change only the number of steps.
+        """
+        used = [groups[bucket.kind.group]["lr"] for bucket in self.buckets]
+        on_host = not any(isinstance(lr, Tensor) and lr.device.type != "cpu" for lr in used)
+        if not used or not on_host or any(map(float, used)) or any(states.values()) or self._tracing:
+            return False
+        if any(is_captured(bucket.kind.device) for bucket in self.buckets):
+            return False
+        return gradient.global_norm(self.squares(), 1.0, on_device=False) == 0
+
     def take(self) -> None:
         """Hand all gradients to the kernels, which check every tensor."""
         for bucket in self.buckets:
-            bucket.kernel.take(bucket.prepared)
+            bucket.take()
 
     def step(self, dues: list[Due], zero_in_place: bool) -> None:
         """Step every bucket, and release its gradients, filled with zeros where asked."""
         # Gradients that share memory are zeroed last: a kernel would read zeros for the second of them.
-        in_pass = zero_in_place and lists.disjoint(self.gradients())
+        in_pass = zero_in_place and not self._replaced() and lists.disjoint(self.gradients())
         for bucket, due in zip(self.buckets, dues, strict=True):
             bucket.step(due, in_pass)
         if zero_in_place and not in_pass:
@@ -214,17 +258,27 @@ class Plan:
             self._zero()
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all buckets, each once."""
-        grads = (param.grad for bucket in self.buckets for param in bucket.bucket.params)
-        return list({id(grad): grad for grad in grads if grad is not None}.values())
+        """The gradients of all buckets, or this process's shards of them, each once."""
+        grads = (param.grad for bucket in self.buckets for param in bucket.params)
+        return list({id(grad): local(grad) for grad in grads if grad is not None}.values())
+
+    def _replaced(self) -> bool:
+        """Whether a kernel took copies of gradients that are sharded otherwise than their parameters."""
+        return any(bucket.shards is not None and bucket.shards.replaced for bucket in self.buckets)
 
     def _zero(self) -> None:
         for grad in self.gradients():
             grad.detach().zero_()
 
     def squares(self) -> list[Any]:
-        """The sum of squares of each gradient that was taken."""
-        return [square for bucket in self.buckets for square in bucket.kernel.squares(bucket.prepared)]
+        """The sum of squares of each gradient that was taken; for shards one sum a mesh, over all its processes."""
+        squares: list[Any] = []
+        shards: dict[Any, list[Any]] = {mesh: [] for mesh in self._meshes}
+        for bucket in self.buckets:
+            found = bucket.kernel.squares(bucket.prepared)
+            if bucket.kind.counted:
+                (squares if bucket.kind.mesh is None else shards[bucket.kind.mesh]).extend(found)
+        return squares + [gradient.over_mesh(found, mesh) for mesh, found in shards.items()]
 
     def _hyper(self, index: int, group: Group) -> tuple[Hyper, float | None]:
         """A group's values, read and checked again after a change; and the rate, where only that has changed."""
@@ -272,6 +326,14 @@ def _check_steppable(param: Tensor, name: str) -> None:
         raise ValueError(f"{name} is expanded: elements that share memory cannot be stepped separately. clone() it")
     if type(param) in ORDINARY and is_faking():
         raise RuntimeError(f"{name} is no FakeTensor, and FakeTensorMode is active: convert it by mode.from_tensor")
+
+
+def _is_averaged(state: State | None) -> bool:
+    """Whether the average in a state has begun; before the first step it only holds a place."""
+    if not state or "ema" not in state:
+        return False
+    step = state.get("step")
+    return getattr(step, "device", CPU) != CPU or step != 0
 
 
 def _flags(group: Group) -> tuple[Any, ...]:

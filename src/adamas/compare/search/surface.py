@@ -191,8 +191,6 @@ class _Pairs:
     def kernel(self, shape: tuple[float, float, float]) -> _Array:
         """Return how alike the surface is at two places: in learning rate, in decay, and in both together."""
         together = shape[2]
-        rate, decay = (
-            np.exp(-0.5 * (apart / length) ** 2)[which]
-            for (apart, which), length in zip(self._axes, shape, strict=False)
-        )
+        axes = zip(self._axes, shape[:2], strict=True)
+        rate, decay = (np.exp(-0.5 * (apart / length) ** 2)[which] for (apart, which), length in axes)
         return (rate + decay + together * rate * decay) / (2.0 + together)

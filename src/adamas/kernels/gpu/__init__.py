@@ -14,7 +14,8 @@ The operations and their order are those of `native/`, and so are the bits.
 
 Device functions share these arguments:
     at      the addresses of one tensor's arrays, indexed by the constants of `layout`; 0 for a missing array
-    place   of a block: (its first element, its number of elements, its number, its row, its column, the row's length)
+    place   of a block: (its first element, its number of elements, its number, its row, its column, the row's length,
+            the index of its first element in the whole parameter)
     lane    the block's elements, counted from its first; see `layout.lanes`
     left    the block's number of elements
     which   the number of the tensor's step, for scalars with one element for each step

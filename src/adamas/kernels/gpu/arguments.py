@@ -56,7 +56,8 @@ class Options(NamedTuple):
     moves: bool  # parameters may change
     may_skip: bool  # a tensor tells whether the step changes nothing
     zero_grad: bool  # gradients are zeroed
-    huge: bool  # a tensor has 2**32 elements or more
+    huge: bool  # a parameter has 2**32 elements or more
+    sharded: bool  # tensors are shards of their parameters
     scaled: bool  # grad_factor may differ from 1
     l2: bool  # there may be coupled weight decay
     decoupled: bool  # there may be decoupled weight decay
@@ -84,7 +85,7 @@ def gather(
         steps: the different steps.
         which: the number of each tensor's step; None where there is one step.
         zero_grad: whether gradients are zeroed.
-        huge: whether a tensor has 2**32 elements or more.
+        huge: whether a parameter has 2**32 elements or more.
     """
     storage, device = bucket.storage, bucket.params[0].device
     found = {name: _gathered([_value(step, name) for step in steps], name, device) for name in Scalars._fields}
@@ -108,6 +109,7 @@ def gather(
         may_skip=steps[0].skip is not None,
         zero_grad=zero_grad,
         huge=huge,
+        sharded=bucket.places is not None,
         scaled=any(_may_differ(step.grad_factor, 1) for step in steps),
         l2=any(_may_differ(step.l2, 0) for step in steps),
         decoupled=any(_may_differ(step.decay, 0) for step in steps),

@@ -16,8 +16,8 @@ from adamas.kernels.gpu.table import BLOCK
 PARAM, EXP_AVG, EXP_AVG_SQ, MAX, EMA, LOW_BITS, SCALE, LOW, HIGH = (tl.constexpr(i) for i in range(9))
 WORDS = EXP_AVG  # the words of packed moments
 GRAD = tl.constexpr(9)  # the index of the gradient among the addresses that a program has read
-COLUMNS, PER_ROW, BLOCKS, FIRST, WHICH, COUNT, FIRST_TILE = (tl.constexpr(i) for i in range(9, 16))
-ROW = tl.constexpr(16)  # numbers in a row of the table: 128 B
+COLUMNS, PER_ROW, BLOCKS, FIRST, WHICH, COUNT, FIRST_TILE, START, SKIP = (tl.constexpr(i) for i in range(9, 18))
+ROW = tl.constexpr(18)  # numbers in a row of the table: 144 B
 
 WIDTH = tl.constexpr(BLOCK)
 HALF = tl.constexpr(BLOCK // 2)

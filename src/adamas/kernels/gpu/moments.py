@@ -15,7 +15,7 @@ QUIET_NAN = tl.constexpr(0x7FC00000)
 @triton.jit
 def load_moments(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Load both moments of a block, float32, with zeros beyond the block's end."""
-    start, left, block, _, _, _ = place
+    start, left, block, _, _, _, _ = place
     if OPT.v_bits != 0:
         word = load_words(at, place, lane, OPT, WIDE)
         scale = tl.load(number(at[SCALE], block))
@@ -34,7 +34,7 @@ def load_moments(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def store_moments(at, place, lane, moments, random, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Encode both moments of a block with 32 random bits for each element, and store them."""
-    start, left, block, _, _, _ = place
+    start, left, block, _, _, _, _ = place
     m, v = moments
     if OPT.v_bits != 0:
         unit, code, low, high = encoded_v(m, v, random, OPT)
@@ -124,7 +124,7 @@ def encoded_m(unit, random, OPT: tl.constexpr):
 @triton.jit
 def load_words(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Load the words of a packed block, with zeros beyond its end."""
-    start, left, _, row, column, columns = place
+    start, left, _, row, column, columns, _ = place
     if OPT.m_bits == 7:
         words = load(at[WORDS], tl.int16, start, lane, left, WIDE).to(tl.int32) & 0xFFFF
     else:
@@ -139,7 +139,7 @@ def load_words(at, place, lane, OPT: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def store_words(at, place, lane, words, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Store the words of a packed block."""
-    start, left, _, row, column, columns = place
+    start, left, _, row, column, columns, _ = place
     if OPT.m_bits == 7:
         store(at[WORDS], words.to(tl.int16), start, lane, left, WIDE)
     else:

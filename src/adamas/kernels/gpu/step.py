@@ -20,6 +20,8 @@ from adamas.kernels.gpu.layout import (
     PARAM,
     PER_ROW,
     ROW,
+    SKIP,
+    START,
     WHICH,
     WIDTH,
     addresses,
@@ -66,7 +68,10 @@ def step(tables, count, skip, scalars, first, second, OPT: tl.constexpr):
     while block < last:
         start = in_row * columns + column
         left = tl.minimum(columns - column, WIDTH)
-        place = (start, left, block, in_row, column, columns)
+        index = start
+        if OPT.sharded:
+            index += tl.load(row + START) + in_row * tl.load(row + SKIP)
+        place = (start, left, block, in_row, column, columns, index)
         if aligned & (left == WIDTH) & ((start & 15) == 0):
             step_block(at, place, given, OPT, 4 if OPT.param == "float32" else 8)
         else:
@@ -93,7 +98,7 @@ def step_block(at, place, given, OPT: tl.constexpr, WIDE: tl.constexpr):
     `given` are the scalars, the number of the tensor's step, the two halves of the key of random bits, and whether
     nothing may change.
     """
-    start, left, _, _, _, _ = place
+    start, left, _, _, _, _, _ = place
     scalars, which, _, _, stays = given
     lane = lanes(left, OPT, WIDE)
     if (at[GRAD] != 0) | OPT.averages:
@@ -113,11 +118,11 @@ def step_block(at, place, given, OPT: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def stepped_weights(at, place, lane, theta, g, given, OPT: tl.constexpr, WIDE: tl.constexpr):
     """Step and store the weights and all states but the average, and return the new weights."""
-    start, left, _, _, _, _ = place
+    start, left, _, _, _, _, index = place
     s, which, first, second, _ = given
     random = tl.zeros((WIDTH,), tl.uint32)
     if OPT.random:
-        random = drawn(first, second, start, lane, OPT.huge)
+        random = drawn(first, second, index, lane, OPT.huge)
     m, v = load_moments(at, place, lane, OPT, WIDE)
     v_max = v
     if OPT.amsgrad:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adamas.formats.names import PACKED, rows_and_columns
+from adamas.formats.random_bits import Place
 from adamas.kernels.bucket import Storage
 from adamas.kernels.capture import is_captured
 
@@ -43,19 +44,26 @@ class Cut:
     columns: list[int]  # the length of each tensor's rows; no block crosses the end of a row
     blocks: list[int]  # the blocks of each tensor
     each: int  # the blocks of a program
+    places: list[Place]  # the place of each tensor in its whole parameter
 
     @classmethod
-    def of(cls, shapes: list[tuple[int, ...]], storage: Storage) -> Cut:
-        """Return the cut for tensors of these shapes; without packed moments a tensor counts as one row."""
+    def of(cls, shapes: list[tuple[int, ...]], storage: Storage, places: list[Place] | None = None) -> Cut:
+        """Return the cut for tensors of these shapes; without packed moments a tensor counts as one row.
+
+        No block crosses the end of a run of a shard, where the next element has another than the next index.
+        """
         counts, columns, blocks = [], [], []
-        for shape in shapes:
+        places = places or [Place()] * len(shapes)
+        for shape, place in zip(shapes, places, strict=True):
             rows, length = rows_and_columns(shape)
             counts.append(rows * length)
-            if storage.moments not in PACKED or (length % BLOCK == 0 and storage.moments != "packed12"):
+            if place.skip:
+                rows, length = rows * length // place.run, place.run
+            elif storage.moments not in PACKED or (length % BLOCK == 0 and storage.moments != "packed12"):
                 rows, length = 1, rows * length
             columns.append(max(length, 1))
             blocks.append(rows * -(-length // BLOCK))
-        return cls(counts, columns, blocks, min(MOST_BLOCKS, max(1, sum(blocks) // PROGRAMS)))
+        return cls(counts, columns, blocks, min(MOST_BLOCKS, max(1, sum(blocks) // PROGRAMS)), places)
 
     def programs(self) -> list[int]:
         """Return how many programs step each tensor."""
@@ -66,8 +74,9 @@ class Cut:
         return [-(-count // TILE) for count in self.counts]
 
     def huge(self) -> bool:
-        """Return whether a tensor has more elements than 32 bits can number."""
-        return max(self.counts, default=0) >= 2**32
+        """Return whether an element has a larger index in its parameter than 32 bits can hold."""
+        ends = [place.after(count).first for place, count in zip(self.places, self.counts, strict=True)]
+        return max(ends, default=0) >= 2**32
 
 
 def upload(numbers: list[Any], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -82,7 +91,7 @@ def upload(numbers: list[Any], device: torch.device, dtype: torch.dtype = torch.
 
 
 def rows(addresses: list[list[int]], cut: Cut, which: list[int] | None, device: torch.device) -> Tensor:
-    """Return the table of a bucket's tensors, 16 int64 numbers for each: see `layout`.
+    """Return the table of a bucket's tensors, 18 int64 numbers for each: see `layout`.
 
     Args:
         addresses: for each tensor the addresses of the parameter and of the states in `NAMES`; 0 for a missing one.
@@ -94,6 +103,7 @@ def rows(addresses: list[list[int]], cut: Cut, which: list[int] | None, device: 
     for i, mine in enumerate(addresses):
         columns, blocks, count = cut.columns[i], cut.blocks[i], cut.counts[i]
         table += [*mine, columns, -(-columns // BLOCK), blocks, first, which[i] if which else 0, count, tile]
+        table += [cut.places[i].first, cut.places[i].skip]
         first += -(-blocks // cut.each)
         tile += -(-count // TILE)
     return upload(table, device)

@@ -210,7 +210,8 @@ def test_small_and_narrow_tensors_are_not_worth_it() -> None:
     assert is_large((8, 512))
     assert not is_large((8, 511))
     assert not is_large((4096,))
-    assert not is_large((1024, 63))
+    assert is_large((1024, 8))
+    assert not is_large((1024, 7))
     assert is_large((64, 8, 3, 3))
 
 

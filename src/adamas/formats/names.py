@@ -12,8 +12,9 @@ WIDE = ("exp_avg", "exp_avg_sq")
 # The stored arrays of each format, in the kernels' order; `adamas.formats.moments` defines their contents.
 PARTS = {"wide": WIDE, "bfloat16": WIDE, "float16": WIDE, **{name: (name, *GRIDS) for name in PACKED}}
 
-# Moments stay float32 in tensors with fewer elements than SMALLEST, or with rows shorter than NARROWEST.
-SMALLEST, NARROWEST = 4096, 64
+# Moments stay float32 in tensors with fewer elements than SMALLEST, or with rows shorter than NARROWEST. Each row has a
+# block of its own, whose grids take 12 bytes: rows of 8 take 3.5 bytes a parameter in packed16, of 64 2.19.
+SMALLEST, NARROWEST = 4096, 8
 
 
 def rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:

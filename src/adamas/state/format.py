@@ -25,7 +25,7 @@ def storage_of(param: Tensor, group: Group) -> Storage:
     """The storage of a parameter's moments and weight.
 
     Moments stay float32, or as wide as a wider parameter, where fewer bits would save next to nothing: in tensors with
-    fewer than 4,096 elements, with one dimension, or with rows under 64 elements. `state_dtype="param"` applies to
+    fewer than 4,096 elements, with one dimension, or with rows under 8 elements. `state_dtype="param"` applies to
     every tensor.
 
     Example:

@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -338,6 +339,25 @@ def state_that_a_checkpoint_makes(rank: int, folder: Path) -> None:
         assert_equal(everything(model, optimizer), everything(fresh, untouched))
 
 
+def shards_kept_on_the_host(rank: int, folder: Path) -> None:
+    """FSDP's CPUOffloadPolicy: the mesh is one of GPUs, shards lie on the host, and so do their states."""
+    mesh = DeviceMesh("cuda", list(range(PROCESSES)), _init_backend=False)
+
+    def offloaded(shard: Tensor) -> Tensor:
+        meta = TensorMeta(torch.Size((4 * 16, 128)), (128, 1), shard.dtype)
+        return DTensor(shard, DTensorSpec(mesh, (Shard(0),), tensor_meta=meta), requires_grad=False)  # pyright: ignore
+
+    param = nn.Parameter(offloaded(torch.ones(16, 128)))
+    optimizer = AdamW([param], state_dtype="packed16", ema_decay=0.9)
+    for _ in range(2):
+        param.grad = offloaded(torch.ones(16, 128))
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert {kernel for _, kernel, _ in optimizer.kernel_choices()} == {"native"}
+    assert {x.device.type for x in optimizer.state[param].values()} == {"cpu"}
+    assert int(optimizer.state[param]["step"]) == 2
+
+
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 FULL = StateDictOptions(full_state_dict=True)
 
@@ -438,6 +458,7 @@ CHECKS: list[Callable[[int, Path], None]] = [
     fully_sharded_training,
     tensor_parallel_and_sharded,
     state_that_a_checkpoint_makes,
+    shards_kept_on_the_host,
     checkpoints_of_every_format,
     checkpoints_of_others,
 ]

@@ -175,9 +175,9 @@ class Adam(LightOptimizer):
         for hook in (*_global_optimizer_pre_hooks.values(), *self._optimizer_step_pre_hooks.values()):
             changed = hook(self, (self, *args), kwargs)
             if changed is not None:
-                if not (isinstance(changed, tuple) and len(changed) == 2):
+                if not (isinstance(changed, tuple) and len(changed) == 2):  # pyright: ignore[reportUnnecessaryIsInstance]
                     raise RuntimeError(f"{hook} must return None or (args, kwargs), and returned {changed!r}")
-                (_, *args), kwargs = changed  # the first of the arguments is the optimizer
+                args, kwargs = changed[0][1:], changed[1]  # the first of the arguments is the optimizer
         result = self._step(*args, **kwargs)
         for hook in (*self._optimizer_step_post_hooks.values(), *_global_optimizer_post_hooks.values()):
             hook(self, (self, *args), kwargs)

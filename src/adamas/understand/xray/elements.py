@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adamas.formats import stored
+from adamas.state import shards
 from adamas.state.conform import decoded_moments, has_moments, steps_taken, stored_as
 from adamas.state.layout import ORDINARY
 from adamas.understand.xray.sample import stride_for
@@ -26,7 +27,7 @@ class Place:
     """
 
     def __init__(self, param: Tensor) -> None:
-        local = _real(stored.local(param.detach()))
+        local = _real(shards.local(param.detach()))
         self.elements = local.numel()
         self._stride = stride_for(self.elements)
         self.count = -(-self.elements // self._stride)
@@ -42,11 +43,11 @@ class Place:
     def weight(self, param: Tensor, states: States) -> Tensor:
         """Return the weight that the rule steps, with the low bits of a master weight."""
         followed = self._pointer is not None and param.data_ptr() == self._pointer
-        view = self._view if followed else self.of(_real(stored.local(param.detach())))
+        view = self._view if followed else self.of(_real(shards.local(param.detach())))
         state = states.get(param) if self._may_have_low_bits else None
         if not state or "param_low" not in state:
             return view
-        storage, low = stored_as(state, param), stored.local(state["param_low"])
+        storage, low = stored_as(state, param), shards.local(state["param_low"])
         low = self.of(low) if storage.master_bits == 24 else low.reshape(-1, 2)[:: self._stride]
         return stored.weight(storage, {"param_low": low}, view)
 
@@ -54,7 +55,7 @@ class Place:
         """Return the first moment, and the second moment that the step divides by the root of."""
         first, second = decoded_moments(state, param)
         second = state["max_exp_avg_sq"] if amsgrad else second
-        return self.of(_real(stored.local(first))), self.of(_real(stored.local(second)))
+        return self.of(_real(shards.local(first))), self.of(_real(shards.local(second)))
 
 
 def joined(tensors: Iterable[Tensor]) -> Tensor:
@@ -80,7 +81,7 @@ def size(param: Tensor, place: Place, weights: Tensor) -> tuple[float, float]:
         place: where its sampled elements lie.
         weights: the sampled elements, which suffice where they are all.
     """
-    whole = weights if place.count == place.elements else _real(stored.local(param.detach()))
+    whole = weights if place.count == place.elements else _real(shards.local(param.detach()))
     norm = torch.linalg.vector_norm(whole, dtype=torch.promote_types(whole.dtype, torch.float32))
     return float(norm) / place.elements**0.5, float(torch.linalg.vector_norm(whole, float("inf")))
 

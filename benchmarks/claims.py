@@ -1,75 +1,127 @@
-"""Put the claims of results/claims.json into docs/claims.md.
+"""Put the claims of results/claims.json into docs/claims.md and docs/zh/claims.md.
 
 adamas claims --json --lang en > benchmarks/results/claims.json
+adamas claims --json --lang zh > benchmarks/results/claims-zh.json
 python -m benchmarks.claims
+
+The figures are those of the first file; of the second only the sentences are used.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adamas.language import Language
 from adamas.understand.claims.registry import CLAIMS
 from benchmarks import RESULTS
 from benchmarks.markdown import filled, table
 
-PAGE = Path(__file__).parents[1] / "docs" / "claims.md"
-FOUND = RESULTS / "claims.json"
+DOCS = Path(__file__).parents[1] / "docs"
+FOUND = {"en": RESULTS / "claims.json", "zh": RESULTS / "claims-zh.json"}
 ARTICLE = 13  # the claims up to this number are the article's
-VERDICTS = {"holds": "holds", "conditional": "holds under a condition", "does_not_hold": "**does not hold**"}
 
 
-def page(text: str, claims: Sequence[Mapping[str, Any]]) -> str:
+@dataclass(frozen=True)
+class Words:
+    """The words of the page in one language.
+
+    Attributes:
+        page: The page.
+        verdicts: The names of the verdicts.
+        columns: The titles of the table.
+        to: The word between the ends of an interval.
+        colon: The colon after a number.
+        source: The word before the source of a claim.
+        again: The sentence on how to measure a claim again.
+    """
+
+    page: Path
+    verdicts: dict[str, str]
+    columns: tuple[str, ...]
+    to: str
+    colon: str
+    source: str
+    again: str
+
+
+WORDS: dict[Language, Words] = {
+    "en": Words(
+        DOCS / "claims.md",
+        {"holds": "holds", "conditional": "holds under a condition", "does_not_hold": "does not hold"},
+        ("", "claim", "verdict", "figure"),
+        " to ",
+        ": ",
+        "Source: ",
+        "Measured in {seconds} s on one processor. Again: `adamas claims --only {number}`",
+    ),
+    "zh": Words(
+        DOCS / "zh" / "claims.md",
+        {"holds": "成立", "conditional": "有条件成立", "does_not_hold": "不成立"},
+        ("", "说法", "结论", "数值"),
+        " 到 ",
+        "：",
+        "出处：",
+        "单个处理器上用时 {seconds} 秒。重新测量：`adamas claims --only {number}`",
+    ),
+}
+
+
+def published(lang: Language) -> list[dict[str, Any]]:
+    """Return the measured claims with their sentences in a language."""
+    claims = json.loads(FOUND["en"].read_text(encoding="utf-8"))["claims"]
+    told = json.loads(FOUND[lang].read_text(encoding="utf-8"))["claims"]
+    return [each | {"text": other["text"]} for each, other in zip(claims, told, strict=True)]
+
+
+def page(text: str, claims: Sequence[Mapping[str, Any]], lang: Language = "en") -> str:
     """Return the page with a table of all claims and a section for each."""
+    words = WORDS[lang]
     rows = [
         (
             f"[{each['number']}](#claim-{each['number']})",
-            cell(each["article_en"]),
-            VERDICTS[each["verdict"]],
-            figure(each),
+            each[f"article_{lang}"].replace("|", "\\|"),
+            f"**{words.verdicts[each['verdict']]}**",
+            figure(each, lang),
         )
         for each in claims
     ]
-    text = filled(text, "verdicts", table(("", "claim", "verdict", "figure"), rows))
+    text = filled(text, "verdicts", table(words.columns, rows))
     for mark, first, last in (("article", 1, ARTICLE), ("papers", ARTICLE + 1, len(claims))):
-        parts = [section(each) for each in claims if first <= each["number"] <= last]
+        parts = [section(each, lang) for each in claims if first <= each["number"] <= last]
         text = filled(text, mark, "\n\n".join(parts))
     return text
 
 
-def cell(text: str) -> str:
-    """Return a text for a cell of a table."""
-    return text.replace("|", "\\|")
-
-
-def figure(claim: Mapping[str, Any]) -> str:
+def figure(claim: Mapping[str, Any], lang: Language) -> str:
     """Return the figure of a claim with its interval, if it has one."""
+    words, of = WORDS[lang], CLAIMS[claim["number"]]
     value, low, high = (f"{claim[key]:.3g}" for key in ("value", "low", "high"))
-    shown = value if low == value == high else f"{value} ({low} to {high})"
-    return f"{shown}: {CLAIMS[claim['number']].figure_en}"
+    shown = value if low == value == high else f"{value} ({low}{words.to}{high})"
+    return f"{shown}{words.colon}{of.figure_en if lang == 'en' else of.figure_zh}"
 
 
-def section(claim: Mapping[str, Any]) -> str:
-    """Return the section of a claim: both languages, the result, and how to run it again."""
-    number = claim["number"]
+def section(claim: Mapping[str, Any], lang: Language) -> str:
+    """Return the section of a claim: its sentence in both languages, the result, and how to run it again."""
+    words, number = WORDS[lang], claim["number"]
+    sentences = (claim["article_zh"], claim["article_en"])
     return "\n".join(
         (
-            f'### <span id="claim-{number}">{number}</span>: {VERDICTS[claim["verdict"]].strip("*")}',
+            f'### <a id="claim-{number}"></a>{number}{words.colon}{words.verdicts[claim["verdict"]]}',
             "",
-            f"> {claim['article_zh']}",
-            ">",
-            f"> {claim['article_en']}",
-            ">",
-            f"> Source: {claim['source']}",
+            *(f"> {sentence}\n>" for sentence in (sentences if lang == "en" else sentences[:1])),
+            f"> {words.source}{claim['source']}",
             "",
             claim["text"],
             "",
-            f"Measured in {max(1, round(claim['seconds']))} s on one processor. Again: `adamas claims --only {number}`",
+            words.again.format(seconds=max(1, round(claim["seconds"])), number=number),
         )
     )
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), json.loads(FOUND.read_text())["claims"]), encoding="utf-8")
+    for each, its in WORDS.items():
+        its.page.write_text(page(its.page.read_text(encoding="utf-8"), published(each), each), encoding="utf-8")

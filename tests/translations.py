@@ -16,6 +16,7 @@ PAGES = {
     "README.md": "README.zh-CN.md",
     "docs/index.md": "docs/zh/index.md",
     "docs/compare.md": "docs/zh/compare.md",
+    "docs/claims.md": "docs/zh/claims.md",
 }
 NOTEBOOK = {"docs/notebooks/article.ipynb": "docs/notebooks/article.zh.ipynb"}
 ENGLISH = {chinese: english for english, chinese in (PAGES | NOTEBOOK).items()}

@@ -80,6 +80,7 @@ class Page:
         lead: Paragraphs below the heading.
         sections: The parts of the page in their order.
         lang: The language of all texts.
+        link: The text and the address of a page to go on to.
     """
 
     title: str
@@ -87,3 +88,4 @@ class Page:
     lead: tuple[str, ...]
     sections: tuple[Section, ...]
     lang: Language = "en"
+    link: tuple[str, str] | None = None

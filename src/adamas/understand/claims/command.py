@@ -13,9 +13,10 @@ from rich.console import Console
 from adamas.language import Language
 from adamas.page import write_page
 from adamas.understand.claims.claim import Claim, say_in
-from adamas.understand.claims.page import make_page
+from adamas.understand.claims.page import PLAYGROUND, make_page
 from adamas.understand.claims.run import Failure, Measured, measure, to_json
 from adamas.understand.claims.terminal import failure_line, print_table, progress
+from adamas.understand.playground.build import write_page as write_playground
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def run_command(claims: Sequence[Claim], output: Output) -> Outcome:
         print_table(output.out, found, say)
     if output.folder is not None and found:
         path = write_page(make_page(found, failures, output.lang), output.folder)
-        output.err.print(say(f"page: {path}", f"页面:{path}"), soft_wrap=True, markup=False)
+        write_playground(path.with_name(PLAYGROUND), output.lang)
+        output.err.print(say(f"page: {path}", f"页面：{path}"), soft_wrap=True, markup=False)
     return Outcome(len(found), tuple(failures), interrupted)
 
 

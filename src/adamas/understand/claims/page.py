@@ -12,6 +12,8 @@ from adamas.understand.claims.run import Failure, Measured
 from adamas.understand.claims.terminal import failure_line
 from adamas.understand.claims.words import verdict
 
+PLAYGROUND = "adamas-playground.html"  # the page to play with, beside the page of the claims
+
 
 def make_page(found: Sequence[Measured], failures: Sequence[Failure], lang: Language) -> Page:
     """Return the page.
@@ -27,20 +29,21 @@ def make_page(found: Sequence[Measured], failures: Sequence[Failure], lang: Lang
         title=say(
             f"{len(found)} claims about Adam and AdamW: {counts['holds']} hold, {counts['conditional']} under a "
             f"condition, {counts['does_not_hold']} not",
-            f"关于 Adam 和 AdamW 的 {len(found)} 个论断:{counts['holds']} 个成立,{counts['conditional']} 个有条件成立,"
-            f"{counts['does_not_hold']} 个不成立",
+            f"关于 Adam 和 AdamW 的 {len(found)} 个论断：{counts['holds']} 个成立，{counts['conditional']} 个有条件"
+            f"成立，{counts['does_not_hold']} 个不成立",
         ),
         kicker="adamas claims",
         lead=(
             say(
                 "Each claim is measured by an experiment of its own, on fixed seeds. A rule that looks at the figures "
                 "and at nothing else turns them into the verdict.",
-                "每个论断都由一个独立的实验测量,随机种子固定。判定规则只看数值,不看其他。",
+                "每个论断都由一个独立的实验测量，随机种子固定。判定规则只看数值，不看其他。",
             ),
             *(failure_line(failure, say) for failure in failures),
         ),
         sections=(_overview(found, say), *(_section(each, say) for each in found)),
         lang=lang,
+        link=(say("Move the settings yourself: the page to play with", "亲手拨动参数：可以动手玩的页面"), PLAYGROUND),
     )
 
 
@@ -64,7 +67,7 @@ def _overview(found: Sequence[Measured], say: Say) -> Section:
         )
         for each in found
     )
-    caption = say("Intervals are 95 %; an exact figure has none.", "区间为 95 %;精确的数值没有区间。")
+    caption = say("Intervals are 95 %; an exact figure has none.", "区间为 95 %；精确的数值没有区间。")
     return Section(say("All claims", "全部论断"), tables=(Table("claims", columns, rows, caption),), anchor="all")
 
 
@@ -76,8 +79,8 @@ def _section(each: Measured, say: Say) -> Section:
         paragraphs=(
             f"“{claim.article_zh}”",
             f"“{claim.article_en}” ({claim.source})",
-            say(f"Figure: {each.figure}, {claim.figure_en}.", f"数值:{each.figure},{claim.figure_zh}。"),
-            say(f"Rule: {claim.rule_en}", f"规则:{claim.rule_zh}"),
+            say(f"Figure: {each.figure}, {claim.figure_en}.", f"数值：{each.figure},{claim.figure_zh}。"),
+            say(f"Rule: {claim.rule_en}", f"规则：{claim.rule_zh}"),
         ),
         figures=(Figure(f"claim-{claim.number}", told.question, told.text, told.plot, told.how_to_read),),
         code=f"adamas claims --only {claim.number}",

@@ -52,4 +52,4 @@ def print_table(console: Console, found: Sequence[Measured], say: Say) -> None:
 def failure_line(failure: Failure, say: Say) -> str:
     """Return why a claim was not measured, as a sentence."""
     number, reason = failure.claim.number, failure.reason
-    return say(f"claim {number} was not measured: {reason}", f"论断 {number} 未能测量:{reason}")
+    return say(f"claim {number} was not measured: {reason}", f"论断 {number} 未能测量：{reason}")

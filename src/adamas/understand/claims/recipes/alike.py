@@ -61,16 +61,16 @@ def tell(found: Alike, say: Say) -> Told:
         say(
             f"Over gradients that differ by a factor of a million, AdamW's strongest decay is {found.adamw:.6f} "
             f"times its weakest. Under Adam with L2 the ratio is {found.l2:.3g}.",
-            f"梯度大小相差一百万倍时,AdamW 最强的衰减是最弱的 {found.adamw:.6f} 倍;Adam + L2 则为 {found.l2:.3g} 倍。",
+            f"梯度大小相差百万倍时，AdamW 最强的衰减是最弱的 {found.adamw:.6f} 倍；Adam + L2 则为 {found.l2:.3g} 倍。",
         ),
-        say("Does the decay depend on the size of the gradient?", "衰减与梯度大小有关吗?"),
+        say("Does the decay depend on the size of the gradient?", "衰减与梯度大小有关吗？"),
         chart(
             traces,
             say("size of the gradient", "梯度大小"),
             say("decay of a step / (lr x wd)", "每步衰减 / (lr x wd)"),
             True,
         ),
-        say("A flat line: every weight decays alike.", "水平线:每个权重的衰减都一样。"),
+        say("A flat line: every weight decays alike.", "水平线：每个权重的衰减都一样。"),
     )
 
 
@@ -86,5 +86,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if the strongest decay is at most 1.001 times the weakest; conditional up to twice.",
-    rule_zh="最强的衰减不超过最弱的 1.001 倍则成立;不超过 2 倍则有条件成立。",
+    rule_zh="最强的衰减不超过最弱的 1.001 倍则成立；不超过 2 倍则有条件成立。",
 )

@@ -69,9 +69,9 @@ def tell(found: Averages, say: Say) -> Told:
             f"{found.second:.1g} (relative, float64).",
             f"优化器的 m 和 v 与指数移动平均的定义式相对误差分别为 {found.first:.1g} 和 {found.second:.1g}(float64)。",
         ),
-        say("How much does a past gradient count?", "过去的梯度占多大权重?"),
+        say("How much does a past gradient count?", "过去的梯度占多大权重？"),
         chart(traces, say("age of the gradient, steps", "梯度距今的步数"), say("its share of the average", "所占份额")),
-        say("A gradient's share falls by the factor beta with every step.", "每过一步,梯度所占份额乘以 beta。"),
+        say("A gradient's share falls by the factor beta with every step.", "每过一步，梯度所占份额乘以 beta。"),
     )
 
 
@@ -88,5 +88,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if both moments equal the defining sums to 1e-12; conditional if one does.",
-    rule_zh="两个矩都与定义式相符(误差小于 1e-12)则成立;只有一个相符则有条件成立。",
+    rule_zh="两个矩都与定义式相符(误差小于 1e-12)则成立；只有一个相符则有条件成立。",
 )

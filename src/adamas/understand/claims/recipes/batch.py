@@ -50,9 +50,9 @@ def tell(found: Trend, say: Say) -> Told:
             f"From batches of {first:g} to {last:g} images AdamW's best weight decay goes from {found.bests[0]:.2g} "
             f"to {found.bests[-1]:.2g}: it changes as batch^{found.figure}.",
             f"批大小从 {first:g} 增到 {last:g},AdamW 的最佳权重衰减从 {found.bests[0]:.2g} 变为 "
-            f"{found.bests[-1]:.2g}:与批大小的 {found.figure} 次方成正比。",
+            f"{found.bests[-1]:.2g}：与批大小的 {found.figure} 次方成正比。",
         ),
-        say("How does the best weight decay depend on the batch?", "最佳权重衰减怎样随批大小变化?"),
+        say("How does the best weight decay depend on the batch?", "最佳权重衰减怎样随批大小变化？"),
         chart([trace], say("images in a batch", "批大小"), say("best weight decay", "最佳权重衰减"), True),
         say("Geometric means over seeds.", "各随机种子的几何平均。"),
     )
@@ -69,5 +69,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if the exponent's interval is above 0, does not hold if it is below 0; conditional otherwise.",
-    rule_zh="指数的区间全部大于 0 则成立,小于 0 则不成立,否则有条件成立。",
+    rule_zh="指数的区间全部大于 0 则成立，小于 0 则不成立，否则有条件成立。",
 )

@@ -72,12 +72,12 @@ def tell(found: Cautious, say: Say) -> Told:
             f"At weight_decay={found.weight_decay:.3g}, the best for plain AdamW, cautious decay changes the test "
             f"loss by {found.figure.percent}. Each at its own best weight decay: plain {best['plain']:.4g}, cautious "
             f"{best['cautious']:.4g}.",
-            f"在普通 AdamW 的最佳值 weight_decay={found.weight_decay:.3g} 处,谨慎衰减使测试损失变化 "
-            f"{found.figure.percent}。各取最佳权重衰减时:普通 {best['plain']:.4g},谨慎 {best['cautious']:.4g}。",
+            f"在普通 AdamW 的最佳值 weight_decay={found.weight_decay:.3g} 处，谨慎衰减使测试损失变化 "
+            f"{found.figure.percent}。各取最佳权重衰减时：普通 {best['plain']:.4g}，谨慎 {best['cautious']:.4g}。",
         ),
-        say("Is cautious decay better at equal weight decay?", "相同权重衰减下,谨慎衰减更好吗?"),
+        say("Is cautious decay better at equal weight decay?", "相同权重衰减下，谨慎衰减更好吗？"),
         chart(traces, say("weight decay", "权重衰减"), say("test loss", "测试损失"), True),
-        say("Lower is better; compare the lines at one weight decay.", "越低越好;在同一权重衰减处比较两条线。"),
+        say("Lower is better; compare the lines at one weight decay.", "越低越好；在同一权重衰减处比较两条线。"),
     )
 
 
@@ -93,5 +93,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if the loss is at least 2 % lower and the interval is below 0; does not hold if a gain of 2 % is "
     "excluded; conditional otherwise.",
-    rule_zh="损失至少低 2 % 且区间小于 0 则成立;排除了 2 % 的改进则不成立;否则有条件成立。",
+    rule_zh="损失至少低 2 % 且区间小于 0 则成立；排除了 2 % 的改进则不成立；否则有条件成立。",
 )

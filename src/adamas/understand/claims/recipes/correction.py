@@ -100,11 +100,11 @@ def tell(found: Correction, say: Say) -> Told:
             f"estimate, the corrected ones {found.m_corrected.value:.3f} and {found.v_corrected.value:.3f}. Without "
             f"the correction the first {_EARLY} updates are {found.ratio} times as large as with it. Even with it "
             f"the very first update is {found.first_corrected.value:.2g} times as large as a late one.",
-            f"第 {_LOOK} 步时,未修正的两个矩只有真值的 {found.m_raw.value:.2g} 和 {found.v_raw.value:.2g},修正后为 "
+            f"第 {_LOOK} 步时，未修正的两个矩只有真值的 {found.m_raw.value:.2g} 和 {found.v_raw.value:.2g}，修正后为 "
             f"{found.m_corrected.value:.3f} 和 {found.v_corrected.value:.3f}。不修正时前 {_EARLY} 步的更新是修正时的 "
-            f"{found.ratio} 倍。即使修正,第一步更新仍是后期的 {found.first_corrected.value:.2g} 倍。",
+            f"{found.ratio} 倍。即使修正，第一步更新仍是后期的 {found.first_corrected.value:.2g} 倍。",
         ),
-        say("How large are the updates at the start?", "训练初期的更新有多大?"),
+        say("How large are the updates at the start?", "训练初期的更新有多大？"),
         chart(traces, say("step", "步数"), say("RMS of the update / lr", "更新的均方根 / lr")),
         say("A steady start is a flat line.", "平稳的开端是一条水平线。"),
     )
@@ -124,5 +124,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if raw moments are biased, corrected ones are not, and early updates are smaller with the "
     "correction; conditional if only the bias or only the size of updates is as claimed.",
-    rule_zh="未修正的矩有偏、修正后无偏,且修正后前期更新更小,则成立;只满足其中一方面则有条件成立。",
+    rule_zh="未修正的矩有偏、修正后无偏，且修正后前期更新更小，则成立；只满足其中一方面则有条件成立。",
 )

@@ -62,10 +62,10 @@ def tell(found: Coupling, say: Say) -> Told:
         say(
             f"With the loss times 10, the same lambda decays a weight {found.l2} times less under Adam with L2 "
             f"(theory: 10), and {found.adamw} times less under AdamW (theory: 1).",
-            f"损失乘以 10 后,同一个 λ 的衰减在 Adam + L2 下减弱 {found.l2} 倍(理论值 10),在 AdamW 下减弱 "
-            f"{found.adamw} 倍(理论值 1,即不变)。",
+            f"损失乘以 10 后，同一个 λ 的衰减在 Adam + L2 下减弱 {found.l2} 倍(理论值 10)，在 AdamW 下减弱 "
+            f"{found.adamw} 倍(理论值 1，即不变)。",
         ),
-        say("What does a larger loss do to the decay?", "损失变大,衰减怎样变?"),
+        say("What does a larger loss do to the decay?", "损失变大，衰减怎样变？"),
         chart(
             traces,
             say("factor of the loss", "损失的倍数"),
@@ -89,5 +89,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if ten times the loss weakens the decay of L2 by more than 1.5 and leaves AdamW's within 5 %; "
     "conditional if it changes both.",
-    rule_zh="损失乘以 10 使 L2 的衰减减弱 1.5 倍以上、而 AdamW 变化不超过 5 % 则成立;两者都变则有条件成立。",
+    rule_zh="损失乘以 10 使 L2 的衰减减弱 1.5 倍以上、而 AdamW 变化不超过 5 % 则成立；两者都变则有条件成立。",
 )

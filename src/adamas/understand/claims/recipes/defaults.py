@@ -84,13 +84,13 @@ def tell(found: Defaults, say: Say) -> Told:
             f"Adam is within 5 % of its best loss over {adam:.2g} decades of the learning rate, SGD with momentum "
             f"over {sgd:.2g}: a difference of {found.wider} decades. At torch's default of 0.001 Adam's loss is "
             f"{found.adam} times its best, that of SGD {found.sgd} times.",
-            f"学习率跨 {adam:.2g} 个数量级时 Adam 的损失都在其最佳值的 5 % 以内,带动量的 SGD 为 {sgd:.2g} 个:相差 "
-            f"{found.wider} 个数量级。在 torch 默认的 0.001 处,Adam 的损失是其最佳值的 {found.adam} 倍,SGD 为 "
+            f"学习率跨 {adam:.2g} 个数量级时 Adam 的损失都在其最佳值的 5 % 以内，带动量的 SGD 为 {sgd:.2g} 个：相差 "
+            f"{found.wider} 个数量级。在 torch 默认的 0.001 处，Adam 的损失是其最佳值的 {found.adam} 倍，SGD 为 "
             f"{found.sgd} 倍。",
         ),
-        say("How much does the learning rate matter?", "学习率有多重要?"),
+        say("How much does the learning rate matter?", "学习率有多重要？"),
         chart(traces, say("learning rate", "学习率"), say("validation loss", "验证损失"), True, within=_view(found)),
-        say("A wide valley needs little tuning.", "谷越宽,越不需要调参。"),
+        say("A wide valley needs little tuning.", "谷越宽，越不需要调参。"),
     )
 
 
@@ -107,11 +107,11 @@ CLAIM = Claim(
     article_en="Because of its excellent performance and little need for tuning, Adam is often recommended as the "
     "default optimizer for deep learning models.",
     figure_en="decades of good learning rates, Adam minus SGD",
-    figure_zh="好学习率的数量级数,Adam 减 SGD",
+    figure_zh="好学习率的数量级数，Adam 减 SGD",
     measure=measure,
     judge=judge,
     tell=tell,
     rule_en="Holds if Adam's range of good learning rates is wider than that of SGD and its default is nearer to "
     "the best; conditional if one of both.",
-    rule_zh="Adam 的好学习率范围比 SGD 宽、且默认值离最佳更近则成立;只满足一项则有条件成立。",
+    rule_zh="Adam 的好学习率范围比 SGD 宽、且默认值离最佳更近则成立；只满足一项则有条件成立。",
 )

@@ -98,10 +98,10 @@ def tell(found: Epochs, say: Say) -> Told:
             f"From {first:g} to {last:g} epochs AdamW's best weight decay changes as epochs^{found.figure} where a "
             f"fifth of the labels are shuffled ({noisy}), and as epochs^{found.clean.figure} where they are clean "
             f"({clean}).",
-            f"从 {first:g} 轮到 {last:g} 轮,五分之一标签打乱时 AdamW 的最佳权重衰减与轮数的 {found.figure} 次方成正比"
-            f"({noisy}),标签干净时为 {found.clean.figure} 次方({clean})。",
+            f"从 {first:g} 轮到 {last:g} 轮，五分之一标签打乱时 AdamW 的最佳权重衰减与轮数的 {found.figure} 次方成正比"
+            f"({noisy})，标签干净时为 {found.clean.figure} 次方({clean})。",
         ),
-        say("How does the best weight decay depend on the number of epochs?", "最佳权重衰减怎样随轮数变化?"),
+        say("How does the best weight decay depend on the number of epochs?", "最佳权重衰减怎样随轮数变化？"),
         chart(traces, say("epochs", "轮数"), say("best weight decay", "最佳权重衰减"), True),
         say("Geometric means over seeds.", "各随机种子的几何平均。"),
     )
@@ -119,5 +119,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if the exponent is below 0 on both jobs, does not hold if it is above 0 on both; conditional "
     "otherwise.",
-    rule_zh="两个任务上指数都小于 0 则成立,都大于 0 则不成立,否则有条件成立。",
+    rule_zh="两个任务上指数都小于 0 则成立，都大于 0 则不成立，否则有条件成立。",
 )

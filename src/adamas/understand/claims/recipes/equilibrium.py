@@ -129,10 +129,10 @@ def _near(ratio: Estimate) -> bool:
 def tell(found: Equilibrium, say: Say) -> Told:
     """Say how near the norms come to the prediction."""
     names = {
-        "plain, small": say("plain, small start", "无归一化,从小开始"),
-        "plain, large": say("plain, large start", "无归一化,从大开始"),
-        "normalised, small": say("normalised, small start", "有归一化,从小开始"),
-        "normalised, large": say("normalised, large start", "有归一化,从大开始"),
+        "plain, small": say("plain, small start", "无归一化，从小开始"),
+        "plain, large": say("plain, large start", "无归一化，从大开始"),
+        "normalised, small": say("normalised, small start", "有归一化，从小开始"),
+        "normalised, large": say("normalised, large start", "有归一化，从大开始"),
     }
     time = [n / 40 for n in range(len(next(iter(found.ways.values()))))]
     traces = [line(n, names[key], time, way, "") for n, (key, way) in enumerate(found.ways.items())]
@@ -142,13 +142,13 @@ def tell(found: Equilibrium, say: Say) -> Told:
             f"With gradients of pure noise the RMS of weights settles at {found.noise} times sqrt(lr / (2 wd)), and "
             f"at {found.noise_normalised} times with normalisation. In training on digits it is {found.training} "
             f"times, and {found.training_normalised} times with LayerNorm: there gradients are not pure noise.",
-            f"纯噪声梯度下,权重的均方根稳定在 sqrt(lr / (2 wd)) 的 {found.noise} 倍,有归一化时为 "
-            f"{found.noise_normalised} 倍。在手写数字上训练时为 {found.training} 倍,有 LayerNorm 时为 "
-            f"{found.training_normalised} 倍:那里的梯度不是纯噪声。",
+            f"纯噪声梯度下，权重的均方根稳定在 sqrt(lr / (2 wd)) 的 {found.noise} 倍，有归一化时为 "
+            f"{found.noise_normalised} 倍。在手写数字上训练时为 {found.training} 倍，有 LayerNorm 时为 "
+            f"{found.training_normalised} 倍：那里的梯度不是纯噪声。",
         ),
-        say("Do weights settle at the predicted size?", "权重会稳定在预测的大小吗?"),
+        say("Do weights settle at the predicted size?", "权重会稳定在预测的大小吗？"),
         chart(traces, say("share of the run", "训练进度"), say("RMS / prediction", "均方根 / 预测值")),
-        say("All lines should end at 1, from both starts.", "无论从哪里开始,所有的线都应止于 1。"),
+        say("All lines should end at 1, from both starts.", "无论从哪里开始，所有的线都应止于 1。"),
     )
 
 
@@ -159,10 +159,10 @@ CLAIM = Claim(
     article_en="Weight norms settle at a predicted equilibrium, an RMS of sqrt(lr / (2 wd)), with and without "
     "normalisation.",
     figure_en="RMS by the prediction, noise with normalisation",
-    figure_zh="均方根与预测值之比(噪声,有归一化)",
+    figure_zh="均方根与预测值之比(噪声，有归一化)",
     measure=measure,
     judge=judge,
     tell=tell,
     rule_en="Holds if noise and training both settle within 10 % of the prediction; conditional if noise alone does.",
-    rule_zh="噪声梯度和真实训练都稳定在预测值的 10 % 以内则成立;只有噪声梯度如此则有条件成立。",
+    rule_zh="噪声梯度和真实训练都稳定在预测值的 10 % 以内则成立；只有噪声梯度如此则有条件成立。",
 )

@@ -101,10 +101,10 @@ def tell(found: Formula, say: Say) -> Told:
             f"The paper's AdamW subtracts weight_decay * theta to {found.error:.1g} (relative), also when gradients "
             f"become {_LOUDER:g} times larger. torch.optim.AdamW subtracts {found.figure.value:.3g} times that: it "
             f"multiplies by lr = {_LR:g}, as the other frameworks do.",
-            f"论文中的 AdamW 恰好减去 weight_decay * theta(相对误差 {found.error:.1g}),梯度变大 {_LOUDER:g} 倍也不"
-            f"变。torch.optim.AdamW 只减去 {found.figure.value:.3g} 倍:它与其他框架一样再乘以 lr = {_LR:g}。",
+            f"论文中的 AdamW 恰好减去 weight_decay * theta(相对误差 {found.error:.1g})，梯度变大 {_LOUDER:g} 倍也不"
+            f"变。torch.optim.AdamW 只减去 {found.figure.value:.3g} 倍：它与其他框架一样再乘以 lr = {_LR:g}。",
         ),
-        say("What does AdamW subtract?", "AdamW 减去了多少?"),
+        say("What does AdamW subtract?", "AdamW 减去了多少？"),
         chart(traces, say("time", "时间"), say("subtracted / (wd x theta)", "减去的量 / (wd x theta)")),
         say(f"Half-way the gradients become {_LOUDER:g} times larger.", f"半程时梯度变大 {_LOUDER:g} 倍。"),
     )
@@ -124,5 +124,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if the paper's AdamW and torch's both subtract weight_decay * theta to 1e-6; conditional if one "
     "does.",
-    rule_zh="论文的 AdamW 与 torch 的 AdamW 都恰好减去 weight_decay * theta(误差 1e-6)则成立;只有一个则有条件成立。",
+    rule_zh="论文的 AdamW 与 torch 的 AdamW 都恰好减去 weight_decay * theta(误差 1e-6)则成立；只有一个则有条件成立。",
 )

@@ -154,12 +154,12 @@ def tell(found: Frameworks, say: Say) -> Told:
     return Told(
         say(
             f"{'; '.join(parts)} (defaults of Adam / AdamW; - is none). A default differs by the framework.",
-            f"{';'.join(parts)}(Adam / AdamW 的默认值;- 表示没有)。默认值因框架而异。",
+            f"{';'.join(parts)}(Adam / AdamW 的默认值；- 表示没有)。默认值因框架而异。",
         ),
-        say("Do the frameworks have both, and with which default?", "各框架都有两者吗?默认值是多少?"),
+        say("Do the frameworks have both, and with which default?", "各框架都有两者吗？默认值是多少？"),
         {"data": [bar], "layout": {"height": 260, "margin": {"l": 150, "r": 12, "t": 12, "b": 48}, "showlegend": False,
                                    "xaxis": {"title": {"text": plain(title)}, "type": "log"}}},
-        say("A framework without a bar is not installed, or has no default.", "没有条形的框架未安装,或没有默认值。"),
+        say("A framework without a bar is not installed, or has no default.", "没有条形的框架未安装，或没有默认值。"),
     )  # fmt: skip
 
 
@@ -178,5 +178,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if PyTorch and every other installed framework have both; conditional if one lacks AdamW, or if "
     "PyTorch alone is installed.",
-    rule_zh="PyTorch 和其他已安装的框架都有两者则成立;有框架缺少 AdamW 或只装了 PyTorch 则有条件成立。",
+    rule_zh="PyTorch 和其他已安装的框架都有两者则成立；有框架缺少 AdamW 或只装了 PyTorch 则有条件成立。",
 )

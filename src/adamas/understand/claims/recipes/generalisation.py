@@ -66,7 +66,7 @@ def tell(found: Generalisation, say: Say) -> Told:
     parts = [f"{title} {change.percent} ({wd})" for (title, change), wd in zip(listed.items(), decays, strict=True)]
     words = {
         "holds": say("AdamW is better on each of these small jobs.", "在这些小任务上 AdamW 都更好。"),
-        "conditional": say("It depends on the job, or is within the noise.", "取决于任务,或在噪声之内。"),
+        "conditional": say("It depends on the job, or is within the noise.", "取决于任务，或在噪声之内。"),
         "does_not_hold": say("AdamW is better on none of these small jobs.", "在这些小任务上 AdamW 都没有更好。"),
     }
     plot: dict[str, Any] = intervals(listed, say("change of the test loss", "测试损失的变化"), MARGIN)
@@ -74,14 +74,14 @@ def tell(found: Generalisation, say: Say) -> Told:
         say(
             "AdamW's test loss beside that of Adam with L2, both tuned alike (weight decay of each): "
             f"{'; '.join(parts)}. {words[judge(found)]}",
-            f"同等调参后,AdamW 相对 Adam + L2 的测试损失变化(括号内为各自的权重衰减):{';'.join(parts)}。"
+            f"同等调参后，AdamW 相对 Adam + L2 的测试损失变化(括号内为各自的权重衰减):{';'.join(parts)}。"
             f"{words[judge(found)]}",
         ),
-        say("Does AdamW generalise better than Adam with L2?", "AdamW 的泛化比 Adam + L2 更好吗?"),
+        say("Does AdamW generalise better than Adam with L2?", "AdamW 的泛化比 Adam + L2 更好吗？"),
         plot,
         say(
             f"Left of 0 AdamW is better. The band is {MARGIN:.0%}, the smallest change that matters.",
-            f"0 的左侧表示 AdamW 更好。色带为 {MARGIN:.0%},即有意义的最小变化。",
+            f"0 的左侧表示 AdamW 更好。色带为 {MARGIN:.0%}，即有意义的最小变化。",
         ),
     )
 
@@ -101,6 +101,6 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if AdamW's loss is at least 2 % lower on every job, with intervals below 0; does not hold if a "
     "gain of 2 % is excluded on every job; conditional otherwise.",
-    rule_zh="AdamW 在所有任务上损失至少低 2 % 且区间小于 0 则成立;在所有任务上都排除了 2 % 的改进则不成立;否则有条件"
+    rule_zh="AdamW 在所有任务上损失至少低 2 % 且区间小于 0 则成立；在所有任务上都排除了 2 % 的改进则不成立；否则有条件"
     "成立。",
 )

@@ -102,10 +102,10 @@ def tell(found: Limits, say: Say) -> Told:
         say(
             f"Without momentum and bias correction Adam follows RMSProp to {found.rmsprop:.1g} of the way. With "
             f"beta2 near 1 and a learning rate that falls as 1/sqrt(t) it follows AdaGrad to {found.adagrad:.1g}.",
-            f"去掉动量和偏差修正后,Adam 与 RMSProp 的轨迹相差不超过 {found.rmsprop:.1g}(相对位移);beta2 趋近 1、学习"
-            f"率按 1/sqrt(t) 下降时,与 AdaGrad 相差不超过 {found.adagrad:.1g}。",
+            f"去掉动量和偏差修正后，Adam 与 RMSProp 的轨迹相差不超过 {found.rmsprop:.1g}(相对位移);beta2 趋近 1、学习"
+            f"率按 1/sqrt(t) 下降时，与 AdaGrad 相差不超过 {found.adagrad:.1g}。",
         ),
-        say("Does Adam walk as RMSProp and AdaGrad do?", "Adam 走的路与 RMSProp、AdaGrad 一样吗?"),
+        say("Does Adam walk as RMSProp and AdaGrad do?", "Adam 走的路与 RMSProp、AdaGrad 一样吗？"),
         chart(traces, say("step, in fiftieths of the run", "步数(全程的五十分之一)"), say("weight", "权重")),
         say("Two lines that lie on each other are the same method.", "重合的两条线就是同一种方法。"),
     )
@@ -122,5 +122,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if both methods are limits of Adam's rule, to 1e-4 of the way; conditional if one is.",
-    rule_zh="两种方法都是 Adam 规则的极限(误差不超过位移的 1e-4)则成立;只有一种是则有条件成立。",
+    rule_zh="两种方法都是 Adam 规则的极限(误差不超过位移的 1e-4)则成立；只有一种是则有条件成立。",
 )

@@ -75,9 +75,9 @@ def tell(found: Moments, say: Say) -> Told:
     theory = [1 / root for root in _ROOTS.tolist()]
     traces = [
         line(0, say("by sqrt(v), m = 0", "随 sqrt(v),m = 0"), _ROOTS.tolist(), found.by_v, "sqrt(v)"),
-        line(1, say("theory: 1 / sqrt(v)", "理论:1 / sqrt(v)"), _ROOTS.tolist(), theory, "sqrt(v)"),
+        line(1, say("theory: 1 / sqrt(v)", "理论：1 / sqrt(v)"), _ROOTS.tolist(), theory, "sqrt(v)"),
         line(2, say("by m, v = 1", "随 m,v = 1"), means, found.by_m[1:], "m"),
-        line(3, say("theory: 1 - m^2", "理论:1 - m^2"), means, [1 - mean**2 for mean in means], "m"),
+        line(3, say("theory: 1 - m^2", "理论：1 - m^2"), means, [1 - mean**2 for mean in means], "m"),
     ]
     strongest, weakest, by_m = f"{found.by_v[0]:.3g}", f"{found.by_v[-1]:.3g}", f"{found.by_m[-1]:.2g}"
     large, expected = f"m = {_MEANS[-1]:g} sqrt(v)", f"{1 - _MEANS[-1] ** 2:.2g}"
@@ -86,8 +86,8 @@ def tell(found: Moments, say: Say) -> Told:
             f"For v it is the other way round: the decay of Adam with L2 goes as v^{found.v}, so a large v weakens "
             f"it and a small v strengthens it ({strongest} times lr x lambda at sqrt(v) = 0.1, {weakest} at 10). A "
             f"large m does weaken it: to {by_m} at {large}, theory {expected}.",
-            f"对 v 而言恰好相反:Adam + L2 的衰减与 v 的 {found.v} 次方成正比,v 大则衰减弱,v 小则衰减强(sqrt(v) = 0.1 "
-            f"时为 lr x λ 的 {strongest} 倍,10 时为 {weakest} 倍)。m 大确实削弱衰减:{large} 时降到 {by_m},理论值 "
+            f"对 v 而言恰好相反：Adam + L2 的衰减与 v 的 {found.v} 次方成正比，v 大则衰减弱，v 小则衰减强(sqrt(v) = 0.1"
+            f" 时为 lr x λ 的 {strongest} 倍，10 时为 {weakest} 倍)。m 大确实削弱衰减：{large} 时降到 {by_m}，理论值 "
             f"{expected}。",
         )
     else:
@@ -97,9 +97,9 @@ def tell(found: Moments, say: Say) -> Told:
         )
     return Told(
         text,
-        say("How strong is the decay of Adam with L2?", "Adam + L2 的衰减有多强?"),
+        say("How strong is the decay of Adam with L2?", "Adam + L2 的衰减有多强？"),
         chart(traces, "sqrt(v), m", say("decay of a step / (lr x lambda)", "每步衰减 / (lr x λ)"), True),
-        say("Falling lines: the larger the moment, the weaker the decay.", "下降的线:矩越大,衰减越弱。"),
+        say("Falling lines: the larger the moment, the weaker the decay.", "下降的线：矩越大，衰减越弱。"),
     )
 
 
@@ -116,5 +116,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if a large m and a small v both weaken the decay; does not hold if either strengthens it.",
-    rule_zh="大 m 和小 v 都削弱衰减则成立;任何一个反而增强衰减则不成立。",
+    rule_zh="大 m 和小 v 都削弱衰减则成立；任何一个反而增强衰减则不成立。",
 )

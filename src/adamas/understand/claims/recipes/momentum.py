@@ -112,10 +112,10 @@ def tell(found: Momentum, say: Say) -> Told:
         say(
             f"With momentum Adam needs {found.steps} times the steps and walks {found.way} times the way for each "
             "unit of progress, both at the best learning rate. Below 1 is faster and steadier.",
-            f"在各自最佳学习率下,带动量的 Adam 所需步数是不带动量的 {found.steps} 倍,单位净位移所走的路程是 "
-            f"{found.way} 倍;小于 1 表示更快、更平稳。",
+            f"在各自最佳学习率下，带动量的 Adam 所需步数是不带动量的 {found.steps} 倍，单位净位移所走的路程是 "
+            f"{found.way} 倍；小于 1 表示更快、更平稳。",
         ),
-        say("How many steps to a thousandth of the loss?", "损失降到千分之一需要多少步?"),
+        say("How many steps to a thousandth of the loss?", "损失降到千分之一需要多少步？"),
         chart(traces, say("learning rate", "学习率"), say("steps", "步数"), True),
         say("The lowest point of each line is its best learning rate.", "每条线的最低点是其最佳学习率。"),
     )
@@ -132,5 +132,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if both the steps and the way are shorter with momentum (intervals below 1); conditional if one is.",
-    rule_zh="带动量时步数和路程都更短(区间小于 1)则成立;只有一项更短则有条件成立。",
+    rule_zh="带动量时步数和路程都更短(区间小于 1)则成立；只有一项更短则有条件成立。",
 )

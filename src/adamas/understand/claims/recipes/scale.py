@@ -77,16 +77,16 @@ def tell(found: Scale, say: Say) -> Told:
     traces = []
     for number, (key, values) in enumerate(found.curves.items()):
         kind, factor = key.split(", ")
-        name = say(f"{titles[kind]}, loss x {factor}", f"{titles[kind]},损失 x {factor}")
+        name = say(f"{titles[kind]}, loss x {factor}", f"{titles[kind]}，损失 x {factor}")
         traces.append(line(number, name, found.decays[kind], values, "wd"))
     ratios = [Estimate(*(10**end for end in (each.value, each.low, each.high))) for each in (found.l2, found.adamw)]
     return Told(
         say(
             f"With the loss times 10 the best weight decay of Adam with L2 grows {ratios[0]} times, that of AdamW "
             f"{ratios[1]} times.",
-            f"损失乘以 10 后,Adam + L2 的最佳权重衰减变为 {ratios[0]} 倍,AdamW 的变为 {ratios[1]} 倍。",
+            f"损失乘以 10 后，Adam + L2 的最佳权重衰减变为 {ratios[0]} 倍，AdamW 的变为 {ratios[1]} 倍。",
         ),
-        say("Where is the best weight decay when the loss is ten times larger?", "损失变为十倍,最佳权重衰减在哪里?"),
+        say("Where is the best weight decay when the loss is ten times larger?", "损失变为十倍，最佳权重衰减在哪里？"),
         chart(traces, say("weight decay", "权重衰减"), say("validation loss", "验证损失"), True),
         say("The lowest point of each line is its best weight decay.", "每条线的最低点是最佳权重衰减。"),
     )
@@ -103,5 +103,5 @@ CLAIM = Claim(
     judge=judge,
     tell=tell,
     rule_en="Holds if the best L2 moves by a factor of 5 to 20 and AdamW's by less than 2; conditional if one of both.",
-    rule_zh="L2 的最佳值变为 5 到 20 倍、而 AdamW 变化不到 2 倍则成立;只满足一项则有条件成立。",
+    rule_zh="L2 的最佳值变为 5 到 20 倍、而 AdamW 变化不到 2 倍则成立；只满足一项则有条件成立。",
 )

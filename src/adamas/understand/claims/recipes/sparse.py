@@ -68,10 +68,10 @@ def tell(found: Sparse, say: Say) -> Told:
             f"A feature that occurs in 1 % of the steps moves its weight {found.moved[-1] / found.moved[0]:.3g} "
             f"times as far for each occurrence as one that always occurs: the step grows as frequency^{found.figure} "
             "(theory: -0.5).",
-            "在 1 % 的步中出现的特征,每出现一次带来的位移是每步都出现的特征的 "
-            f"{found.moved[-1] / found.moved[0]:.3g} 倍:步长与频率的 {found.figure} 次方成正比(理论值 -0.5)。",
+            "在 1 % 的步中出现的特征，每出现一次带来的位移是每步都出现的特征的 "
+            f"{found.moved[-1] / found.moved[0]:.3g} 倍：步长与频率的 {found.figure} 次方成正比(理论值 -0.5)。",
         ),
-        say("How large is a step for a rare feature?", "稀疏特征的步长有多大?"),
+        say("How large is a step for a rare feature?", "稀疏特征的步长有多大？"),
         chart(traces, say("frequency", "出现频率"), say("way for each occurrence / lr", "每次出现的位移 / lr"), True),
         say("To the left are rare features.", "左侧是稀疏特征。"),
     )

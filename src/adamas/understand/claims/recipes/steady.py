@@ -87,10 +87,10 @@ def tell(found: Steady, say: Say) -> Told:
         say(
             f"While the learning rate falls to {_FLOOR:.0%}, the weights end at {found.corrected} times their first "
             f"norm with decay in proportion to lr^2, and at {found.plain} times under AdamW.",
-            f"学习率降到 {_FLOOR:.0%} 的过程中,衰减正比于 lr^2 时权重范数最终是初始的 {found.corrected} 倍,AdamW 下则"
+            f"学习率降到 {_FLOOR:.0%} 的过程中，衰减正比于 lr^2 时权重范数最终是初始的 {found.corrected} 倍，AdamW 下则"
             f"为 {found.plain} 倍。",
         ),
-        say("Do weight norms stay steady under a schedule?", "学习率调度下权重范数稳定吗?"),
+        say("Do weight norms stay steady under a schedule?", "学习率调度下权重范数稳定吗？"),
         chart(traces, say("share of the schedule", "调度进度"), say("RMS of the weights", "权重的均方根")),
         say("A flat line is a steady norm.", "水平线表示范数稳定。"),
     )
@@ -108,5 +108,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if the norm changes by less than 10 % with lr^2 and by more with lr; conditional if lr^2 is only "
     "steadier.",
-    rule_zh="正比于 lr^2 时范数变化小于 10 %、而正比于 lr 时更大则成立;仅仅更稳定则有条件成立。",
+    rule_zh="正比于 lr^2 时范数变化小于 10 %、而正比于 lr 时更大则成立；仅仅更稳定则有条件成立。",
 )

@@ -73,11 +73,11 @@ def tell(found: Switching, say: Say) -> Told:
             f"Adam without decay learns this job by heart (training loss {found.training:.2g}, test loss "
             f"{found.test:.2g}). A switch to {found.code} changes the test loss by {found.from_none.percent}. Beside "
             f"Adam with a tuned L2 the change is {found.from_l2.percent}.",
-            f"无衰减的 Adam 在这个任务上死记硬背(训练损失 {found.training:.2g},测试损失 {found.test:.2g})。切换到 "
-            f"{found.code} 后测试损失变化 {found.from_none.percent};与调好 L2 的 Adam 相比变化 "
+            f"无衰减的 Adam 在这个任务上死记硬背(训练损失 {found.training:.2g}，测试损失 {found.test:.2g})。切换到 "
+            f"{found.code} 后测试损失变化 {found.from_none.percent}；与调好 L2 的 Adam 相比变化 "
             f"{found.from_l2.percent}。",
         ),
-        say("What does a switch to AdamW change?", "切换到 AdamW 会改变什么?"),
+        say("What does a switch to AdamW change?", "切换到 AdamW 会改变什么？"),
         intervals(listed, say("change of the test loss", "测试损失的变化"), MARGIN),
         say(
             "Left of 0 the switch helps. `adamas compare` answers the question for your own job.",
@@ -100,5 +100,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if AdamW beats both Adam without decay and Adam with a tuned L2; conditional if it beats only "
     "the first.",
-    rule_zh="AdamW 同时优于无衰减的 Adam 和调好 L2 的 Adam 则成立;只优于前者则有条件成立。",
+    rule_zh="AdamW 同时优于无衰减的 Adam 和调好 L2 的 Adam 则成立；只优于前者则有条件成立。",
 )

@@ -106,10 +106,10 @@ def tell(found: Timescale, say: Say) -> Told:
             f"The weights of three networks are the average of their updates to {found.error:.1g}; the measured "
             f"timescale times lr x wd is {found.figure} (theory: 1). Averages over a shorter or longer time are off "
             f"by {min(others):.1g} or more. Updates older than 1 / (lr x wd) steps make up 37 % of the average.",
-            f"三个网络的权重与其更新的移动平均相差 {found.error:.1g};测得的时间尺度乘以 lr x wd 为 {found.figure}(理"
+            f"三个网络的权重与其更新的移动平均相差 {found.error:.1g}；测得的时间尺度乘以 lr x wd 为 {found.figure}(理"
             f"论值 1)。时间尺度更短或更长的平均至少相差 {min(others):.1g}。早于 1 / (lr x wd) 步的更新占平均的 37 %。",
         ),
-        say("Over how many steps do AdamW's weights average?", "AdamW 的权重对多少步的更新取平均?"),
+        say("Over how many steps do AdamW's weights average?", "AdamW 的权重对多少步的更新取平均？"),
         chart([trace], say("timescale x lr x wd", "时间尺度 x lr x wd"), say("relative error", "相对误差"), True),
         say("The error vanishes at the claimed timescale.", "误差在所述的时间尺度处消失。"),
     )
@@ -127,5 +127,5 @@ CLAIM = Claim(
     tell=tell,
     rule_en="Holds if the average gives the weights to 1e-9 and the measured timescale is within 1 %; conditional "
     "if one.",
-    rule_zh="由平均重建的权重误差小于 1e-9 且测得的时间尺度偏差不超过 1 % 则成立;只满足一项则有条件成立。",
+    rule_zh="由平均重建的权重误差小于 1e-9 且测得的时间尺度偏差不超过 1 % 则成立；只满足一项则有条件成立。",
 )

@@ -5,7 +5,7 @@
 For each job a study with the budget `quick` is made, or continued, in the folder of --studies. The prediction uses the
 study's pilot alone: one run of Adam without decay, at its best learning rate. `adamas.understand.xray` predicts the
 decay of AdamW and of Adam with L2 at that rate. Both settings then train on the study's final seeds, beside the
-settings that the search has found. Results: benchmarks/results/decay_prediction.json.
+settings that the search has found. Results: benchmarks/results/decay_prediction.json, and a table in docs/xray.md.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from adamas.compare.study.settings import Options
 from adamas.compare.verdict.result import Summary
 from adamas.understand.xray.predict import Windows, predict_windows
 from benchmarks import RESULTS
+from benchmarks.markdown import filled, table
 
 PATH = RESULTS / "decay_prediction.json"
+PAGE = Path(__file__).parents[1] / "docs" / "xray.md"
+ARMS = {"adamw": "AdamW", "adam_l2": "Adam with L2"}
 JOBS = (
     "digits-deep",
     "modular",
@@ -83,18 +86,37 @@ def rows_of(job: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+def page(text: str, jobs: dict[str, Any]) -> str:
+    """Return docs/xray.md with the table of predictions."""
+    columns = ("job", "arm", "predicted", "search", "ratio", "loss at the prediction", "at the search's", "change")
+    rows = [
+        (
+            Path(job.partition(":")[0]).stem,
+            ARMS[arm],
+            *(f"{each['lr']:.2g}, {each['predicted']:.2g}", f"{each['lr of the search']:.2g}, {each['found']:.2g}"),
+            f"{each['ratio']:.2g}",
+            *(f"{each['figure']:.4g}", f"{each['figure of the search']:.4g}"),
+            f"{each['figure'] / each['figure of the search'] - 1:+.1%}",
+        )
+        for job, arms in jobs.items()
+        for arm, each in arms.items()
+    ]
+    return filled(text, "predictions", table(columns, rows))
+
+
 def main() -> None:
     """Measure the jobs that the results lack, and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=Path, default=Path("studies"))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    table: dict[str, Any] = json.loads(PATH.read_text())["jobs"] if PATH.exists() else {}
+    jobs: dict[str, Any] = json.loads(PATH.read_text())["jobs"] if PATH.exists() else {}
     for job in JOBS:
-        if job not in table:
-            table[job] = rows_of(job, given.studies)
-            print(job, json.dumps(table[job], indent=1), flush=True)
-            PATH.write_text(json.dumps({"torch": torch.__version__, "jobs": table}, indent=1) + "\n")
+        if job not in jobs:
+            jobs[job] = rows_of(job, given.studies)
+            print(job, json.dumps(jobs[job], indent=1), flush=True)
+            PATH.write_text(json.dumps({"torch": torch.__version__, "jobs": jobs}, indent=1) + "\n")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), jobs), encoding="utf-8")
 
 
 if __name__ == "__main__":

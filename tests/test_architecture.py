@@ -336,9 +336,9 @@ def test_the_page_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,900 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """4,950 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
 
-    Of these, 100 measure sharded steps, 120 the weight decay that one run predicts, 60 put the tables of the READMEs
+    Of these, 100 measure sharded steps, 145 the weight decay that one run predicts, 60 put the tables of the READMEs
     into Chinese, 45 the page to play with its maps, and 70 put the measured claims on their page.
 
     Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
@@ -347,7 +347,7 @@ def test_bench_and_benchmarks_stay_within_their_budget() -> None:
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4900
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4950
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

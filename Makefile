@@ -68,7 +68,7 @@ loc:
 	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 10000"
 	@echo "page        $$(cat src/adamas/language.py src/adamas/page/*.py | wc -l) of 600"
 	@echo "native C++  $$(cat native/* | wc -l) of 2880"
-	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 4950"
+	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 5000"
 
 clean:
 	rm -rf $(VENV) build dist report site .pytest_cache .ruff_cache .hypothesis

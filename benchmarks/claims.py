@@ -1,22 +1,25 @@
-"""Put the claims of results/claims.json into docs/claims.md and docs/zh/claims.md.
+"""Measure all claims once and put them into docs/claims.md and docs/zh/claims.md.
 
-adamas claims --json --lang en > benchmarks/results/claims.json
-adamas claims --json --lang zh > benchmarks/results/claims-zh.json
-python -m benchmarks.claims
+python -m benchmarks.claims --measure    # about five minutes; results/claims.json and, in Chinese, claims-zh.json
+python -m benchmarks.claims              # the pages alone
 
-The figures are those of the first file; of the second only the sentences are used.
+The files are what `adamas claims --json` prints in each language.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adamas.language import Language
+from adamas.language import LANGUAGES, Language
 from adamas.understand.claims.registry import CLAIMS
+from adamas.understand.claims.run import Measured, measure, to_json
 from benchmarks import RESULTS
 from benchmarks.markdown import filled, table
 
@@ -83,7 +86,7 @@ def page(text: str, claims: Sequence[Mapping[str, Any]], lang: Language = "en") 
     rows = [
         (
             f"[{each['number']}](#claim-{each['number']})",
-            each[f"article_{lang}"].replace("|", "\\|"),
+            cell(each, lang),
             f"**{words.verdicts[each['verdict']]}**",
             figure(each, lang),
         )
@@ -94,6 +97,23 @@ def page(text: str, claims: Sequence[Mapping[str, Any]], lang: Language = "en") 
         parts = [section(each, lang) for each in claims if first <= each["number"] <= last]
         text = filled(text, mark, "\n\n".join(parts))
     return text
+
+
+def cell(claim: Mapping[str, Any], lang: Language) -> str:
+    """Return the sentence of a claim for a table; Chinese has the punctuation that Chinese is set with."""
+    text = claim[f"article_{lang}"].replace("|", "\\|")
+    return text if lang == "en" else set_as_chinese(text)
+
+
+def set_as_chinese(text: str) -> str:
+    """Return Chinese with full-width punctuation beside its characters.
+
+    Example:
+        >>> set_as_chinese("动量: 加速收敛,减少震荡 (0.5, 0.6)")
+        '动量：加速收敛，减少震荡 (0.5, 0.6)'
+    """
+    wide = str.maketrans(",;:!?", "，；：！？")
+    return re.sub(r"(?<=[\u4e00-\u9fff]) ?([,;:!?]) ?", lambda mark: mark[1].translate(wide), text)
 
 
 def figure(claim: Mapping[str, Any], lang: Language) -> str:
@@ -107,21 +127,46 @@ def figure(claim: Mapping[str, Any], lang: Language) -> str:
 def section(claim: Mapping[str, Any], lang: Language) -> str:
     """Return the section of a claim: its sentence in both languages, the result, and how to run it again."""
     words, number = WORDS[lang], claim["number"]
-    sentences = (claim["article_zh"], claim["article_en"])
+    quoted, text, source = claim["article_zh"], claim["text"], claim["source"]
+    if lang == "zh":
+        quoted, text, source = (
+            set_as_chinese(quoted),
+            set_as_chinese(text),
+            source.replace("the article; ", "文章；").replace("the article", "文章"),
+        )
     return "\n".join(
         (
             f'### <a id="claim-{number}"></a>{number}{words.colon}{words.verdicts[claim["verdict"]]}',
             "",
-            *(f"> {sentence}\n>" for sentence in (sentences if lang == "en" else sentences[:1])),
-            f"> {words.source}{claim['source']}",
+            *(f"> {sentence}\n>" for sentence in (quoted, claim["article_en"])),
+            f"> {words.source}{source}",
             "",
-            claim["text"],
+            text,
             "",
             words.again.format(seconds=max(1, round(claim["seconds"])), number=number),
         )
     )
 
 
+def measure_all() -> None:
+    """Measure every claim once, and write its figures and its sentences in both languages."""
+    found: dict[Language, list[Measured]] = {lang: [] for lang in LANGUAGES}
+    for claim in CLAIMS.values():
+        once = replace(claim, measure=cache(claim.measure))
+        for lang, measured in found.items():
+            result = measure(once, lang)
+            if not isinstance(result, Measured):
+                raise SystemExit(f"claim {claim.number}: {result.reason}")
+            measured.append(result)
+        print(claim.number, found["en"][-1].verdict, found["en"][-1].told.text, flush=True)
+    for lang, measured in found.items():
+        FOUND[lang].write_text(json.dumps(to_json(measured), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure the claims first")
+    if parser.parse_args().measure:
+        measure_all()
     for each, its in WORDS.items():
         its.page.write_text(page(its.page.read_text(encoding="utf-8"), published(each), each), encoding="utf-8")

@@ -336,10 +336,10 @@ def test_the_page_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """4,950 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """5,000 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
 
     Of these, 100 measure sharded steps, 145 the weight decay that one run predicts, 60 put the tables of the READMEs
-    into Chinese, 45 the page to play with its maps, and 70 put the measured claims on their page.
+    into Chinese, 45 the page to play with its maps, and 140 measure the claims and put them on their pages.
 
     Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
 
@@ -347,7 +347,7 @@ def test_bench_and_benchmarks_stay_within_their_budget() -> None:
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 4950
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 5000
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

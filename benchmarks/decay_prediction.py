@@ -86,6 +86,11 @@ def rows_of(job: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+def changed(ratio: float) -> str:
+    """Return the change of a figure by this factor, in words where per cent would be hard to read."""
+    return f"{ratio - 1:+.1%}" if ratio < 10 else f"{ratio:.0f} times as high"
+
+
 def page(text: str, jobs: dict[str, Any]) -> str:
     """Return docs/xray.md with the table of predictions."""
     columns = ("job", "arm", "predicted", "search", "ratio", "loss at the prediction", "at the search's", "change")
@@ -96,7 +101,7 @@ def page(text: str, jobs: dict[str, Any]) -> str:
             *(f"{each['lr']:.2g}, {each['predicted']:.2g}", f"{each['lr of the search']:.2g}, {each['found']:.2g}"),
             f"{each['ratio']:.2g}",
             *(f"{each['figure']:.4g}", f"{each['figure of the search']:.4g}"),
-            f"{each['figure'] / each['figure of the search'] - 1:+.1%}",
+            changed(each["figure"] / each["figure of the search"]),
         )
         for job, arms in jobs.items()
         for arm, each in arms.items()

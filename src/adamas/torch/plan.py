@@ -229,7 +229,7 @@ class Plan:
         Such a step has lr = 0, gradients of zeros and no earlier state. It would change only the number of steps.
         """
         used = [groups[bucket.kind.group]["lr"] for bucket in self.buckets]
-        on_host = not any(isinstance(lr, Tensor) and lr.device.type != "cpu" for lr in used)
+        on_host = not any(isinstance(lr, Tensor) and (lr.device.type != "cpu" or lr.requires_grad) for lr in used)
         if not used or not on_host or any(map(float, used)) or any(states.values()) or self._tracing:
             return False
         if any(is_captured(bucket.kind.device) for bucket in self.buckets):

@@ -68,7 +68,7 @@ def run_command(run: Run, console: Console, as_json: bool) -> None:
         "source",
         "note",
     ):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", min_width=min(len(title), 10))
     for each in found:
         cells = (
             _range(each.low, each.high),

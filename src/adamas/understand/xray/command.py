@@ -91,7 +91,7 @@ def _json(
 
 def _print(console: Console, saved: Saved, reading: Reading, per_epoch: float | None, windows: Windows | None) -> None:
     """Print the table, then what it says about AdamW, then the windows and the notes."""
-    console.print(table(dicts(reading, per_epoch), f"step {reading.step}"))
+    console.print(table(dicts(reading, per_epoch), f"step {reading.step}", console.width))
     total = reading.total
     if total.rule == "l2" and total.equivalent is not None:
         paper = (

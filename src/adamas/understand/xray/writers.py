@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from rich.table import Table
 from rich.text import Text
 
-from adamas.understand.xray.columns import COLUMNS, cell, shown
+from adamas.understand.xray.columns import COLUMNS, Column, cell, shown
 
 
 class ScalarWriter(Protocol):
@@ -24,16 +24,37 @@ class ScalarWriter(Protocol):
         ...
 
 
-def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """Return the figures of one step as a table for the terminal, one line a layer."""
-    found = Table(title=title, box=None, padding=(0, 2), header_style="bold", title_justify="left")
+_FIRST = ("layer", "rate_p50", "equivalent", "correlation", "rms", "rms_equilibrium")  # columns of a narrow terminal
+
+
+def table(rows: Sequence[dict[str, Any]], title: str, width: int | None = None) -> Table:
+    """Return the figures of one step as a table for the terminal, one line a layer.
+
+    Args:
+        rows: The figures of all layers together, and of each layer.
+        title: The title.
+        width: The columns of the terminal: figures that do not fit are left out, which the title says. None shows all.
+    """
     columns = shown(list(rows), brief=True)
+    if width is not None:
+        wanted, whole = sorted(columns, key=lambda column: column.key not in _FIRST), len(columns)
+        while len(wanted) > 1 and sum(_width(column, rows) for column in wanted) > width:
+            wanted.pop()
+        columns = [column for column in columns if column in wanted]
+        if len(columns) < whole:
+            title += f", {whole - len(columns)} more columns in a wider terminal, or with --json or --out"
+    found = Table(title=title, box=None, padding=(0, 1), header_style="bold", title_justify="left")
     for column in columns:
         found.add_column(column.title, overflow="fold", justify="left" if column.form == "text" else "right")
     for row in rows:
         # Text, not strings: brackets in a name are no markup.
         found.add_row(*(Text(cell(column, row[column.key])) for column in columns))
     return found
+
+
+def _width(column: Column, rows: Sequence[dict[str, Any]]) -> int:
+    """Return how wide a column is, with a space on both sides."""
+    return 2 + max(len(column.title), *(len(cell(column, row[column.key])) for row in rows))
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

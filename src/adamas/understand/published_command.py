@@ -59,14 +59,13 @@ def run_command(run: Run, console: Console, as_json: bool) -> None:
         rules = [asdict(each) for each in found]
         print(json.dumps({"schema": SCHEMA, "run": asdict(run), "rules": rules, "text": disagreement(found)}))
         return
-    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table = Table(box=None, padding=(0, 1), header_style="bold")
     for title in (
         "rule",
         "weight_decay (torch)",
         "in the paper's (lr times it)",
         "timescale, epochs",
         "source",
-        "note",
     ):
         table.add_column(title, overflow="fold", min_width=min(len(title), 10))
     for each in found:
@@ -75,8 +74,10 @@ def run_command(run: Run, console: Console, as_json: bool) -> None:
             _range(each.low_paper, each.high_paper),
             _range(each.shortest, each.longest),
         )
-        table.add_row(*map(Text, (each.rule, *cells, each.source, each.note)))
+        table.add_row(*map(Text, (each.rule, *cells, each.source)))
     console.print(table)
+    for each in found:
+        console.print(Text(f"{each.rule}: {each.note}"), soft_wrap=True)
     console.print(Text(disagreement(found)), soft_wrap=True)
     console.print(Text("Measure which one holds for your job: adamas compare my_job.py:job"), soft_wrap=True)
 

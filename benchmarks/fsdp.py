@@ -30,7 +30,7 @@ FORMATS: list[dict[str, Any]] = [{}, {"state_dtype": "packed16"}, {"state_dtype"
 
 
 def parameters(shapes: list[tuple[int, int]], mesh: DeviceMesh) -> list[nn.Parameter]:
-    """Sharded parameters with gradients."""
+    """Return sharded parameters with random gradients."""
     params = []
     for shape in shapes:
         param = nn.Parameter(distribute_tensor(torch.randn(shape), mesh, [Shard(0)], src_data_rank=None))

@@ -16,6 +16,7 @@ import adamas
 from adamas.bench.clock import Effort
 from adamas.bench.device import Device
 from adamas.bench.row import Row
+from adamas.whole_file import write_whole
 
 SCHEMA = 1  # raised whenever a key is renamed or removed
 
@@ -64,6 +65,7 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the JSON to a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
@@ -73,11 +75,3 @@ class Result:
         del fields["schema"]
         fields["rows"] = [Row.from_json(row) for row in fields["rows"]]
         return cls(**fields)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, and its folder where that is missing; an interrupted write leaves the old file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from adamas.checkpoint.contents import (
     check,
     plain,
 )
+from adamas.whole_file import whole_file
 
 FORMAT, VERSION = "adamas.checkpoint", 1
 
@@ -58,20 +58,13 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         "shapes": json.dumps({name: entry.shape for name, entry in checkpoint.entries.items()}),
     }
     metadata["checksum"] = checksum(tensors, metadata)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
-    try:
-        unfinished.touch(exist_ok=False)
-        mode = unfinished.stat().st_mode  # as the umask allows; safetensors lets nobody else read
+    with whole_file(
+        path
+    ) as unfinished:  # restores permissions: safetensors lets nobody else read
         try:
             save_file(tensors, unfinished, metadata)
         except SafetensorError as error:
             raise OSError(f"{path} cannot be written: {error}") from error
-        unfinished.chmod(mode)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adamas.language import Texts, chosen
 from adamas.page.content import Figure, Page, Table
 from adamas.page.text import anchors
+from adamas.whole_file import write_whole
 
 if TYPE_CHECKING:
     import jinja2
@@ -36,15 +35,7 @@ def write_html(text: str, path: Path) -> Path:
     """Write HTML into a folder, as index.html, or into an .html file, and return the path of the file."""
     page = path if path.suffix == ".html" else path / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=page.parent, prefix=".index-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # files of mkstemp are readable by their owner only
-        Path(name).replace(page)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(page, text)
     return page
 
 

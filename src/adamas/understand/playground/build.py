@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from adamas.language import LANGUAGES, Language
+from adamas.whole_file import write_whole
 
 SCRIPTS = ("rule.js", "toy.js", "plot.js", "figures.js", "controls.js", "studies.js", "page.js")
 _HERE = Path(__file__).parent
@@ -44,15 +43,7 @@ def write_page(path: Path, lang: Language = "en") -> Path:
         raise ValueError(f"out={path} must end in .html, as in --out {path.with_suffix('.html')}")
     page = build_page(lang)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_whole(path, page)
     return path
 
 

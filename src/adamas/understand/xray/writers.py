@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adamas.understand.xray.columns import COLUMNS, Column, cell, shown
+from adamas.whole_file import write_whole
 
 
 class ScalarWriter(Protocol):
@@ -64,19 +63,6 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader finds the old file or the whole new one."""
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
-    try:
-        with unfinished.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_scalars(writer: ScalarWriter, rows: Sequence[dict[str, Any]]) -> None:

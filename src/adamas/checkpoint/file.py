@@ -58,9 +58,7 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         "shapes": json.dumps({name: entry.shape for name, entry in checkpoint.entries.items()}),
     }
     metadata["checksum"] = checksum(tensors, metadata)
-    with whole_file(
-        path
-    ) as unfinished:  # restores permissions: safetensors lets nobody else read
+    with whole_file(path) as unfinished:  # restores permissions: safetensors lets nobody else read
         try:
             save_file(tensors, unfinished, metadata)
         except SafetensorError as error:

@@ -65,7 +65,6 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the JSON to a file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     @classmethod

@@ -34,7 +34,6 @@ def write_page(page: Page, path: Path) -> Path:
 def write_html(text: str, path: Path) -> Path:
     """Write HTML into a folder, as index.html, or into an .html file, and return the path of the file."""
     page = path if path.suffix == ".html" else path / "index.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
     write_whole(page, text)
     return page
 

@@ -42,7 +42,6 @@ def write_page(path: Path, lang: Language = "en") -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"out={path} must end in .html, as in --out {path.with_suffix('.html')}")
     page = build_page(lang)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
     return path
 

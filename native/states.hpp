@@ -34,10 +34,10 @@ Enum named(const std::array<const char*, kCount>& names, const std::string& name
   return static_cast<Enum>(at - names.begin());
 }
 
-// The number of elements in a row; the next row starts a new block.
+// The number of elements in a row; the next row starts a new block. A parameter of one dimension is a single row.
 inline int64_t row_length(const Storage& storage, const View& param) {
   const bool in_rows = storage.moments == Moments::packed16 || storage.moments == Moments::packed12;
-  if (!in_rows || param.ndim == 0 || param.shape[0] == 0) return std::max<int64_t>(param.count, 1);
+  if (!in_rows || param.ndim < 2 || param.shape[0] == 0) return std::max<int64_t>(param.count, 1);
   return std::max<int64_t>(param.count / param.shape[0], 1);
 }
 

@@ -107,8 +107,8 @@ OPTIONS: dict[str, Option] = {
         "float32",
         'how both moments are stored. "float32": in float32, or as wide as a wider parameter. "bfloat16", "packed16", '
         '"packed12": rounded without bias, to 4, 2.05 and 1.55 bytes a parameter for both. "param": in the dtype of '
-        'the parameter. Except for "param", tensors with fewer than 4,096 elements, one dimension, or rows under 8 '
-        "elements keep float32.",
+        'the parameter. Except for "param", tensors with fewer than 4,096 elements, with rows under 8 elements, or '
+        "with one dimension that is under 65,536 elements or sharded keep float32.",
         *_one_of(STATE_DTYPES),
         "plan",
         False,

@@ -17,7 +17,8 @@ from tests.conformance.stored_model import Model, patterns
 
 pytestmark = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
 
-SHAPES = [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (1, 4096), (9, 95)]
+SHAPES = [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (1, 4096), (9, 95), (4099,)]
+LARGE = [(300, 1000), (1, 300_000), (777, 389), (70_001,)]
 STORAGES = [
     *(("float32", Storage(moments)) for moments in ("bfloat16", "packed16", "packed12")),
     *(
@@ -53,7 +54,7 @@ def test_threads_do_not_change_a_bit() -> None:
         found = []
         for threads in (1, 2, 3, 7):
             torch.manual_seed(0)
-            params = [torch.randn(shape).to(getattr(torch, dtype)) for shape in ((300, 1000), (1, 300_000), (777, 389))]
+            params = [torch.randn(shape).to(getattr(torch, dtype)) for shape in LARGE]
             grads = [torch.randn(param.shape).to(param.dtype) for param in params]
             states = [conform({}, param, storage, (), "parameter") for param in params]
             prepared = native.prepare(Bucket(params, states, storage))

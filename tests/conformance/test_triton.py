@@ -24,9 +24,9 @@ pytestmark = NEEDS_A_GPU
 EVERY_STORAGE = [*((dtype, PLAIN) for dtype in DTYPES), *(pair for pair in STORAGES if not pair[1].plain)]
 # Rows that end inside of blocks, at their end, and at odd elements; the third has 12-bit words at odd bytes.
 SHAPES = (
-    [(2, 300), (1, 256), (2, 257)]
+    [(2, 300), (515,), (2, 257)]
     if INTERPRETED
-    else [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (9, 95), (3, 1600)]
+    else [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (9, 95), (3, 1600), (4099,)]
 )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from adamas.formats import master, packed
 from adamas.formats.arrays import bits_of, float_of
 from adamas.formats.moments import MOMENTS
-from adamas.formats.names import PARTS, is_large, rows_and_columns
+from adamas.formats.names import PARTS, rows_and_columns, why_wide
 from adamas.formats.random_bits import for_weights, random_bits, step_key
 from adamas.formats.rounding import bfloat16_bits, float16_value, stepped
 
@@ -206,13 +206,21 @@ def test_bytes_a_parameter() -> None:
     assert found == {"bfloat16": 4, "float16": 4, "packed16": 2 + 12 / 256, "packed12": 1.5 + 12 / 256}
 
 
-def test_small_and_narrow_tensors_are_not_worth_it() -> None:
-    assert is_large((8, 512))
-    assert not is_large((8, 511))
-    assert not is_large((4096,))
-    assert is_large((1024, 8))
-    assert not is_large((1024, 7))
-    assert is_large((64, 8, 3, 3))
+@pytest.mark.parametrize(
+    ("shape", "sharded", "why"),
+    [
+        ((8, 512), False, None),
+        ((8, 511), False, "fewer than 4,096 elements"),
+        ((1024, 8), True, None),
+        ((1024, 7), False, "rows under 8 elements"),
+        ((64, 8, 3, 3), False, None),
+        ((4096,), False, "one dimension under 65,536 elements"),
+        ((65_536,), False, None),
+        ((65_536,), True, "one dimension, sharded"),
+    ],
+)
+def test_small_and_narrow_tensors_are_not_worth_it(shape: tuple[int, ...], sharded: bool, why: str | None) -> None:
+    assert why_wide("bfloat16", shape, sharded) == why
 
 
 def test_words_of_twelve_bits_lie_as_documented() -> None:

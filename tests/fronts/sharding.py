@@ -249,6 +249,14 @@ def other_placements(rank: int, folder: Path) -> None:
         for a, b in zip(ours.moments(part), plain.moments(mirror), strict=True):
             assert torch.equal(whole(a), b)
         assert torch.equal(whole(ours.master(part)), plain.master(mirror))
+    part, mirror = (nn.Parameter(x) for x in (spread(torch.ones(70_001), mesh, Shard(0), Shard(0)), torch.ones(70_001)))
+    ours, plain = AdamW([part], state_dtype="packed16"), AdamW([mirror], state_dtype="packed16")
+    mirror.grad = torch.randn(70_001, generator=random)
+    plain.step()
+    ours.load_state_dict(plain.state_dict())
+    assert all(torch.equal(whole(a), b) for a, b in zip(ours.moments(part), plain.moments(mirror), strict=True))
+    assert list(plain.state_bytes(by_reason=True)) == ["packed16"]
+    assert list(ours.state_bytes(by_reason=True)) == ["float32: one dimension, sharded"]
     refused = [
         ((64, 200), (Shard(0), Shard(1)), "packed16", r"dimension 1 is cut through blocks of 256 elements"),
         ((64, 1024), (Shard(0), Shard(1)), "packed12", r"dimension 1 is cut through blocks of 256 elements"),
@@ -289,6 +297,55 @@ def fully_sharded_training(rank: int, folder: Path) -> None:
         if "ema_decay" in options:
             with ours.averaged(), plain.averaged():
                 assert_equal(everything(model, ours), everything(mirror, plain))
+
+
+def flat_shards(rank: int, folder: Path) -> None:
+    """FSDP1's flat shards in packed formats: the bits of a flat tensor, and state that FSDP1 gathers and loads."""
+    from torch.distributed.fsdp import FullyShardedDataParallel, StateDictType
+
+    def flat(state_dtype: str, use_orig_params: bool) -> tuple[Any, AdamW]:
+        torch.manual_seed(5)
+        model = FullyShardedDataParallel(
+            nn.Sequential(nn.Linear(512, 600), nn.Tanh(), nn.Linear(600, 300)),
+            device_id=torch.device("cpu"), use_orig_params=use_orig_params,
+        )  # fmt: skip
+        return model, AdamW(model.parameters(), lr=0.01, state_dtype=state_dtype)
+
+    for state_dtype, use_orig_params, kind in (
+        ("packed16", False, StateDictType.FULL_STATE_DICT),
+        ("packed12", False, StateDictType.SHARDED_STATE_DICT),
+        ("bfloat16", False, StateDictType.FULL_STATE_DICT),
+        # Not FULL_STATE_DICT: torch 2.13 then gives torch.optim.AdamW's exp_avg the values of exp_avg_sq.
+        ("packed16", True, StateDictType.SHARDED_STATE_DICT),
+    ):
+        model, optimizer = flat(state_dtype, use_orig_params)
+        mirror = [nn.Parameter(x.detach().clone()) for x in model.parameters()]
+        plain = AdamW(mirror, lr=0.01, state_dtype=state_dtype)
+        random = torch.Generator().manual_seed(rank)
+        for _ in range(5):
+            model(torch.randn(8, 512, generator=random)).square().mean().backward()
+            for param, same in zip(model.parameters(), mirror, strict=True):
+                same.grad = None if param.grad is None else param.grad.clone()
+            optimizer.step(zero_grad=True)
+            plain.step()
+        for param, same in zip(model.parameters(), mirror, strict=True):
+            assert torch.equal(param, same)
+            assert optimizer.state[param].keys() == plain.state[same].keys()
+            assert all(torch.equal(x, plain.state[same][key]) for key, x in optimizer.state[param].items())
+        if rank == 0:  # whose part is of a single tensor, and large, also with use_orig_params
+            assert optimizer.state_bytes(by_reason=True)[state_dtype] > 65_536
+        other, resumed = flat(state_dtype, use_orig_params)
+        with FullyShardedDataParallel.state_dict_type(model, kind):
+            saved = FullyShardedDataParallel.optim_state_dict(model, optimizer)
+        with FullyShardedDataParallel.state_dict_type(other, kind):
+            resumed.load_state_dict(FullyShardedDataParallel.optim_state_dict_to_load(other, resumed, saved))
+        mine, loaded = (each.state_bytes(by_reason=True).get(state_dtype) for each in (optimizer, resumed))
+        assert loaded == mine
+        for param, again in zip(model.parameters(), other.parameters(), strict=True):
+            (m, v), (loaded_m, loaded_v) = optimizer.moments(param), resumed.moments(again)
+            assert torch.equal(loaded_v, v)  # decoded values are on the grid that encoding makes of them
+            if m.numel():  # m may be rounded once more, by one step of its grid: a 15th of the largest in 5 bits
+                torch.testing.assert_close(loaded_m, m, rtol=0, atol=float(m.abs().max()) / 15)
 
 
 def tensor_parallel_and_sharded(rank: int, folder: Path) -> None:
@@ -456,6 +513,7 @@ CHECKS: list[Callable[[int, Path], None]] = [
     mixed_with_plain_parameters,
     other_placements,
     fully_sharded_training,
+    flat_shards,
     tensor_parallel_and_sharded,
     state_that_a_checkpoint_makes,
     shards_kept_on_the_host,

@@ -88,18 +88,18 @@ def test_a_pickle_that_lacks_an_option_gets_its_default(optimizer_class: Any) ->
 
 
 def test_bytes_of_state_are_told_by_reason() -> None:
-    shapes = [(64, 128), (16, 16), (5000,), (1000, 5)]
+    shapes = [(64, 128), (16, 16), (5000,), (40_000, 5), (65_536,)]
     params = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
     optimizer = AdamW(params, state_dtype="packed16")
     for each in params:
         each.grad = torch.ones_like(each)
-    with pytest.warns(UserWarning, match="'packed16' is applied to 4. % of the elements; the rest: "):
+    with pytest.warns(UserWarning, match="'packed16' is applied to 2. % of the elements; the rest: "):
         optimizer.step()
     found = optimizer.state_bytes(by_reason=True)
     assert found == {
-        "packed16": 2 * 64 * 128 + 3 * 4 * 64 + 4,
+        "packed16": (2 * 64 * 128 + 3 * 4 * 64 + 4) + (2 * 65_536 + 3 * 4 * 256 + 4),  # a large flat one too
         "float32: fewer than 4,096 elements": 8 * 256 + 4,
-        "float32: one dimension": 8 * 5000 + 4,
-        "float32: rows under 8 elements": 8 * 5000 + 4,
+        "float32: one dimension under 65,536 elements": 8 * 5000 + 4,
+        "float32: rows under 8 elements": 8 * 200_000 + 4,
     }
     assert sum(found.values()) == optimizer.state_bytes()

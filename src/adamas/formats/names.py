@@ -14,22 +14,19 @@ PARTS = {"wide": WIDE, "bfloat16": WIDE, "float16": WIDE, **{name: (name, *GRIDS
 
 # Moments stay float32 in tensors with fewer elements than SMALLEST, or with rows shorter than NARROWEST. Each row has a
 # block of its own, whose grids take 12 bytes: rows of 8 take 3.5 bytes a parameter in packed16, of 64 2.19.
-SMALLEST, NARROWEST = 4096, 8
+# A tensor of one dimension is one row. Below SMALLEST_FLAT it is a bias or the weight of a norm, whose moments stay
+# float32 because they take next to nothing; above it is a flat buffer of many layers, or a shard of one.
+SMALLEST, NARROWEST, SMALLEST_FLAT = 4096, 8, 65536
 
 
 def rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the shape of a matrix that keeps the first dimension and joins all others.
+    """Return the shape of a matrix that keeps the first dimension and joins all others; one dimension is one row.
 
     Example:
         >>> rows_and_columns((8, 3, 5)), rows_and_columns((7,)), rows_and_columns(())
-        ((8, 15), (7, 1), (1, 1))
+        ((8, 15), (1, 7), (1, 1))
     """
-    return (shape[0] if shape else 1), prod(shape[1:])
-
-
-def is_large(shape: tuple[int, ...]) -> bool:
-    """Return whether moments of this shape save memory in fewer bits; a one-dimensional shape has rows of 1."""
-    return prod(shape) >= SMALLEST and rows_and_columns(shape)[1] >= NARROWEST
+    return (shape[0], prod(shape[1:])) if len(shape) > 1 else (1, prod(shape))
 
 
 class Storage(NamedTuple):
@@ -64,7 +61,7 @@ class Request(NamedTuple):
     stochastic_rounding: bool | None = None
 
 
-def storage_for(dtype: str, shape: tuple[int, ...], asked: Request) -> Storage:
+def storage_for(dtype: str, shape: tuple[int, ...], asked: Request, sharded: bool = False) -> Storage:
     """Return the storage of a parameter of this dtype and shape.
 
     Moments stay float32, or as wide as a wider parameter, where fewer bits would save next to nothing. See `why_wide`.
@@ -72,22 +69,30 @@ def storage_for(dtype: str, shape: tuple[int, ...], asked: Request) -> Storage:
     moments = "wide"
     if asked.state_dtype == "param" and dtype in HALF:
         moments = dtype
-    elif asked.state_dtype not in FULL and why_wide(dtype, shape) is None:
+    elif asked.state_dtype not in FULL and why_wide(dtype, shape, sharded) is None:
         moments = asked.state_dtype
     master_bits = asked.master_weight_bits if dtype == "bfloat16" else None
     rounds = asked.stochastic_rounding is None or asked.stochastic_rounding
     return Storage(moments, master_bits, bool(rounds) and dtype in HALF and master_bits != 32)
 
 
-def why_wide(dtype: str, shape: tuple[int, ...]) -> str | None:
-    """Return why moments stay float32 or wider although fewer bits are asked for; None where they do not."""
+def why_wide(dtype: str, shape: tuple[int, ...], sharded: bool = False) -> str | None:
+    """Return why moments stay float32 or wider although fewer bits are asked for; None where they do not.
+
+    Args:
+        dtype: the parameter's dtype, by name.
+        shape: the shape of the whole parameter.
+        sharded: whether processes or devices have parts of it, which would cut the blocks of a single row.
+    """
     if dtype not in ("float32", *HALF):
         return f"{dtype} parameters"
-    if is_large(shape):
-        return None
     if prod(shape) < SMALLEST:
         return f"fewer than {SMALLEST:,} elements"
-    return "one dimension" if len(shape) == 1 else f"rows under {NARROWEST} elements"
+    if len(shape) == 1:
+        if sharded:
+            return "one dimension, sharded"
+        return f"one dimension under {SMALLEST_FLAT:,} elements" if prod(shape) < SMALLEST_FLAT else None
+    return f"rows under {NARROWEST} elements" if rows_and_columns(shape)[1] < NARROWEST else None
 
 
 def state_names(amsgrad: bool, averages: bool, storage: Storage = PLAIN) -> tuple[str, ...]:

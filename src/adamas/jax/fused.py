@@ -77,7 +77,7 @@ class Fused:
         return structure.unflatten([m for m, _ in pairs]), structure.unflatten([v for _, v in pairs])
 
     def _storage(self, param: Any) -> Storage:
-        return storage_for(str(param.dtype), tuple(param.shape), self._asked)
+        return storage_for(str(param.dtype), tuple(param.shape), self._asked, sharded=True)  # it may be, later
 
     def _begun(self, name: str, param: Any) -> dict[str, Any]:
         """The state of a parameter before its first step: zeros, where the parameter is."""
@@ -221,8 +221,8 @@ def fused_adamw(
         amsgrad: which running maximum to divide by.
         maximize: maximize the objective instead of minimizing it.
         state_dtype: how both moments are stored: "float32", "bfloat16", "packed16" (2.05 bytes a parameter for both),
-            "packed12" (1.55), or "param", the dtype of the parameter. Small arrays, and arrays with one dimension or
-            short rows, keep float32.
+            "packed12" (1.55), or "param", the dtype of the parameter. Arrays with fewer than 4,096 elements, one
+            dimension, or rows under 8 elements keep float32.
         master_weight_bits: 24 or 32 to store the low bits that bfloat16 parameters lack.
         stochastic_rounding: round 16-bit parameters without bias. None: on without 32-bit master weights.
         max_norm: the limit, > 0, of the global norm of all gradients.

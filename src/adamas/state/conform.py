@@ -114,7 +114,12 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
     check_whole(state, name)
     place = place_of(param)
     if is_sharded(param):
-        shard = local(param)
+        shard, packed = local(param), packed_in(state)
+        if packed is not None and param.ndim == 1:  # a single row, through whose blocks the shards would cut
+            rows = in_rows(state, param, Storage(packed), name)
+            moments = formats.stored.moments(Storage(packed), rows, param)
+            state = {key: value for key, value in state.items() if key not in PACKED_PARTS}
+            state |= dict(zip(WIDE, moments, strict=True))
         return sharded(state, param, storage, lambda own: _conformed(own, shard, storage, extras, name, place))
     return _conformed(state, param, storage, extras, name, place)
 

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from adamas.formats.names import FULL, Request, Storage, storage_for, why_wide
 from adamas.options import check_stored
 from adamas.state.layout import ORDINARY, is_traced, moment_dtype
-from adamas.state.shards import is_sharded, refusal
+from adamas.state.shards import is_flat_shard, is_sharded, refusal
 
 Group = dict[str, Any]
 
@@ -25,8 +25,8 @@ def storage_of(param: Tensor, group: Group) -> Storage:
     """The storage of a parameter's moments and weight.
 
     Moments stay float32, or as wide as a wider parameter, where fewer bits would save next to nothing: in tensors with
-    fewer than 4,096 elements, with one dimension, or with rows under 8 elements. `state_dtype="param"` applies to
-    every tensor.
+    fewer than 4,096 elements, with rows under 8 elements, or with one dimension that is under 65,536 elements or
+    sharded. `state_dtype="param"` applies to every tensor.
 
     Example:
         >>> group = {"state_dtype": "packed16", "master_weight_bits": 24, "stochastic_rounding": None}
@@ -39,7 +39,7 @@ def storage_of(param: Tensor, group: Group) -> Storage:
     if rounding is None and group.get("differentiable"):
         rounding = False  # random rounding has no gradient
     asked = Request(group["state_dtype"], group["master_weight_bits"], rounding)
-    return storage_for(_name(param.dtype), tuple(param.shape), asked)
+    return storage_for(_name(param.dtype), tuple(param.shape), asked, is_sharded(param))
 
 
 def label(param: Tensor, group: Group) -> str:
@@ -53,7 +53,8 @@ def label(param: Tensor, group: Group) -> str:
     moments = storage_of(param, group).moments
     if moments != "wide":
         return moments
-    wide, why = _name(moment_dtype(param)), why_wide(_name(param.dtype), tuple(param.shape))
+    wide = _name(moment_dtype(param))
+    why = why_wide(_name(param.dtype), tuple(param.shape), is_sharded(param))
     return f"{wide}: {why}" if why and group["state_dtype"] not in FULL else wide
 
 
@@ -94,10 +95,10 @@ def check_parameter(name: str, param: Tensor, group: Group) -> None:
             f"{name} is a {type(param).__name__}: moments in fewer bits and master weights are for plain tensors and "
             "for DTensors with differentiable=False. Use state_dtype='float32' and master_weight_bits=None"
         )
-    if getattr(param, "_fsdp_flattened", False) and (group["state_dtype"] != "float32" or group["master_weight_bits"]):
+    if is_flat_shard(param) and storage.master_bits:
         raise ValueError(
-            f"{name} is a flat parameter of FullyShardedDataParallel, a shard of several tensors: "
-            f"state_dtype={group['state_dtype']!r} and master_weight_bits={group['master_weight_bits']} are for whole "
-            "ones. Use fully_shard (FSDP2), which has every format, or state_dtype='float32', master_weight_bits=None"
+            f"{name} is a flat parameter of FullyShardedDataParallel, which saves only floating-point states of the "
+            f"parameter's shape, and master_weight_bits={group['master_weight_bits']} has others. Use "
+            "fully_shard (FSDP2), which has every format, or master_weight_bits=None"
         )
     check_stored(name, _name(param.dtype), storage, group)

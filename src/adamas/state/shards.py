@@ -34,6 +34,11 @@ def local(tensor: Any) -> Any:
     return shard.wait() if hasattr(shard, "wait") else shard  # a collective may still be filling it
 
 
+def is_flat_shard(param: Tensor) -> bool:
+    """Whether a parameter is one process's part of a flat buffer of FullyShardedDataParallel (FSDP1)."""
+    return getattr(param, "_fsdp_flattened", False)
+
+
 def is_alike(tensor: Any, param: Any) -> bool:
     """Whether a DTensor is sharded over the processes as a parameter is."""
     return tensor.device_mesh == param.device_mesh and tensor.placements == param.placements

@@ -251,13 +251,21 @@ def _keep_one_format(state: State, param: Tensor, name: str) -> None:
         raise ValueError(f"the state of {name} has moments in float32 and in {packed}, which differ: leave one out")
 
 
-def decoded(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A copy of an optimizer's state dict with moments as torch.optim keeps them, and without low bits of weights."""
+def decoded(
+    optimizer: Optimizer, state_dict: dict[str, Any], only: Callable[[Tensor], bool] = lambda param: True
+) -> dict[str, Any]:
+    """A copy of an optimizer's state dict with moments as torch.optim keeps them, and without low bits of weights.
+
+    Args:
+        optimizer: the optimizer.
+        state_dict: its state dict.
+        only: which parameters' states are decoded.
+    """
     pairs = zip(_entries(state_dict["param_groups"]), _entries(optimizer.param_groups), strict=True)
     homes = {saved.key: entry.key for saved, entry in pairs}
     state = dict(state_dict["state"])
     for key, saved in state.items():
-        if key in homes and has_moments(saved):
+        if key in homes and only(homes[key]) and has_moments(saved):
             moments = decoded_moments(saved, homes[key])
             rest = {name: value for name, value in saved.items() if name not in (*PACKED_PARTS, "param_low")}
             state[key] = {**rest, **dict(zip(WIDE, moments, strict=True))}

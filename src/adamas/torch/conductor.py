@@ -22,6 +22,7 @@ from adamas.kernels.bucket import MismatchError
 from adamas.options import check_allowed
 from adamas.scalars import check_max_norm, grad_factor
 from adamas.state.format import unapplied
+from adamas.state.shards import is_flat_shard
 from adamas.torch.dispatch import choose_for
 from adamas.torch.groups import Group, check
 from adamas.torch.plan import Groups, Plan, States
@@ -170,7 +171,7 @@ def _check_limits(group: dict[str, Any], order: Order) -> None:
     """Raise ValueError where clipping or skipping by the norm of the gradients here would be wrong."""
     if group["differentiable"] and order.max_norm is not None:
         raise ValueError("max_norm is not for differentiable=True: clip outside of the step, recorded")
-    if order.measures and any(getattr(param, "_fsdp_flattened", False) for param in group["params"]):
+    if order.measures and any(map(is_flat_shard, group["params"])):
         limits = "max_norm" if order.max_norm is not None else "skip_nonfinite"
         raise ValueError(
             f"{limits} with flat parameters of FullyShardedDataParallel: each process would use the norm of its own "

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adamas.torch import AdamW
-from tests.fronts.training import STEPS, by_accelerate, by_fabric, by_lightning, by_transformers, fresh
+from tests.fronts.training import STEPS, by_accelerate, by_fabric, by_lightning, by_transformers, by_trl, fresh
 
 # What the trainers warn of (their own deprecations, missing loggers, few workers) is not ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -92,6 +92,19 @@ def test_losses_are_those_of_torch(trainer: str, settings: dict[str, Any], tmp_p
     assert ours.losses == pytest.approx(theirs.losses, rel=2**-7 if settings.get("bf16") else 1e-5)
     state = ours.optimizer.state[ours.model.net[0].weight]
     assert state["step"] == STEPS // settings.get("accumulate", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings))
+def test_losses_in_trl_are_those_of_torch(settings: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    theirs, ours = (
+        by_trl(cls, {"lr": 0.01, "weight_decay": 0.1}, folder=tmp_path / name, **settings)
+        for cls, name in ((torch.optim.AdamW, "theirs"), (AdamW, "ours"))
+    )
+    assert len(ours) == STEPS
+    assert ours[-1] != ours[0]
+    assert ours == pytest.approx(theirs, rel=2**-7 if settings.get("bf16") else 1e-5)
 
 
 # --- the objects that trainers hand back ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One small training in Accelerate, Fabric, Lightning and transformers, with their own clipping and accumulation."""
+"""One small training in Accelerate, Fabric, Lightning, transformers and TRL, which clip and accumulate themselves."""
 
 from __future__ import annotations
 
@@ -219,3 +219,49 @@ def by_transformers(
             made.train(resume_from_checkpoint=f"{folder}/checkpoint-{half}")
     norms = [entry["grad_norm"] for entry in made.state.log_history if "grad_norm" in entry]
     return Digest(module.model, made.optimizer.optimizer, losses, norms)
+
+
+def by_trl(
+    cls: Any, options: dict[str, Any], *, folder: Path, accumulate: int = 1, clip: float | None = None,
+    bf16: bool = False, resume: bool = False,
+) -> list[float]:  # fmt: skip
+    """Fine-tune a language model of one layer by TRL's SFTTrainer, and return the losses."""
+    from datasets import Dataset as Table
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    losses: list[float] = []
+
+    class Recorded(SFTTrainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().compute_loss(*args, **kwargs)
+            losses.append((found[0] if isinstance(found, tuple) else found).item())
+            return found
+
+    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+    texts = torch.randint(2, 32, (STEPS * 4, 12), generator=torch.Generator().manual_seed(0))
+
+    def trainer() -> Any:
+        torch.manual_seed(1)
+        sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 32}
+        heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+        arguments = SFTConfig(
+            str(folder), use_cpu=True, bf16=bf16, max_grad_norm=clip or 0.0, gradient_accumulation_steps=accumulate,
+            num_train_epochs=1, per_device_train_batch_size=4, report_to="none", logging_steps=1, disable_tqdm=True,
+            save_strategy="steps" if resume else "no", save_steps=half, dataloader_pin_memory=False,
+            lr_scheduler_type="constant", train_sampling_strategy="sequential", gradient_checkpointing=False,
+        )  # fmt: skip
+        return Recorded(
+            LlamaForCausalLM(LlamaConfig(**sizes, **heads)), arguments, processing_class=words,
+            train_dataset=Table.from_dict({"input_ids": texts.tolist()}), optimizer_cls_and_kwargs=(cls, options),
+        )  # fmt: skip
+
+    half = STEPS // accumulate // 2
+    with contextlib.redirect_stdout(None):
+        trainer().train()
+        if resume:
+            del losses[half * accumulate :]
+            trainer().train(resume_from_checkpoint=f"{folder}/checkpoint-{half}")
+    return losses

@@ -77,6 +77,9 @@ def test_a_part_of_zero_has_no_averages_of_the_whole(one_process: None) -> None:
     whole.step()
     with pytest.raises(RuntimeError, match="part of a ZeroRedundancyOptimizer"), whole.optim.averaged():
         pass
+    for limits in ({"max_norm": 1.0}, {"skip_nonfinite": True}):  # each process would have the norm of some gradients
+        with pytest.raises(ValueError, match="concerns the gradients of all groups together"):
+            ZeroRedundancyOptimizer([weight], optimizer_class=AdamW, lr=0.1, **limits)
     alone = AdamW([weight], ema_decay=0.9)
     alone.step()
     with alone.averaged():

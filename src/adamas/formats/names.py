@@ -13,9 +13,8 @@ WIDE = ("exp_avg", "exp_avg_sq")
 PARTS = {"wide": WIDE, "bfloat16": WIDE, "float16": WIDE, **{name: (name, *GRIDS) for name in PACKED}}
 
 # Moments stay float32 in tensors with fewer elements than SMALLEST, or with rows shorter than NARROWEST. Each row has a
-# block of its own, whose grids take 12 bytes: rows of 8 take 3.5 bytes a parameter in packed16, of 64 2.19.
-# A tensor of one dimension is one row. Below SMALLEST_FLAT it is a bias or the weight of a norm, whose moments stay
-# float32 because they take next to nothing; above it is a flat buffer of many layers, or a shard of one.
+# block of its own, whose grids take 12 bytes: rows of 8 take 3.5 bytes a parameter in packed16, of 64 2.19. A tensor of
+# one dimension is one row: below SMALLEST_FLAT a bias or the weight of a norm, above it a flat buffer of many layers.
 SMALLEST, NARROWEST, SMALLEST_FLAT = 4096, 8, 65536
 
 
@@ -72,17 +71,13 @@ def storage_for(dtype: str, shape: tuple[int, ...], asked: Request, sharded: boo
     elif asked.state_dtype not in FULL and why_wide(dtype, shape, sharded) is None:
         moments = asked.state_dtype
     master_bits = asked.master_weight_bits if dtype == "bfloat16" else None
-    rounds = asked.stochastic_rounding is None or asked.stochastic_rounding
-    return Storage(moments, master_bits, bool(rounds) and dtype in HALF and master_bits != 32)
+    return Storage(moments, master_bits, asked.stochastic_rounding in (None, True) and dtype in HALF and master_bits != 32)
 
 
 def why_wide(dtype: str, shape: tuple[int, ...], sharded: bool = False) -> str | None:
     """Return why moments stay float32 or wider although fewer bits are asked for; None where they do not.
 
-    Args:
-        dtype: the parameter's dtype, by name.
-        shape: the shape of the whole parameter.
-        sharded: whether processes or devices have parts of it, which would cut the blocks of a single row.
+    A single row is not cut into blocks where the parameter is sharded, because the shards would cut the blocks.
     """
     if dtype not in ("float32", *HALF):
         return f"{dtype} parameters"

@@ -116,8 +116,7 @@ def conform(state: State, param: Tensor, storage: Storage, extras: tuple[str, ..
     if is_sharded(param):
         shard, packed = local(param), packed_in(state)
         if packed is not None and param.ndim == 1:  # a single row, through whose blocks the shards would cut
-            rows = in_rows(state, param, Storage(packed), name)
-            moments = formats.stored.moments(Storage(packed), rows, param)
+            moments = formats.stored.moments(Storage(packed), in_rows(state, param, Storage(packed), name), param)
             state = {key: value for key, value in state.items() if key not in PACKED_PARTS}
             state |= dict(zip(WIDE, moments, strict=True))
         return sharded(state, param, storage, lambda own: _conformed(own, shard, storage, extras, name, place))

@@ -53,9 +53,8 @@ def label(param: Tensor, group: Group) -> str:
     moments = storage_of(param, group).moments
     if moments != "wide":
         return moments
-    wide = _name(moment_dtype(param))
     why = why_wide(_name(param.dtype), tuple(param.shape), is_sharded(param))
-    return f"{wide}: {why}" if why and group["state_dtype"] not in FULL else wide
+    return _name(moment_dtype(param)) + (f": {why}" if why and group["state_dtype"] not in FULL else "")
 
 
 def unapplied(groups: list[tuple[list[Tensor], Group]]) -> list[str]:
@@ -97,8 +96,7 @@ def check_parameter(name: str, param: Tensor, group: Group) -> None:
         )
     if is_flat_shard(param) and storage.master_bits:
         raise ValueError(
-            f"{name} is a flat parameter of FullyShardedDataParallel, which saves only floating-point states of the "
-            f"parameter's shape, and master_weight_bits={group['master_weight_bits']} has others. Use "
-            "fully_shard (FSDP2), which has every format, or master_weight_bits=None"
+            f"{name} is a flat parameter of FullyShardedDataParallel, which saves only states of its shape: "
+            f"master_weight_bits={storage.master_bits} has others. Use fully_shard (FSDP2), or master_weight_bits=None"
         )
     check_stored(name, _name(param.dtype), storage, group)

@@ -24,6 +24,7 @@ from adamas.options import BASE_LR, UNSAVED_KEYS
 from adamas.state.conform import check_whole, conform, decoded_moments, has_moments, packed_in, steps_taken
 from adamas.state.format import check_parameter, storage_of
 from adamas.state.layout import PACKED_PARTS, TENSORS, State
+from adamas.state.shards import is_flat_shard
 from adamas.torch.groups import Group, check, has_names, name_of, with_plain_values
 
 CPU = torch.device("cpu")
@@ -251,21 +252,16 @@ def _keep_one_format(state: State, param: Tensor, name: str) -> None:
         raise ValueError(f"the state of {name} has moments in float32 and in {packed}, which differ: leave one out")
 
 
-def decoded(
-    optimizer: Optimizer, state_dict: dict[str, Any], only: Callable[[Tensor], bool] = lambda param: True
-) -> dict[str, Any]:
+def decoded(optimizer: Optimizer, state_dict: dict[str, Any], flat_only: bool) -> dict[str, Any]:
     """A copy of an optimizer's state dict with moments as torch.optim keeps them, and without low bits of weights.
 
-    Args:
-        optimizer: the optimizer.
-        state_dict: its state dict.
-        only: which parameters' states are decoded.
+    With `flat_only`, the states of all other parameters than FSDP1's flat shards stay as they are stored.
     """
     pairs = zip(_entries(state_dict["param_groups"]), _entries(optimizer.param_groups), strict=True)
     homes = {saved.key: entry.key for saved, entry in pairs}
     state = dict(state_dict["state"])
     for key, saved in state.items():
-        if key in homes and only(homes[key]) and has_moments(saved):
+        if key in homes and has_moments(saved) and (is_flat_shard(homes[key]) or not flat_only):
             moments = decoded_moments(saved, homes[key])
             rest = {name: value for name, value in saved.items() if name not in (*PACKED_PARTS, "param_low")}
             state[key] = {**rest, **dict(zip(WIDE, moments, strict=True))}

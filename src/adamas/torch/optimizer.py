@@ -21,7 +21,7 @@ from adamas.options import BASE_LR, DEFAULT_WEIGHT_DECAY, NEEDS_WEIGHT_DECAY, do
 from adamas.state.conform import decoded_moments, has_moments, master
 from adamas.state.format import check_parameter, label
 from adamas.state.layout import moment_dtype
-from adamas.state.shards import is_flat_shard, local
+from adamas.state.shards import local
 from adamas.torch import averaging, checkpoint, wrappers
 from adamas.torch.compiler import LightOptimizer, untraced
 from adamas.torch.conductor import Conductor, Order
@@ -312,19 +312,14 @@ class Adam(LightOptimizer):
     def state_dict(self, *, decoded: bool = False) -> dict[str, Any]:
         """The state and the groups, as torch.optim's `state_dict` gives them.
 
-        Moments of FSDP1's flat parameters are always decoded, because FSDP1 gathers and saves only states of the
-        parameter's shape.
-
         Args:
             decoded: whether to convert moments from the stored format to float32 or wider and to leave out the low bits
-                of master weights, so that `torch.optim.AdamW` can load the result. `master` has the low bits.
+                of master weights, so that `torch.optim.AdamW` can load the result. `master` has the low bits. Moments
+                of FSDP1's flat parameters are always decoded: FSDP1 saves only states of the parameter's shape.
         """
         state_dict = super().state_dict()
         state_dict["param_groups"] = [with_plain_values(group) for group in state_dict["param_groups"]]
-        if decoded:
-            return checkpoint.decoded(self, state_dict)
-        flat = any(is_flat_shard(param) for group in self.param_groups for param in group["params"])
-        return checkpoint.decoded(self, state_dict, only=is_flat_shard) if flat else state_dict
+        return checkpoint.decoded(self, state_dict, flat_only=not decoded)
 
     @overload
     def state_bytes(self, *, by_reason: Literal[False] = False) -> int: ...

@@ -61,17 +61,15 @@ class Request(NamedTuple):
 
 
 def storage_for(dtype: str, shape: tuple[int, ...], asked: Request, sharded: bool = False) -> Storage:
-    """Return the storage of a parameter of this dtype and shape.
-
-    Moments stay float32, or as wide as a wider parameter, where fewer bits would save next to nothing. See `why_wide`.
-    """
+    """Return the storage of a parameter of this dtype and shape: `why_wide` says where it is not as asked for."""
     moments = "wide"
     if asked.state_dtype == "param" and dtype in HALF:
         moments = dtype
     elif asked.state_dtype not in FULL and why_wide(dtype, shape, sharded) is None:
         moments = asked.state_dtype
     master_bits = asked.master_weight_bits if dtype == "bfloat16" else None
-    return Storage(moments, master_bits, asked.stochastic_rounding in (None, True) and dtype in HALF and master_bits != 32)
+    rounds = asked.stochastic_rounding in (None, True) and dtype in HALF
+    return Storage(moments, master_bits, rounds and master_bits != 32)
 
 
 def why_wide(dtype: str, shape: tuple[int, ...], sharded: bool = False) -> str | None:

@@ -4,7 +4,8 @@
     python -m benchmarks.verdict_errors --real --studies 100  real training, three jobs
 
 Finished rows are kept: the same command goes on. `switch` and `keep` are wrong where the arms are equal; in the real
-jobs `no_decay` is wrong as well. Results: benchmarks/results/verdict_errors.json.
+jobs `no_decay` is wrong as well. Results: benchmarks/results/verdict_errors.json; the sums that a verdict tells of its
+budget go into the package.
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ from adamas.compare.study.budgets import BUDGETS
 from adamas.compare.study.run import Outcome, Run
 from adamas.compare.study.settings import Settings
 from adamas.compare.study.workload import Workload
+from adamas.compare.verdict import reliability
 from adamas.compare.verdict import statistics as figures
 from adamas.compare.verdict.result import Summary, summarise
+from adamas.whole_file import write_whole
 from benchmarks.null_jobs import JOBS
 from benchmarks.simulated_job import drawn, follow, study
 
 RESULTS = Path(__file__).parent / "results" / "verdict_errors.json"
+PACKAGED = Path(reliability.__file__).with_suffix(".json")  # what a verdict says of its budget
 NOISES = (0.02, 0.05, 0.15, 0.3, 0.6)
 POWER = (("scout", 0.05), ("quick", 0.05), ("standard", 0.05), ("scout", 0.3), ("standard", 0.3))
-GAP = 0.1
+GAP, GAP_NOISE = 0.1, 0.05
 
 
 def real_study(job: str, budget: str, number: int) -> Summary:
@@ -74,14 +78,40 @@ def cells(real: bool) -> dict[str, Callable[[int], Summary]]:
             f"real {job}, {budget}": partial(real_study, job, budget) for budget in ("scout", "quick") for job in JOBS
         }
     null = {
-        f"null, {budget}, noise {noise:.0%}": partial(simulated, budget, noise, 0.0)
+        name_of("null", budget, noise): partial(simulated, budget, noise, 0.0)
         for budget in ("scout", "quick", "standard", "thorough")
         for noise in NOISES
     }
     power = {
-        f"gap {GAP:.0%}, {budget}, noise {noise:.0%}": partial(simulated, budget, noise, GAP) for budget, noise in POWER
+        name_of(f"gap {GAP:.0%}", budget, noise): partial(simulated, budget, noise, GAP) for budget, noise in POWER
     }
     return power | null
+
+
+def name_of(kind: str, budget: str, noise: float) -> str:
+    """Return the name of a row of simulated studies."""
+    return f"{kind}, {budget}, noise {noise:.0%}"
+
+
+def packaged(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return, for each budget of which all rows are counted, what its verdicts say of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for budget in BUDGETS:
+        null = [table.get(name_of("null", budget, noise)) for noise in NOISES]
+        gap = table.get(name_of(f"gap {GAP:.0%}", budget, GAP_NOISE))
+        if gap and all(null):
+            found[budget] = {
+                "equal": sum(row["studies"] for row in null if row),
+                "told_apart": sum(row.get(kind, 0) for row in null if row for kind in ("switch", "keep")),
+                "least_noise": f"{min(NOISES):.0%}",
+                "most_noise": f"{max(NOISES):.0%}",
+                "apart": gap["studies"],
+                "found": gap.get("switch", 0),
+                "reversed": gap.get("keep", 0),
+                "gap": f"{GAP:.0%}",
+                "gap_noise": f"{GAP_NOISE:.0%}",
+            }
+    return found
 
 
 def main() -> None:
@@ -106,7 +136,8 @@ def main() -> None:
             }
             print(name, table[name], flush=True)
             about = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-            RESULTS.write_text(json.dumps({**about, "rows": table}, indent=1) + "\n")
+            write_whole(RESULTS, json.dumps({**about, "rows": table}, indent=1) + "\n")
+            write_whole(PACKAGED, json.dumps(packaged(table), indent=1) + "\n")
 
 
 if __name__ == "__main__":

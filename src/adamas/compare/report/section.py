@@ -9,6 +9,7 @@ from adamas.compare.report.heatmaps import maps
 from adamas.compare.report.pairs import differences, interval, seed_lines
 from adamas.compare.report.tables import arms_table, differences_table, repetition, runs_table, separability_table
 from adamas.compare.report.text import capitalised
+from adamas.compare.verdict.reliability import reliability
 from adamas.compare.verdict.result import Summary
 from adamas.compare.verdict.wording import figure
 from adamas.page import Figure
@@ -76,6 +77,7 @@ def _method(result: Summary) -> dict[str, Any]:
         "pruned": any(arm.pruned for arm in result.arms.values()),
         "without_figures": any(arm.without_figures for arm in result.arms.values()),
         "budget": settings.budget,
+        "reliability": reliability(settings.budget.name, result.say),
         "pilot": record.pilot,
         "foreign_pilots": {
             result.title[name]: pilot

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from adamas.compare.verdict.reliability import reliability
 from adamas.compare.verdict.result import ArmResult, Figures, Summary
 from adamas.compare.verdict.wording import figure
 from adamas.language import Texts
@@ -32,6 +33,9 @@ def print_verdict(console: Console, result: Summary) -> None:
     for sentence in (result.verdict.note, *result.warnings):
         if sentence:
             console.print(Text(sentence))
+    counted = reliability(result.record.settings.budget.name, say)
+    if counted:
+        console.print(Text(counted, style="dim"))
     if result.extend:
         console.print(Text(say("terminal.to_go_on")))
         console.print(Text(result.extend, style="green"), soft_wrap=True)

@@ -1,53 +1,60 @@
-"""The columns of an X-ray: for each figure its key, its title, its unit and its meaning."""
+"""The columns of an X-ray: the figures of a layer, and how each is written."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from adamas.language import Language, Texts
 from adamas.understand.xray.figures import Figures, Reading
 
 
 class Column(NamedTuple):
-    """One figure of a layer."""
+    """One figure of a layer. Its title and its meaning are in the texts of each language."""
 
-    key: str  # the attribute of `Figures`, and the key in dicts and files
-    title: str  # the title in tables
+    key: str  # the attribute of `Figures`, and the key in dicts, files and texts
     form: Literal["text", "count", "number", "share"]  # how a cell is written
-    meaning: str  # what the figure says, in one sentence
     brief: bool = True  # whether the terminal's table shows it
+
+    def title(self, say: Texts) -> str:
+        """Return the title in tables."""
+        return say(f"column.{self.key}")
+
+    def meaning(self, say: Texts) -> str:
+        """Return what the figure says, in one sentence."""
+        return say(f"meaning.{self.key}")
+
+
+def texts(lang: Language) -> Texts:
+    """Return the texts of an X-ray in a language."""
+    return Texts(lang, Path(__file__).parent / "texts")
 
 
 COLUMNS = (
-    Column("layer", "layer", "text", "The name of the parameter."),
-    Column("elements", "weights", "count", "The number of weights."),
-    Column("rule", "decay", "text", "The rule of weight decay: l2, lr, independent, corrected, or none.", False),
-    Column("lr", "lr", "number", "The learning rate of the step.", False),
-    Column("weight_decay", "weight_decay", "number", "The weight decay in the parameter group.", False),
-    Column("rate_p10", "rate 10 %", "number", "Decay takes a smaller share of a tenth of the weights in this step."),
-    Column("rate_p50", "rate 50 %", "number", "The median share of a weight that decay takes in this step."),
-    Column("rate_p90", "rate 90 %", "number", "Decay takes a larger share of a tenth of the weights in this step."),
-    Column("rate_norm", "rate of norm", "number", "The share by which decay shrinks the norm in this step.", False),
-    Column(
-        "correlation", "corr(rate, √v)", "number",
-        "The correlation of log rate with log √v: -1 where large gradients weaken decay, none where all decay alike.",
-    ),
-    Column("rms", "RMS", "number", "The root mean square of the weights."),
-    Column("rms_equilibrium", "RMS settles at", "number", "The RMS at which noise and decay balance."),
-    Column("rotation", "turn a step", "number", "The angle in radians by which the layer's weights turn in this step."),
-    Column("rotation_equilibrium", "turn settles at", "number", "The angle a step once the norm has settled."),
-    Column(
-        "decay_times_max", "wd·max|θ|", "number",
-        "The equivalent weight decay times the largest weight: at most 1 where AdamW has converged.",
-    ),
-    Column("timescale", "timescale", "number", "The number of steps over which weights average their updates."),
-    Column("timescale_epochs", "epochs", "number", "The same in epochs, where the steps of an epoch are given."),
-    Column("lost", "lost", "share", "The share of weights that rounding kept where the step would have changed them."),
-    Column("equivalent", "AdamW wd", "number", "The AdamW weight decay that decays the median weight alike (torch's)."),
-    Column("equivalent_independent", "AdamW wd (paper)", "number", "The same in the paper's convention: lr times it."),
-    Column("decay_part", "decay part", "text", "Whether the decay part is exact, or an approximation.", False),
-)  # fmt: skip
+    Column("layer", "text"),
+    Column("elements", "count"),
+    Column("rule", "text", False),
+    Column("lr", "number", False),
+    Column("weight_decay", "number", False),
+    Column("rate_p10", "number"),
+    Column("rate_p50", "number"),
+    Column("rate_p90", "number"),
+    Column("rate_norm", "number", False),
+    Column("correlation", "number"),
+    Column("rms", "number"),
+    Column("rms_equilibrium", "number"),
+    Column("rotation", "number"),
+    Column("rotation_equilibrium", "number"),
+    Column("decay_times_max", "number"),
+    Column("timescale", "number"),
+    Column("timescale_epochs", "number"),
+    Column("lost", "share"),
+    Column("equivalent", "number"),
+    Column("equivalent_independent", "number"),
+    Column("decay_part", "text", False),
+)
 
 
 def as_dict(figures: Figures, step: int, steps_per_epoch: float | None) -> dict[str, Any]:

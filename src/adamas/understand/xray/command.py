@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from adamas.understand.xray.columns import dicts
+from adamas.language import Texts, chosen
+from adamas.understand.xray.columns import dicts, texts
 from adamas.understand.xray.figures import Reading
 from adamas.understand.xray.files import Saved, read_checkpoint
 from adamas.understand.xray.predict import Window, Windows, predict_windows
@@ -32,7 +33,7 @@ class Request:
         steps_per_epoch: The number of optimizer steps in an epoch; None takes a trainer's record.
         epochs: The number of epochs of the run to predict for; None predicts nothing.
         out: The page to write; None for none.
-        lang: The language of the page.
+        lang: "en" or "zh"; None takes the language of the locale.
     """
 
     path: Path
@@ -55,7 +56,7 @@ def run_command(request: Request, console: Console, as_json: bool) -> None:
     saved = read_checkpoint(request.path, names)
     reading = reading_of(saved, request.overrides)
     per_epoch = saved.steps_per_epoch if request.steps_per_epoch is None else request.steps_per_epoch
-    windows = None
+    windows, say = None, texts(chosen(request.lang))
     if request.epochs is not None:
         lr = reading.layers[0].lr if request.overrides.lr is None else request.overrides.lr
         windows = predict_windows([reading.roots], lr or 0.0, per_epoch, request.epochs)
@@ -65,11 +66,11 @@ def run_command(request: Request, console: Console, as_json: bool) -> None:
             request.out, [reading], request.path.name, per_epoch, saved.notes, timing, lang=request.lang
         )
         if not as_json:
-            console.print(Text(f"written to {page}"), soft_wrap=True)
+            console.print(Text(say("terminal.written", path=page)), soft_wrap=True)
     if as_json:
         print(json.dumps(_json(request.path, saved, reading, per_epoch, windows), allow_nan=False))
     else:
-        _print(console, saved, reading, per_epoch, windows)
+        _print(console, say, (saved, reading, windows), per_epoch)
 
 
 def _json(
@@ -89,25 +90,23 @@ def _json(
     }
 
 
-def _print(console: Console, saved: Saved, reading: Reading, per_epoch: float | None, windows: Windows | None) -> None:
+def _print(console: Console, say: Texts, found: tuple[Saved, Reading, Windows | None], per_epoch: float | None) -> None:
     """Print the table, then what it says about AdamW, then the windows and the notes."""
-    console.print(table(dicts(reading, per_epoch), f"step {reading.step}", console.width))
+    saved, reading, windows = found
+    console.print(table(dicts(reading, per_epoch), say, console.width))
     total = reading.total
     if total.rule == "l2" and total.equivalent is not None:
-        paper = (
-            "" if total.equivalent_independent is None else f", or {total.equivalent_independent:.3g} in the paper's"
-        )
-        sentence = f"This Adam with L2 decays the median weight as AdamW would with weight_decay={total.equivalent:.3g}"
-        console.print(Text(f"{sentence}{paper}."))
+        paper = total.equivalent_independent
+        shown = say("xray.unknown") if paper is None else f"{paper:.3g}"
+        console.print(Text(say("terminal.equivalent", torch=f"{total.equivalent:.3g}", paper=shown)))
     if windows is not None:
-        for name, window in (("AdamW", windows.adamw), ("Adam with L2", windows.l2)):
-            console.print(Text(_sentence(name, window, windows.lr)))
+        for name, window in (("AdamW", windows.adamw), (say("terminal.l2"), windows.l2)):
+            console.print(Text(_sentence(name, window, windows.lr, say)))
     for note in saved.notes:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
+        console.print(Text(say("terminal.note", text=note)), soft_wrap=True)
 
 
-def _sentence(name: str, window: Window, lr: float) -> str:
-    return (
-        f"{name} at lr={lr:g}: try weight_decay={window.central:.3g} first, then {window.low:.3g} to {window.high:.3g} "
-        f"(in the paper's convention {lr * window.central:.3g})"
-    )
+def _sentence(name: str, window: Window, lr: float, say: Texts) -> str:
+    """Return what to try first, and the rest of the window."""
+    shown = {key: f"{value:.3g}" for key, value in asdict(window).items()}
+    return say("terminal.window", optimizer=name, lr=f"{lr:g}", paper=f"{lr * window.central:.3g}", **shown)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import adamas.torch
+from adamas.language import chosen
 from adamas.scalars import number
 from adamas.understand.xray import columns, writers
 from adamas.understand.xray.capture import Capture, Member
@@ -114,14 +115,16 @@ class XRay:
         """Return one dict for each sample and layer, with the keys of the table in the docs; unknown is None."""
         return [row for reading in self._readings for row in columns.dicts(reading, self.steps_per_epoch)]
 
-    def table(self) -> Table:
+    def table(self, *, lang: str | None = None) -> Table:
         """Return the last sample as a table to print with Rich.
 
+        Args:
+            lang: "en" or "zh"; None takes the language of the locale.
+
         Raises:
-            ValueError: there is no sample yet.
+            ValueError: there is no sample yet, or the language is not one of these two.
         """
-        last = self._last()
-        return writers.table(columns.dicts(last, self.steps_per_epoch), f"step {last.step}")
+        return writers.table(columns.dicts(self._last(), self.steps_per_epoch), columns.texts(chosen(lang)))
 
     def report(self, path: str | os.PathLike[str], *, lang: str | None = None) -> Path:
         """Write all samples as an HTML page that works offline, and return its path.

@@ -10,11 +10,9 @@ from adamas.language import Texts, chosen
 from adamas.page import Figure, Page, Section, Table, write_page
 from adamas.page.lines import chart, line
 from adamas.page.text import plain
-from adamas.understand.xray.columns import COLUMNS, dicts, shown
+from adamas.understand.xray.columns import COLUMNS, Column, dicts, shown, texts
 from adamas.understand.xray.figures import Reading
 from adamas.understand.xray.predict import Windows
-
-_TEXTS = Path(__file__).parent / "texts"
 
 
 def write_report(
@@ -38,7 +36,7 @@ def write_report(
         lang: "en" or "zh"; None takes the language of the locale.
     """
     language = chosen(lang)
-    say = Texts(language, _TEXTS)
+    say = texts(language)
     last = readings[-1]
     rows = dicts(last, steps_per_epoch)
     sections = [
@@ -46,7 +44,7 @@ def write_report(
         Section(say("xray.layers"), figures=(_rates(last, say), *([_rms(last, say)] if _has_rms(last) else []))),
         *([Section(say("xray.time"), figures=(_over_time(readings, say),))] if len(readings) > 1 else []),
         Section(say("xray.table"), tables=(_table(rows, say),)),
-        Section(say("xray.meaning"), tuple(f"{c.title}: {c.meaning}" for c in shown(rows, brief=False)), folded=True),
+        Section(say("xray.meaning"), tuple(_meaning(c, say) for c in shown(rows, brief=False)), folded=True),
     ]
     lead = [say("xray.step", step=last.step), *notes]
     total = last.total
@@ -149,11 +147,16 @@ def _over_time(readings: Sequence[Reading], say: Texts) -> Figure:
     )
 
 
+def _meaning(column: Column, say: Texts) -> str:
+    """Return the title of a column and what it says."""
+    return say("xray.column", title=column.title(say), meaning=column.meaning(say))
+
+
 def _table(rows: list[dict[str, Any]], say: Texts) -> Table:
     """Return the table of all figures."""
     columns = [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
     cells = tuple(tuple(row[column.key] for column in columns) for row in rows)
-    return Table("xray", tuple(column.title for column in columns), cells)
+    return Table("xray", tuple(column.title(say) for column in columns), cells)
 
 
 def _windows(found: tuple[Windows, float, float], say: Texts) -> Section:

@@ -131,6 +131,20 @@ def test_a_closer_look_between_rates_of_the_grid_is_no_edge() -> None:
     assert "strongest decay" in str(edge(rounded, [*grid, rounded]))
 
 
+def test_edges_of_a_grid_of_one_rate_are_those_of_all_runs() -> None:
+    """Rounds go to other rates with one or two decays each, which say nothing about the edge of the search."""
+    grid = Grid("adamw", (1e-2,), (1e-6, 1e-5, 1e-4, 1e-3)).runs()
+    rounds = [Run("refine", "adamw", lr, decay / lr, 0) for lr, decay in
+              ((1e-3, 1e-5), (3e-3, 1e-5), (3e-3, 1e-4), (3e-2, 1e-4))]  # fmt: skip
+
+    def edge(best: Run, runs: list[Run]) -> str | None:
+        return chosen_of({run: outcome(away(run, best)) for run in runs}).at_edge
+
+    assert edge(rounds[2], grid + rounds) is None  # the strongest decay at its own rate
+    strongest = Run("refine", "adamw", 3e-3, 1e-3 / 3e-3, 0)
+    assert "strongest decay" in str(edge(strongest, [*grid, *rounds, strongest]))
+
+
 def test_finals_are_paired_and_fresh() -> None:
     found = Grid("adamw", (1e-3, 1e-2), (1e-5, 1e-4))
     outcomes = dict.fromkeys(found.runs(), outcome(1.0))

@@ -490,6 +490,10 @@ def test_runs_that_diverged_early_do_not_make_decay_inert(tiny_result: Summary) 
     warnings = summarise(replace(record, outcomes=weak, searched=searched)).warnings
     said = "AdamW: the best setting uses almost no decay (total decay D = 0.01); stronger decay scored worse."
     assert said in warnings
+    edged = {**record.winners, "adamw": replace(winner, at_edge="strongest decay")}
+    again = summarise(replace(record, outcomes=weak, searched=searched, winners=edged)).warnings
+    assert said in again
+    assert not any("strongest decay tried" in text for text in again)  # it would contradict that
 
 
 def test_the_terminal_shows_both_conventions_and_unbroken_code(tiny_result: Summary) -> None:

@@ -12,7 +12,7 @@ from adamas.compare.study.arms import Arm
 from adamas.compare.study.errors import EveryRunDivergedError
 from adamas.compare.study.run import Config, Outcome, Run
 
-WEAKEST = "weakest decay"
+STRONGEST, WEAKEST = "strongest decay", "weakest decay"
 FIRST_FINAL_SEED = 1000  # above every seed of the search: finalists have fresh seeds
 
 
@@ -81,18 +81,19 @@ def _edge(best: Config, runs: Sequence[Run]) -> str | None:
     """Return the limit of the explored region that a config lies on, in words; None inside the region.
 
     A decay is the strongest, or weakest, if no run within a step of the grid's learning rates has a stronger, or
-    weaker, decay in the paper's convention. A closer look tries only few decays at a rate between two of the grid's.
+    weaker, decay in the paper's convention; on a grid of one rate, if no run at all has. A closer look tries only few
+    decays at a rate between two of the grid's.
     """
     lr, decay = best.lr, best.lr * best.weight_decay
     rates = sorted({run.lr for run in runs})
     if lr in (rates[0], rates[-1]):
         return "lowest learning rate" if lr == rates[0] else "highest learning rate"
     of_grid = sorted({run.lr for run in runs if run.stage == "search"})
-    step = 1.02 * max((high / low for low, high in pairwise(of_grid)), default=1.0)  # 2 % more: rates are rounded
+    step = 1.02 * max((high / low for low, high in pairwise(of_grid)), default=math.inf)  # 2 % more: rates are rounded
     near = {run.weight_decay_paper for run in runs if max(run.lr, lr) < step * min(run.lr, lr)}
     if decay > 0 and len(near) > 1:
         if decay > 0.99 * max(near):  # decays are rounded to 3 digits
-            return "strongest decay"
+            return STRONGEST
         if decay < 1.01 * min(near):
             return WEAKEST
     return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adamas.compare.search.record import Record
-from adamas.compare.search.selection import WEAKEST
+from adamas.compare.search.selection import STRONGEST, WEAKEST
 from adamas.compare.study.arms import ARMS, JUDGED
 from adamas.compare.study.direction import looks_reversed
 from adamas.compare.verdict.decision import Verdict, relation
@@ -62,15 +62,16 @@ def _arm_warnings(record: Record, arm: ArmResult, say: Texts) -> list[str]:
     found: list[str] = []
     in_finals = sum(not outcome.ok for outcome in record.finals(arm.arm.name))
     diverged = arm.without_figures - arm.pruned - in_finals
-    inert = _is_inert(record, arm)
-    if inert and arm.total_decay is not None:
+    needless: tuple[str, ...] = ()  # edges beyond which no search would find more
+    if _is_inert(record, arm) and arm.total_decay is not None:
         # D of a diverged run is too small, because it ended early; this is the D it would have had.
         per_step = arm.total_decay / arm.weight_decay_paper
         strongest = per_step * max(run.weight_decay_paper for run in record.searched[arm.arm.name])
+        needless = (WEAKEST, STRONGEST) if strongest >= 1 else (WEAKEST,)
         key = "warning.inert" if strongest >= 1 else "warning.inert_short"
         found.append(say(key, total=f"{arm.total_decay:.2g}"))
     edge = arm.winner.at_edge
-    if edge and not (inert and edge == WEAKEST):  # weaker than inert would change nothing
+    if edge and edge not in needless:
         found.append(say("warning.edge", edge=say(f"warning.{edge.replace(' ', '_')}")))
     if diverged:
         found.append(say("warning.diverged", runs=counted("run", diverged, say)))

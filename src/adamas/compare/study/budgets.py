@@ -118,8 +118,8 @@ BUDGETS = {
             rounds=(2, 2),
             confirmed=0,
             alone=0,
-            pairs=7,
-            pairs_alone=3,
+            pairs=8,
+            pairs_alone=2,
             most=40,
         ),
         Budget(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from adamas.language import Texts
@@ -16,7 +16,7 @@ from adamas.language import Texts
 @cache
 def _counts() -> dict[str, dict[str, Any]]:
     """Return the counts of each budget that was counted."""
-    return json.loads(files(__package__).joinpath("reliability.json").read_text(encoding="utf-8"))
+    return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def reliability(budget: str, say: Texts) -> str:

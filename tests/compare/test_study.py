@@ -123,11 +123,13 @@ def test_the_margin_may_change(tiny_result: Summary) -> None:
     assert again.difference == tiny_result.difference
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_raising_job_stops_the_study_with_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(JobFailedError, match=r"(?s)lr=.*Traceback.*no data here"):
         conduct(settings(tmp_path, workers=1, factory="broken_job"), lambda snapshot: None)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> None:
     given, enough = settings(tmp_path, workers=2, factory="slow_job"), 8  # in the grids, no search waits for another
 
@@ -162,6 +164,7 @@ def discard_it(given: Settings) -> None:
     close_storage(storage)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_process_notices_that_another_restarted_its_study(tmp_path: Path) -> None:
     given = settings(tmp_path, workers=2, factory="slow_job")
 

@@ -141,9 +141,13 @@ def main() -> None:
 
     import adamas.compare.command
     import adamas.compare.runner.worker  # noqa: F401
+    import adamas.kernels.native  # noqa: F401
+    from adamas.compare.runner.storage import close_storage, open_storage
 
     deaths: dict[int, int] = {}
     signal.signal(signal.SIGCHLD, lambda *_: tell_of_dead(deaths))
+    with tempfile.TemporaryDirectory() as folder:  # the first database of a process brings further imports
+        close_storage(open_storage(f"sqlite:///{folder}/trials.db", create=True))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen()

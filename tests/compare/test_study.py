@@ -43,7 +43,7 @@ from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Summary, summarise
 from adamas.compare.verdict.statistics import paired_difference
 from tests.compare.conftest import ROOT
-from tests.compare.studies import Tool, descendants, end, finished, result_of, run, task, trials_of, until
+from tests.compare.studies import Tool, descendants, end, finished, run, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
 
 
@@ -231,6 +231,7 @@ def test_a_worker_joins_only_the_study_of_its_order(tmp_path: Path) -> None:
 
 
 def test_a_killed_tool_loses_and_repeats_no_finished_run(one_by_one_result: Summary, tmp_path: Path) -> None:
+    """Its processes start as those of users do; it goes on in this process."""
     tool = Tool(tmp_path, workers=2)
     process = tool.start()
     tool.wait_for(7)
@@ -245,12 +246,12 @@ def test_a_killed_tool_loses_and_repeats_no_finished_run(one_by_one_result: Summ
     before = finished(tool.settings)
     assert 12 <= len(before) < RUNS
 
-    printed = result_of(tool.start())
+    record = conduct(settings(tmp_path, factory="slow_job"), lambda snapshot: None)
     after = finished(tool.settings)
     assert {number: after[number] for number in before} == before
     assert len(after) == RUNS
     assert set(Counter(key for key, _ in after.values()).values()) == {1}
-    assert printed == to_json([one_by_one_result])
+    assert to_json([summarise(record)]) == to_json([one_by_one_result])
 
 
 def test_any_folder_name_will_do(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def main() -> None:
     import torch._dynamo  # noqa: F401  # torch imports this with the first optimizer of a process
 
     import adamas.compare.command
-    import adamas.compare.runner.worker  # noqa: F401
+    import adamas.compare.runner.worker
     import adamas.kernels.native  # noqa: F401
     from adamas.compare.runner.storage import close_storage, open_storage
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -46,13 +47,16 @@ class ForkServer:
 class ForkedProcess:
     """A forked process that runs a module; it has the part of `subprocess.Popen` that the tests use.
 
+    The environment counts for what runs in it, not for the start of Python, such as PYTHONIOENCODING.
+
     Args:
         command: The command `[python, "-m", module, *arguments]`.
         env: The environment of the process, which names the socket of the fork server.
         stdin: A pipe, or None.
         stdout: A pipe or a file.
         stderr: A pipe or a file.
-        options: `cwd` and `start_new_session`; both are ignored, and are those of the fork server.
+        cwd: The working directory; None takes this process's.
+        options: `start_new_session`, which is ignored: each fork has a session of its own.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class ForkedProcess:
         stdout: int | IO[bytes],
         stderr: int | IO[bytes],
         stdin: int | None = None,
+        cwd: str | Path | None = None,
         **options: Any,
     ) -> None:
         self.stdin: IO[bytes] | None = None
@@ -78,14 +83,14 @@ class ForkedProcess:
             else:
                 self.stdin = os.fdopen(output_end, "wb")
             order = stack.enter_context(tempfile.TemporaryFile())
-            order.write(json.dumps({"module": command[2], "arguments": command[3:], "environment": dict(env)}).encode())
+            asked = {"module": command[2], "arguments": command[3:], "environment": dict(env), "cwd": str(cwd or "")}
+            asked["cwd"] = asked["cwd"] or os.getcwd()
+            order.write(json.dumps(asked).encode())
             order.flush()
             connection = stack.enter_context(connect(env[ADDRESS]))
             outputs = [each.fileno() for each in self._outputs]
             socket.send_fds(connection, [b"fork"], [input_end, *outputs, death, order.fileno()])
             self.pid = int(connection.recv(100))
-        os.set_blocking(self._life, False)
-        self._ended = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
         with suppress(subprocess.TimeoutExpired):
@@ -94,14 +99,10 @@ class ForkedProcess:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._ended], [], [], timeout)[0]:
+            if not select.select([self._life], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("a fork", timeout or 0)
-            code = b""
-            with suppress(BlockingIOError):  # the process was killed, and its own forks hold the other end
-                code = os.read(self._life, 1)
+            self.returncode = int(os.read(self._life, 100))
             os.close(self._life)
-            os.close(self._ended)
-            self.returncode = code[0] if code else -signal.SIGKILL
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
@@ -139,40 +140,64 @@ def main() -> None:
     import torch._dynamo  # noqa: F401  # torch imports this with the first optimizer of a process
 
     import adamas.compare.command
-    import adamas.compare.runner.worker  # noqa: F401
+    import adamas.compare.runner.worker
+    import adamas.kernels.native  # noqa: F401
+    from adamas.compare.runner.storage import close_storage, open_storage
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for dead forks
+    deaths: dict[int, int] = {}
+    signal.signal(signal.SIGCHLD, lambda *_: tell_of_dead(deaths))
+    with tempfile.TemporaryDirectory() as folder:  # the first database of a process brings further imports
+        close_storage(open_storage(f"sqlite:///{folder}/trials.db", create=True))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
         while True:
             with listener.accept()[0] as connection:
-                handles = socket.recv_fds(connection, 100, 5)[1]
+                *streams, death, order = socket.recv_fds(connection, 100, 5)[1]
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # until `deaths` knows the fork
                 if (process := os.fork()) == 0:
-                    listener.close()
-                    connection.close()
-                    become(*handles)
+                    for handle in (listener, connection):
+                        handle.close()
+                    for other in (death, *deaths.values()):
+                        os.close(other)
+                    become(streams, order)
+                deaths[process] = death
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
                 connection.sendall(str(process).encode())
-            for handle in handles:
+            for handle in (*streams, order):
                 os.close(handle)
 
 
-def become(stdin: int, stdout: int, stderr: int, death: int, order: int) -> NoReturn:
-    """Run the requested module in this fork, and write its exit code to `death`."""
+def tell_of_dead(deaths: dict[int, int]) -> None:
+    """Write the exit code of each fork that has ended into the pipe of its `ForkedProcess`; a signal is negative."""
+    with suppress(ChildProcessError):  # there is no fork
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            process, status = found
+            death = deaths.pop(process)
+            with suppress(BrokenPipeError):  # nobody waits for it
+                os.write(death, str(os.waitstatus_to_exitcode(status)).encode())
+            os.close(death)
+
+
+def become(streams: Sequence[int], order: int) -> NoReturn:
+    """Run the requested module in this fork, with these streams, and end the fork with its exit code."""
     code = 1
     try:
-        for number, handle in enumerate((stdin, stdout, stderr)):
+        for number, handle in enumerate(streams):
             os.dup2(handle, number)
             os.close(handle)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         with os.fdopen(order, "rb") as file:
             file.seek(0)
             request = json.loads(file.read())
         os.environ.clear()
         os.environ.update(request["environment"])
+        os.chdir(request["cwd"])
         sys.argv[1:] = request["arguments"]
+        warnings.filterwarnings("ignore", message=r".* found in sys\.modules", category=RuntimeWarning)  # as it should
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as error:
@@ -182,7 +207,6 @@ def become(stdin: int, stdout: int, stderr: int, death: int, order: int) -> NoRe
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.write(death, bytes([code]))
         os._exit(code)
 
 

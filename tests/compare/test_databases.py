@@ -128,6 +128,7 @@ def test_a_full_disk_is_told_and_keeps_what_finished(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.usefixtures("forked_workers")
 def test_a_locked_database_is_told(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program locks it before the study begins, or while it trains."""
     monkeypatch.setattr(storage_module, "_BUSY_SECONDS", 1)

@@ -50,6 +50,7 @@ def check_guilty(record: Record, message: str) -> None:
         ("exits", r"the job called sys.exit\(3\) \(.*hostile_job.py, line \d+\)"),
     ],
 )
+@pytest.mark.usefixtures("forked_workers")
 def test_an_error_in_a_run_is_its_outcome(
     behaviour: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ def test_an_error_in_a_run_is_its_outcome(
         ("asks", r"\w+Error: (breakpoint\(\): )?a job in a worker process has no terminal; give workers=0 .*"),
     ],
 )
+@pytest.mark.usefixtures("forked_workers")
 def test_a_run_that_never_returns_has_failed(
     behaviour: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def sleeping() -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through /proc")
+@pytest.mark.usefixtures("forked_workers")
 def test_processes_that_a_job_leaves_behind_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those in sessions of their own, those whose parent is gone, and those that ignore SIGTERM."""
     monkeypatch.setenv(BEHAVIOUR, "leaves processes")

@@ -44,10 +44,12 @@ def kill(processes: Sequence[int], barrier: Barrier) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers through /proc")
-def test_twenty_kills_lose_no_finished_run_and_repeat_none(one_by_one_result: Summary, tmp_path: Path) -> None:
+def test_twenty_kills_lose_no_finished_run_and_repeat_none(
+    one_by_one_result: Summary, fork_server: ForkServer, tmp_path: Path
+) -> None:
     random = Random(20)
     tools: list[Process] = []
-    with Barrier(tmp_path / "barrier") as barrier, ForkServer() as fork_server, contextlib.ExitStack() as stack:
+    with Barrier(tmp_path / "barrier") as barrier, contextlib.ExitStack() as stack:
         tool = Tool(tmp_path, workers=2, barrier=barrier, fork_server=fork_server)
         study = stack.enter_context(study_of(tool.settings))
         barrier.begin()

@@ -25,6 +25,7 @@ from adamas.compare.study.settings import Settings
 from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Summary
 from tests.compare.barrier import Barrier
+from tests.compare.fork_server import ForkServer
 from tests.compare.postgresql import PASSWORD, Server, running_server
 from tests.compare.studies import Tool, end, result_of, run, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
@@ -54,11 +55,11 @@ def key_of(trial: FrozenTrial) -> str:
 
 
 def test_two_machines_share_a_study_and_one_loses_its_worker(
-    server: Server, one_by_one_result: Summary, tmp_path: Path
+    server: Server, one_by_one_result: Summary, fork_server: ForkServer, tmp_path: Path
 ) -> None:
     url = server.new_database()
     with Barrier(tmp_path / "barrier") as barrier, contextlib.ExitStack() as stack:
-        tools = [Tool(tmp_path / name, 1, url, barrier) for name in ("one", "other")]
+        tools = [Tool(tmp_path / name, 1, url, barrier, fork_server) for name in ("one", "other")]
         machines = [tool.start() for tool in tools]
         for machine in machines:
             stack.callback(end, machine)

@@ -43,7 +43,7 @@ from adamas.compare.verdict.contract import to_json
 from adamas.compare.verdict.result import Summary, summarise
 from adamas.compare.verdict.statistics import paired_difference
 from tests.compare.conftest import ROOT
-from tests.compare.studies import Tool, descendants, end, finished, result_of, run, task, trials_of, until
+from tests.compare.studies import Tool, descendants, end, finished, run, task, trials_of, until
 from tests.compare.tiny_job import RUNS, settings
 
 
@@ -123,11 +123,13 @@ def test_the_margin_may_change(tiny_result: Summary) -> None:
     assert again.difference == tiny_result.difference
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_raising_job_stops_the_study_with_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(JobFailedError, match=r"(?s)lr=.*Traceback.*no data here"):
         conduct(settings(tmp_path, workers=1, factory="broken_job"), lambda snapshot: None)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_fresh_starts_over_and_stopping_keeps_what_finished(tmp_path: Path) -> None:
     given, enough = settings(tmp_path, workers=2, factory="slow_job"), 8  # in the grids, no search waits for another
 
@@ -162,6 +164,7 @@ def discard_it(given: Settings) -> None:
     close_storage(storage)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_process_notices_that_another_restarted_its_study(tmp_path: Path) -> None:
     given = settings(tmp_path, workers=2, factory="slow_job")
 
@@ -228,6 +231,7 @@ def test_a_worker_joins_only_the_study_of_its_order(tmp_path: Path) -> None:
 
 
 def test_a_killed_tool_loses_and_repeats_no_finished_run(one_by_one_result: Summary, tmp_path: Path) -> None:
+    """Its processes start as those of users do; it goes on in this process."""
     tool = Tool(tmp_path, workers=2)
     process = tool.start()
     tool.wait_for(7)
@@ -242,12 +246,12 @@ def test_a_killed_tool_loses_and_repeats_no_finished_run(one_by_one_result: Summ
     before = finished(tool.settings)
     assert 12 <= len(before) < RUNS
 
-    printed = result_of(tool.start())
+    record = conduct(settings(tmp_path, factory="slow_job"), lambda snapshot: None)
     after = finished(tool.settings)
     assert {number: after[number] for number in before} == before
     assert len(after) == RUNS
     assert set(Counter(key for key, _ in after.values()).values()) == {1}
-    assert printed == to_json([one_by_one_result])
+    assert to_json([summarise(record)]) == to_json([one_by_one_result])
 
 
 def test_any_folder_name_will_do(tmp_path: Path) -> None:

@@ -157,8 +157,9 @@ def finish(name: str, *runs: Run) -> list[Outcome]:
     return training.train_task(workload.load(), "cpu", ARMS, Task(runs, workload.metric))
 
 
-def test_noise_settles_where_theory_says() -> None:
-    """8,192 weights give an RMS to 0.8 %. It is 1.4 % below the prediction, which assumes independent steps."""
+def test_noise_settles_where_theory_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,048 weights give an RMS to 1.6 %. It is 1.4 % below the prediction, which assumes independent steps."""
+    monkeypatch.setattr(noise, "_WEIGHTS", 2048)  # a quarter of the workload's
     arms = {arm: Run("final", arm, lr, decay, 1000) for arm, lr, decay in WORKLOADS["noise"].fixed}
     adamw, l2 = finish("noise", arms["adamw"], arms["adam_l2"])
     for scale in noise.SCALES:

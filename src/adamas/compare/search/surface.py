@@ -137,28 +137,35 @@ class Surface:
     def predict(self, places: _Array) -> _Array:
         """Return the heights that are expected at some places."""
         cross = _Pairs(places, self._places)
-        means = [self._mean(fit, places, cross.kernel(fit.shape)) for fit in self._fits]
+        bowl = self._bowl(places)
+        means = [self._mean(fit, bowl, cross.kernel(fit.shape)) for fit in self._fits]
         return np.sum(np.array([fit.weight for fit in self._fits])[:, None] * means, axis=0)
 
     def draws(self, places: _Array, count: int) -> _Array:
         """Return surfaces that the runs leave possible, at some places, of shape (about `count`, places)."""
         rng = np.random.default_rng(0)
-        here, to_runs = _Pairs(places, places), _Pairs(places, self._places)
+        here, to_runs, bowl = _Pairs(places, places), _Pairs(places, self._places), self._bowl(places)
         parts: list[_Array] = []
         for fit in self._fits:
             share = round(count * fit.weight)
             if not share:
                 continue
             cross = to_runs.kernel(fit.shape)
-            mean, covariance = self._mean(fit, places, cross), self._covariance(fit, here.kernel(fit.shape), cross)
+            mean, covariance = self._mean(fit, bowl, cross), self._covariance(fit, here.kernel(fit.shape), cross)
             jitter = 1e-8 * np.trace(covariance) / len(mean) + 1e-14
             spread = np.linalg.cholesky(covariance + jitter * np.eye(len(mean)))
             parts.append(mean + rng.standard_normal((share, len(mean))) @ spread.T)
         return np.concatenate(parts)
 
-    def _mean(self, fit: _Fit, places: _Array, cross: _Array) -> _Array:
-        """Return the heights that one choice of hyperparameters expects at some places; `cross` has their kernel."""
-        return self._bowl(places) + fit.mean + cross @ fit.solved
+    def _mean(self, fit: _Fit, bowl: _Array, cross: _Array) -> _Array:
+        """Return the heights that one choice of hyperparameters expects at some places.
+
+        Args:
+            fit: One choice of hyperparameters.
+            bowl: What is expected at the places before any run.
+            cross: How alike each place and each run are.
+        """
+        return bowl + fit.mean + cross @ fit.solved
 
     def _covariance(self, fit: _Fit, kernel: _Array, cross: _Array) -> _Array:
         """Return the covariance of the heights at some places, the unknown level of the surface included.
@@ -184,6 +191,7 @@ class _Pairs:
 
     def __init__(self, one: _Array, other: _Array) -> None:
         self._axes: list[tuple[_Array, Any]] = []
+        self._known: dict[tuple[int, float], _Array] = {}
         for axis in (0, 1):
             (rows, row), (columns, column) = (np.unique(x[:, axis], return_inverse=True) for x in (one, other))
             self._axes.append((np.subtract.outer(rows, columns), np.ix_(row, column)))
@@ -191,6 +199,12 @@ class _Pairs:
     def kernel(self, shape: tuple[float, float, float]) -> _Array:
         """Return how alike the surface is at two places: in learning rate, in decay, and in both together."""
         together = shape[2]
-        axes = zip(self._axes, shape[:2], strict=True)
-        rate, decay = (np.exp(-0.5 * (apart / length) ** 2)[which] for (apart, which), length in axes)
+        rate, decay = (self._along(axis, shape[axis]) for axis in (0, 1))
         return (rate + decay + together * rate * decay) / (2.0 + together)
+
+    def _along(self, axis: int, length: float) -> _Array:
+        """Return how alike the surface is along one axis; many shapes have the same few lengths."""
+        if (axis, length) not in self._known:
+            apart, which = self._axes[axis]
+            self._known[axis, length] = np.exp(-0.5 * (apart / length) ** 2)[which]
+        return self._known[axis, length]

@@ -141,7 +141,7 @@ def main() -> None:
 
     import adamas.compare.command
     import adamas.compare.runner.worker
-    import adamas.kernels.native  # noqa: F401
+    import adamas.kernels.native  # noqa: F401  # pyright: ignore
     from adamas.compare.runner.storage import close_storage, open_storage
 
     deaths: dict[int, int] = {}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adamas.kernels import native, triton
+from tests.conformance import interpreter
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +31,8 @@ def seeded() -> None:
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and triton.missing() is None
+if INTERPRETED:
+    interpreter.quicken()
 
 
 def available_kernels() -> list[str]:

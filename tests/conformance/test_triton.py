@@ -24,7 +24,7 @@ pytestmark = NEEDS_A_GPU
 EVERY_STORAGE = [*((dtype, PLAIN) for dtype in DTYPES), *(pair for pair in STORAGES if not pair[1].plain)]
 # Rows that end inside of blocks, at their end, and at odd elements; the third has 12-bit words at odd bytes.
 SHAPES = (
-    [(2, 300), (515,), (2, 257)]
+    [(2, 300), (259,), (2, 257)]
     if INTERPRETED
     else [(8, 1024), (3, 300), (5, 257), (64, 64), (2, 3, 511), (9, 95), (3, 1600), (4099,)]
 )
@@ -65,7 +65,7 @@ def test_every_bit_is_the_specifications(dtype: str, storage: Storage, hyper: st
 @pytest.mark.parametrize(("dtype", "storage"), EVERY_STORAGE, ids=str)
 def test_the_same_bits_after_many_steps(dtype: str, storage: Storage) -> None:
     mirrored = Mirrored([(1, 150)] if INTERPRETED else [(8, 1000), (64, 256), (7, 64)], dtype, storage)
-    for step in range(1, 11 if INTERPRETED else 101):
+    for step in range(1, 6 if INTERPRETED else 101):
         mirrored.step([StepScalars.of(HYPERS["adamw"], step, grad_factor=0.25, seed=2**40 + 3)])
     mirrored.check("after many steps")
 

@@ -20,14 +20,16 @@ without_a_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a
 
 
 @without_a_gpu
-@pytest.mark.parametrize("arguments", [(), ("--check",)])
-def test_without_a_gpu_it_says_so_and_does_nothing(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_without_a_gpu_it_says_so_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a program, and with `--check` in this process."""
     out = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(out), *arguments]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == 2
-    assert "finds no CUDA device, and nothing was run" in run.stderr
-    assert run.stdout == ""
+    whole = [sys.executable, "-m", "benchmarks.gpu", "--out", str(out)]
+    run = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+    code, printed = command.main(["--out", str(out), "--check"]), capsys.readouterr()
+    for ended, stdout, stderr in ((run.returncode, run.stdout, run.stderr), (code, printed.out, printed.err)):
+        assert ended == 2
+        assert "finds no CUDA device, and nothing was run" in stderr
+        assert stdout == ""
     assert not out.exists()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,6 +30,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def seeded() -> None:
     """Every test draws from the same random stream, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def without_accelerator() -> Iterator[None]:
+    """No test leaves its Accelerator: while there is one, every optimizer's first step searches for its wrappers."""
+    yield
+    module = sys.modules.get("accelerate.state")
+    if module is not None and module.is_initialized():
+        module.AcceleratorState._reset_state()
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and triton.missing() is None

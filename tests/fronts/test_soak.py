@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import math
 import resource
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,56 +27,92 @@ LIMIT = 2**18 if hasattr(ctypes.CDLL(None), "mallinfo2") else 2**22  # bytes: 70
 
 
 class Twin:
-    """A parameter of the optimizer, and what the reference makes of it."""
+    """A parameter of the optimizer, and its place in the vector that the reference steps."""
 
-    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
-        self.theta = rng.normal(size=shape)
-        self.param = torch.nn.Parameter(torch.tensor(self.theta))
-        self.state, self.average = reference.init(self.theta), None
+    def __init__(self, theta: np.ndarray, start: int) -> None:
+        self.param = torch.nn.Parameter(torch.tensor(theta))
+        self.place = slice(start, start + theta.size)
         self.frozen = self.rests = False
 
-    def give(self, rng: np.random.Generator) -> None:
+    def give(self, values: np.ndarray, how: int) -> None:
         """A gradient in new memory, in the old one, in another layout, as a view of a larger buffer; or none."""
         if self.frozen or self.rests:
             self.param.grad = None
             return
-        values = torch.tensor(rng.normal(size=self.theta.shape))
-        how = rng.integers(4)
+        gradient = torch.tensor(values[self.place]).view(self.param.shape)
         if how == 0 and self.param.grad is not None:
-            self.param.grad.copy_(values)
-        elif how == 1 and values.ndim == 2:
-            self.param.grad = values.t().contiguous().t()
+            self.param.grad.copy_(gradient)
+        elif how == 1 and gradient.ndim == 2:
+            self.param.grad = gradient.t().contiguous().t()
         elif how == 2:
-            buffer = torch.zeros(values.numel() + 7, dtype=torch.float64)
-            self.param.grad = buffer[3 : 3 + values.numel()].view(values.shape).copy_(values)
+            buffer = torch.zeros(gradient.numel() + 7, dtype=torch.float64)
+            self.param.grad = buffer[3 : 3 + gradient.numel()].view(gradient.shape).copy_(gradient)
         else:
-            self.param.grad = values
+            self.param.grad = gradient
 
-    def follow(self, clipped: np.ndarray | None, hyper: Hyper, begins: bool) -> None:
-        """The reference's step, if there was a gradient, and what a loop over all weights makes of their averages."""
-        before = self.theta
-        if clipped is not None:
-            self.theta, self.state = reference.step(self.theta, clipped, self.state, hyper)
-            if self.average is None:
-                self.average = self.theta if begins else before
-        if self.average is not None:
-            self.average = reference.average(self.average, self.theta, EMA_DECAY)
+
+class Followed:
+    """What the reference makes of all parameters, one after another in one vector; every element has its own count."""
+
+    def __init__(self) -> None:
+        self.twins: list[Twin] = []
+        self.values = {key: np.zeros(0) for key in ("theta", "m", "v", "t", "average")}
+        self.begun = np.zeros(0, dtype=bool)  # whether there is an average
+        self.group = np.zeros(0, dtype=int)
+
+    def add(self, theta: np.ndarray, group: int) -> Twin:
+        twin = Twin(theta, len(self.group))
+        self.twins.append(twin)
+        for key, old in self.values.items():
+            self.values[key] = np.append(old, theta.ravel() if key == "theta" else np.zeros(theta.size))
+        self.begun = np.append(self.begun, np.zeros(theta.size, dtype=bool))
+        self.group = np.append(self.group, np.full(theta.size, group))
+        return twin
+
+    def follow(self, gradients: np.ndarray, active: np.ndarray, lrs: list[float]) -> None:
+        """The reference's step where there are gradients, and what a loop over all weights makes of their averages."""
+        theta, m, v, t, average = self.values.values()
+        before = theta.copy()
+        gradients[active] = reference.clip([gradients[active]], MAX_NORM)[0]
+        for lr in set(lrs):
+            at = np.flatnonzero(active & (np.array(lrs) == lr)[self.group])
+            state = reference.State(m[at], v[at], np.zeros(len(at)), t[at])  # pyright: ignore[reportArgumentType]
+            theta[at], state = reference.step(theta[at], gradients[at], state, hyper_of(lr))
+            m[at], v[at], t[at] = state.m, state.v, state.t
+        if not self.begun.all():  # the average starts after a group's first step, or before a later one's
+            begins = np.bincount(self.group, self.begun) == 0
+            starts = active & ~self.begun
+            average[starts] = np.where(begins[self.group], theta, before)[starts]
+            self.begun |= starts
+        average[self.begun] = reference.average(average, theta, EMA_DECAY)[self.begun]
 
     def agrees(self, optimizer: AdamW) -> None:
-        np.testing.assert_allclose(self.param.detach().numpy(), self.theta, rtol=1e-9, atol=1e-11)
-        if self.average is not None:
-            m, v = optimizer.moments(self.param)
-            np.testing.assert_allclose(m.numpy(), self.state.m, rtol=1e-9, atol=1e-11)
-            np.testing.assert_allclose(v.numpy(), self.state.v, rtol=1e-9, atol=1e-13)
-            np.testing.assert_allclose(optimizer.state[self.param]["ema"].numpy(), self.average, rtol=1e-9, atol=1e-11)
-            assert int(optimizer.state[self.param]["step"]) == self.state.t
+        def flat(tensors: Iterable[torch.Tensor]) -> np.ndarray:
+            return np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
+
+        params = [twin.param for twin in self.twins]
+        begun = [param for twin, param in zip(self.twins, params, strict=True) if self.begun[twin.place].all()]
+        at = self.begun
+        np.testing.assert_allclose(flat(params), self.values["theta"], rtol=1e-9, atol=1e-11)
+        m, v = (flat(moments) for moments in zip(*map(optimizer.moments, begun), strict=True))
+        np.testing.assert_allclose(m, self.values["m"][at], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(v, self.values["v"][at], rtol=1e-9, atol=1e-13)
+        averages = flat(optimizer.state[param]["ema"] for param in begun)
+        np.testing.assert_allclose(averages, self.values["average"][at], rtol=1e-9, atol=1e-11)
+        counts = flat(optimizer.state[param]["step"].expand(param.shape) for param in begun)
+        assert np.array_equal(counts, self.values["t"][at])
+
+
+@functools.cache
+def hyper_of(lr: float) -> Hyper:
+    return Hyper(lr=lr, weight_decay=0.1, decay="lr")
 
 
 def disturb(rng: np.random.Generator, twins: list[Twin], optimizer: AdamW) -> None:
     """What a user may do between two steps, none of which changes a value."""
     twin = twins[rng.integers(len(twins))]
     state = optimizer.state.get(twin.param)
-    match rng.integers(7):
+    match int(rng.integers(7)):
         case 0:  # freeze or thaw
             twin.frozen = not twin.frozen
             twin.param.requires_grad_(not twin.frozen)
@@ -120,8 +159,17 @@ def held() -> tuple[int, int]:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_soak(kernel: str) -> None:
     rng = np.random.default_rng(7)
-    twins = [Twin(rng, shape) for shape in SHAPES]
-    options = {"lr": 1e-3, "weight_decay": 0.1, "max_norm": MAX_NORM, "ema_decay": EMA_DECAY, "skip_nonfinite": True}
+    followed = Followed()
+    twins = followed.twins
+    for shape in SHAPES:
+        followed.add(rng.normal(size=shape), 0)
+    options: dict[str, Any] = {
+        "lr": 1e-3,
+        "weight_decay": 0.1,
+        "max_norm": MAX_NORM,
+        "ema_decay": EMA_DECAY,
+        "skip_nonfinite": True,
+    }
     optimizer = AdamW([twin.param for twin in twins], kernel=kernel, **options)
     steps, skipped = STEPS[kernel], 0
     before = (0, 0)
@@ -129,30 +177,25 @@ def test_soak(kernel: str) -> None:
         if step == steps // 4:
             before = held()
         if step < steps // 5 and step % (steps // 25) == 1:
-            twins.append(Twin(rng, SHAPES[rng.integers(len(SHAPES))]))
-            optimizer.add_param_group({"params": [twins[-1].param], "lr": 2e-3})
+            added = followed.add(rng.normal(size=SHAPES[rng.integers(len(SHAPES))]), len(optimizer.param_groups))
+            optimizer.add_param_group({"params": [added.param], "lr": 2e-3})
         if rng.random() < 0.1:
             disturb(rng, twins, optimizer)
+        values = rng.normal(size=len(followed.group))
+        for twin, how in zip(twins, rng.integers(4, size=len(twins)).tolist(), strict=True):
+            twin.give(values, how)
+        active = np.zeros(len(values), dtype=bool)
         for twin in twins:
-            twin.give(rng)
-        active = [twin for twin in twins if twin.param.grad is not None]
-        spoiled = bool(active) and rng.random() < 0.01
-        if spoiled:
-            active[-1].param.grad[...] = float(rng.choice([math.inf, math.nan]))
+            active[twin.place] = twin.param.grad is not None
+        if active.any() and rng.random() < 0.01:
+            spoiled = [gradient for twin in twins if (gradient := twin.param.grad) is not None][-1]
+            spoiled[...] = float(rng.choice([math.inf, math.nan]))
             skipped += 1
         else:
-            clipped = reference.clip([twin.param.grad.numpy() for twin in active], MAX_NORM)
-            gradients = {id(twin): g for twin, g in zip(active, clipped, strict=True)}
-            for group in optimizer.param_groups:
-                ours = [twin for twin in twins if any(twin.param is param for param in group["params"])]
-                begins = all(twin.average is None for twin in ours)
-                for twin in ours:
-                    hyper = Hyper(lr=group["lr"], weight_decay=0.1, decay="lr")
-                    twin.follow(gradients.get(id(twin)), hyper, begins)
+            followed.follow(values, active, [group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         if step % (steps // 50) == 0 or step == steps - 1:
-            for twin in twins:
-                twin.agrees(optimizer)
+            followed.agrees(optimizer)
     assert optimizer.skipped_steps == skipped > 0
     memory, blocks = (after - earlier for after, earlier in zip(held(), before, strict=True))
     assert memory < LIMIT, f"{memory / steps:.0f} bytes a step stayed behind"

@@ -27,16 +27,18 @@ def is_accelerated(optimizer: Any) -> bool:
     return module is not None and issubclass(type(optimizer), module.AcceleratedOptimizer)
 
 
-def accelerated(optimizer: Any) -> WeakSet[Any]:
-    """The objects of Accelerate around an optimizer. The search takes a tenth of a second."""
+def accelerated(optimizer: Any) -> WeakSet[Any] | None:
+    """The objects of Accelerate around an optimizer, a search of a tenth of a second; None before an Accelerator is."""
+    if not sys.modules["accelerate.state"].is_initialized():
+        return None
     return WeakSet(
         each for each in gc.get_objects() if is_accelerated(each) and vars(each).get("optimizer") is optimizer
     )
 
 
-def carry_over(optimizer: Any, wrappers: WeakSet[Any]) -> None:
+def carry_over(optimizer: Any, wrappers: WeakSet[Any] | None) -> None:
     """Move `max_norm` and `skip_nonfinite`, set on Accelerate's object, to the optimizer."""
-    for wrapper in wrappers:
+    for wrapper in wrappers or ():
         for name in OPTIMIZER_KEYS:
             if name in vars(wrapper):
                 setattr(optimizer, name, vars(wrapper).pop(name))

@@ -65,10 +65,10 @@ gpu:
 loc:
 	@cd src/adamas && echo "core Python $$(ls reference.py scalars.py options.py decay.py formats/*.py state/*.py kernels/*.py kernels/gpu/*.py torch/*.py torch/trainers/*.py | grep -vE '$(OTHER)' | xargs cat | wc -l) of 7600"
 	@cd src/adamas && echo "frameworks  $$(ls numpy.py jax/*.py keras/*.py checkpoint/*.py formats/*.py kernels/*.py 2>/dev/null | grep -E '^(numpy|jax|keras|checkpoint)|$(OTHER)' | xargs cat | wc -l) of 4700"
-	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 10000"
+	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 10050"
 	@echo "page        $$(cat src/adamas/language.py src/adamas/page/*.py | wc -l) of 600"
 	@echo "native C++  $$(cat native/* | wc -l) of 2880"
-	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 5000"
+	@echo "bench       $$(find src/adamas/bench benchmarks -name '*.py' | xargs cat | wc -l) of 5020"
 
 clean:
 	rm -rf $(VENV) build dist report site .pytest_cache .ruff_cache .hypothesis

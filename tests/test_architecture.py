@@ -316,13 +316,14 @@ def test_the_other_frameworks_stay_within_their_budget() -> None:
 
 
 def test_compare_stays_within_its_budget() -> None:
-    """Rule H: 10,000 lines of Python.
+    """Rule H: 10,050 lines of Python.
 
     The design asks for 7,000. It had 8,036 before jobs of every kind (closures, several optimizers, metrics that are
     better when higher, a longer look-over: 590), runs and databases that misbehave (time limits, logs, processes left
-    behind, damaged files: 790), and searches with an uncertainty and finals that can be extended (570).
+    behind, damaged files: 790), searches with an uncertainty and finals that can be extended (570), and how often verdicts
+    of a budget are right (30).
     """
-    assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 10_000
+    assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 10_050
 
 
 def test_the_x_ray_stays_within_its_budget() -> None:
@@ -336,18 +337,18 @@ def test_the_page_stays_within_its_budget() -> None:
 
 
 def test_bench_and_benchmarks_stay_within_their_budget() -> None:
-    """5,000 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
+    """5,020 lines of Python: one harness for CPU and GPU, and the project's own runs of it.
 
     Of these, 100 measure sharded steps, 145 the weight decay that one run predicts, 60 put the tables of the READMEs
     into Chinese, 45 the page to play with its maps, and 140 measure the claims and put them on their pages.
 
-    Of these, 360 count how often verdicts are wrong: a simulated job, three real ones, and their table.
+    Of these, 380 count how often verdicts are wrong: a simulated job, three real ones, and their table.
 
     Of these, 350 are the rows of the fronts for NumPy, JAX and Keras: ten adapters, ten steps in one compiled function,
     the time of the first call, and a table on the page.
     """
     bench = [path for path in SOURCES if name_of(path).startswith("bench/")]
-    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 5000
+    assert sum(len(path.read_text().splitlines()) for path in (*bench, *BENCHMARKS)) <= 5020
 
 
 def test_import_adds_less_than_fifty_milliseconds() -> None:

@@ -320,8 +320,8 @@ def test_compare_stays_within_its_budget() -> None:
 
     The design asks for 7,000. It had 8,036 before jobs of every kind (closures, several optimizers, metrics that are
     better when higher, a longer look-over: 590), runs and databases that misbehave (time limits, logs, processes left
-    behind, damaged files: 790), searches with an uncertainty and finals that can be extended (570), and how often verdicts
-    of a budget are right (30).
+    behind, damaged files: 790), searches with an uncertainty and finals that can be extended (570), and how often the
+    verdicts of a budget are right (30).
     """
     assert sum(len(path.read_text().splitlines()) for path in SOURCES if name_of(path).startswith("compare/")) <= 10_050
 

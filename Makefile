@@ -22,8 +22,10 @@ help:
 $(VENV)/installed: $(SOURCES) constraints.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt 'torch==2.13.0'
-	$(BIN)/python -m pip install -q -c constraints.txt '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'torch==2.13.0'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt '.[dev]'
+# pip compiles one file after another; some files of packages are not for this version of Python.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 install: $(VENV)/installed

@@ -110,7 +110,7 @@ def page(tiny_result: Summary) -> Page:
 def test_the_page_refers_to_nothing_outside(page: Page) -> None:
     assert page.references
     assert all(reference.startswith(("data:", "#")) for reference in page.references)
-    assert "plotly.js v" in page.scripts["code"]
+    assert "plotly.js v" in page.scripts["plotly"]  # which is text: the page is shown before Plotly starts
 
 
 def test_the_page_says_what_matters(page: Page, tiny_result: Summary) -> None:

@@ -45,8 +45,22 @@
   const place = (id) => document.getElementById(id);
   const drawn = new Set();
 
+  // Plotly takes a second or two to start, so the page is shown before: its text stands in an inert element until then.
+  const started = new Promise((resume) => {
+    addEventListener("load", () =>
+      setTimeout(() => {
+        const script = document.createElement("script");
+        script.textContent = place("plotly").textContent;
+        document.head.append(script);
+        script.remove();
+        resume();
+      }),
+    );
+  });
+
   // One figure after the other, so that the first ones are seen early. A folded figure waits until it is opened.
   const drawVisible = async () => {
+    await started;
     for (const id of Object.keys(figures)) {
       if (drawn.has(id) || place(id).closest("details:not([open])")) continue;
       drawn.add(id);
@@ -71,7 +85,8 @@
 
   for (const button of document.querySelectorAll(".png")) {
     const id = button.dataset.figure;
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
+      await started;
       const { width, height } = place(id).getBoundingClientRect();
       Plotly.downloadImage(id, { format: "png", filename: `adamas-${id}`, width, height, scale: 3 });
     });

@@ -65,7 +65,7 @@ gpu:
 	@PYTHONPATH=src $(PYTHON) -m benchmarks.gpu.suite --out $(or $(OUT),benchmarks/results)/gpu.json
 
 loc:
-	@cd src/adamas && echo "core Python $$(ls reference.py scalars.py options.py decay.py formats/*.py state/*.py kernels/*.py kernels/gpu/*.py torch/*.py torch/trainers/*.py | grep -vE '$(OTHER)' | xargs cat | wc -l) of 7600"
+	@cd src/adamas && echo "core Python $$(ls reference.py scalars.py options.py decay.py formats/*.py state/*.py kernels/*.py kernels/gpu/*.py torch/*.py torch/trainers/*.py | grep -vE '$(OTHER)' | xargs cat | wc -l) of 7610"
 	@cd src/adamas && echo "frameworks  $$(ls numpy.py jax/*.py keras/*.py checkpoint/*.py formats/*.py kernels/*.py 2>/dev/null | grep -E '^(numpy|jax|keras|checkpoint)|$(OTHER)' | xargs cat | wc -l) of 4700"
 	@echo "compare     $$(find src/adamas/compare -name '*.py' | xargs cat | wc -l) of 10050"
 	@echo "page        $$(cat src/adamas/language.py src/adamas/page/*.py | wc -l) of 600"

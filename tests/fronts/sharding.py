@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -74,7 +75,8 @@ def spread(whole: Tensor, mesh: DeviceMesh | None, *placements: Any) -> Tensor:
     """A whole tensor that every process has, sharded without communication; by dimension 0 by default."""
     if mesh is None:
         return whole.clone()
-    return distribute_tensor(whole, mesh, placements or [Shard(0) if whole.ndim else Replicate()], src_data_rank=None)
+    here: Any = {"src_data_rank": None} if "src_data_rank" in signature(distribute_tensor).parameters else {}
+    return distribute_tensor(whole, mesh, placements or [Shard(0) if whole.ndim else Replicate()], **here)
 
 
 def gradients(dtype: torch.dtype, mesh: DeviceMesh | None) -> list[list[Tensor | None]]:

@@ -43,7 +43,7 @@ def test_a_killed_process_leaves_the_checkpoint_before(folder: Path) -> None:
     assert (folder / "unfinished-14").exists()
     model, optimizer, grads = sharding.made(None, sharding.FORMATS["packed16 + 24"])
     found = {"model": model.state_dict(), "optim": get_optimizer_state_dict(model, optimizer)}
-    dcp.load(found, checkpoint_id=folder / "step-10", no_dist=True)
+    dcp.load(found, checkpoint_id=folder / "step-10")
     model.load_state_dict(found["model"])
     set_optimizer_state_dict(model, optimizer, found["optim"])
     sharding.train(model, optimizer, grads, range(10, 20))
@@ -75,9 +75,9 @@ def test_the_planner_converts_as_load_state_dict_does(before: int, after: int, t
         model(torch.randn(5, 128).bfloat16()).square().mean().backward()
         saved.step(zero_grad=True)
     ours, expected = (AdamW(model.parameters(), **OPTIONS[after]) for _ in range(2))
-    dcp.save({"optim": get_optimizer_state_dict(model, saved)}, checkpoint_id=tmp_path, no_dist=True)
+    dcp.save({"optim": get_optimizer_state_dict(model, saved)}, checkpoint_id=tmp_path)
     found = {"optim": get_optimizer_state_dict(model, ours)}
-    dcp.load(found, checkpoint_id=tmp_path, planner=LoadPlanner(), no_dist=True)
+    dcp.load(found, checkpoint_id=tmp_path, planner=LoadPlanner())
     set_optimizer_state_dict(model, ours, found["optim"])
     expected.load_state_dict(saved.state_dict())
     assert ours.param_groups[0]["lr"] == 0.01

@@ -8,6 +8,7 @@ The format of a state follows from the shape of the whole parameter, never from 
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -73,7 +74,8 @@ def shard_of(value: Any, param: Any) -> Any:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    cut = distribute_tensor(value.detach(), param.device_mesh, param.placements, src_data_rank=None)
+    here: Any = {"src_data_rank": None} if "src_data_rank" in signature(distribute_tensor).parameters else {}
+    cut = distribute_tensor(value.detach(), param.device_mesh, param.placements, **here)  # torch 2.6 sends the parts
     return local(cut).to(value.device, copy=True)
 
 

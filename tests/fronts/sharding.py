@@ -41,6 +41,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from adamas.torch import AdamW, LoadPlanner
 
 PROCESSES, STEPS = 4, 200
+RECENT = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7)  # what torch 2.6 itself cannot do is left out
 BF16 = torch.bfloat16
 # Dimension 0 is a multiple of no number of processes, smaller than it, or 1; and a matrix is too small for fewer bits.
 SHAPES = {"even": (72, 100), "uneven": (70, 3, 30), "few": (3, 1500), "one": (1, 4100), "small": (7,), "scalar": ()}
@@ -237,6 +238,8 @@ def other_placements(rank: int, folder: Path) -> None:
         options = {"lr": 0.01, **options}
         dtype = options.pop("dtype", torch.float32)
         values = [torch.randn(shape, generator=random).to(dtype) for _ in range(3)]
+        if placements == (Shard(1), Shard(1)) and not RECENT:
+            continue  # torch 2.6 leaves gaps between the rows of uneven pieces, which are stepped in torch operations
         part, mirror = nn.Parameter(spread(values[0], mesh, *placements)), nn.Parameter(values[0].clone())
         ours, plain = AdamW([part], **options), AdamW([mirror], **options)
         for step in range(10):
@@ -284,7 +287,7 @@ class Block(nn.Module):
 def fully_sharded_training(rank: int, folder: Path) -> None:
     """fully_shard on two processes with the same batch, which is its gradients' mean: the bits of a single process."""
     mesh = mesh_of(2)
-    if rank >= 2:
+    if rank >= 2 or not RECENT:  # fully_shard of torch 2.6 needs a GPU
         return
     for options in ({"max_norm": 0.1}, {"state_dtype": "packed16"}, {"state_dtype": "packed12", "ema_decay": 0.5}):
         model, mirror = fully_shard(Block(), mesh=mesh), Block()
@@ -431,13 +434,13 @@ def checkpoints_of_every_format(rank: int, folder: Path) -> None:
         dcp.save(saved, checkpoint_id=path)
         full = get_optimizer_state_dict(model, optimizer, options=FULL)
         for count in (4, 3, 1, 0) if number < 2 else (3, 1, 0):
-            if rank >= max(count, 1):
+            if rank >= max(count, 1) or (count == 0 and not RECENT):  # torch 2.6 lacks no_dist
                 continue
             mesh = mesh_of(count) if count else None
             model, optimizer, grads = made(mesh, options)
             found = {"model": model.state_dict(), "optim": get_optimizer_state_dict(model, optimizer, options=chosen)}
             group = mesh.get_group() if mesh is not None else None
-            dcp.load(found, checkpoint_id=path, process_group=group, no_dist=mesh is None)
+            dcp.load(found, checkpoint_id=path, process_group=group, **({} if mesh else {"no_dist": True}))
             model.load_state_dict(found["model"])
             if count == 3:  # the whole state, on every process
                 set_optimizer_state_dict(model, optimizer, full, options=FULL)
@@ -458,7 +461,11 @@ def checkpoints_of_others(rank: int, folder: Path) -> None:
     del theirs.state[model.few]  # a parameter without state
     for flat in (None, FLAT):
         dcp.save({"optim": get_optimizer_state_dict(model, theirs, options=flat)}, checkpoint_id=folder / f"t{flat}")
-    for flat, options in ((None, {}), (FLAT, {}), (None, {"state_dtype": "packed16", "ema_decay": 0.9})):
+    for flat, options in (
+        (None, {}),
+        *([(FLAT, {})] if RECENT else []),
+        (None, {"state_dtype": "packed16", "ema_decay": 0.9}),
+    ):
         model.zero_grad()  # torch makes no state where a parameter has a gradient
         optimizer = AdamW(model.parameters(), **options)
         found = {"optim": get_optimizer_state_dict(model, optimizer, options=flat)}

@@ -238,5 +238,7 @@ def documented(cls: Class) -> Class:
     """Replace "{arguments}" in the docstring of a class by what the table says of its constructor's options."""
     if cls.__doc__ is not None:  # python -OO
         names = signature(cls.__init__).parameters
-        cls.__doc__ = cls.__doc__.replace("        {arguments}", arguments(names))
+        before, after = cls.__doc__.split("{arguments}")
+        lines = before.rstrip(" ")  # what follows is the indentation, which Python 3.13 makes shorter
+        cls.__doc__ = lines + arguments(names, before[len(lines) :]) + after
     return cls

@@ -39,7 +39,7 @@ def test_groups_and_documentation_have_every_option(optimizer_class: Any) -> Non
     assert set(GROUP_KEYS) | {BASE_LR, "params"} == optimizer.param_groups[0].keys()
     assert set(GROUP_KEYS).isdisjoint(OPTIMIZER_KEYS)
     for name in inspect.signature(optimizer_class).parameters:
-        assert f"\n        {name}: " in optimizer_class.__doc__, name
+        assert f"\n    {name}: " in inspect.getdoc(optimizer_class), name
     assert "{arguments}" not in optimizer_class.__doc__
     assert max(map(len, optimizer_class.__doc__.splitlines())) <= 120
 
